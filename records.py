@@ -1,0 +1,236 @@
+"""The format on disk: the one file that writes finished runs and reads them back.
+
+    runs/<table>/<experiment>/experiment.json      the settings and the data, shared by all seeds
+    runs/<table>/<experiment>/seed-0/result.json   figures and circumstances of one finished run
+                                     history.csv   a row an epoch
+                                     weights.pt    state_dict of the textbook network
+                                     predictions.npz  log-probabilities of the test images, (images, classes)
+
+A run's folder is written under a temporary name and renamed: it is there and whole, or it is not there.
+"""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from experiments import Experiment
+
+FORMAT = 1
+SINGLE = "single"  # the table of experiments typed by hand
+HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
+
+
+class RecordError(Exception):
+    """Records cannot be written or read; the message is one line and says what to do."""
+
+
+@dataclass
+class Run:
+    """One seed's finished training."""
+
+    seed: int
+    result: dict
+    history: list[dict]  # keys: HISTORY
+    weights: dict  # state_dict of the textbook network
+    log_probabilities: np.ndarray  # float32 (test images, classes)
+
+
+@dataclass
+class Record:
+    """What is on disk of one experiment."""
+
+    folder: Path
+    experiment: Experiment
+    dataset: dict
+    results: dict[int, dict] = field(default_factory=dict)  # seed -> result.json
+
+    @property
+    def table(self):
+        return self.folder.parent.name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def describe(experiment, dataset):
+    """What experiment.json holds; `dataset` is a `data.Dataset`."""
+    return dict(
+        format=FORMAT,
+        experiment=experiment.to_dict(),
+        dataset=dict(
+            name=dataset.name,
+            checksum=dataset.checksum,
+            train=len(dataset.train),
+            validation=len(dataset.validation),
+            test=len(dataset.test),
+            mean=list(dataset.mean),
+            std=list(dataset.std),
+        ),
+    )
+
+
+def open_folder(runs_dir, table, description):
+    """The folder of an experiment, made if it is not there yet and checked if it is.
+
+    Raises:
+        RecordError: it holds another experiment or other data, cannot be read, or cannot be written.
+    """
+    folder = Path(runs_dir) / table / Experiment(**description["experiment"]).name
+    path = folder / "experiment.json"
+    try:
+        if path.exists():
+            _check_same(path, json.loads(json.dumps(description)))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_whole(path, json.dumps(description, indent=2) + "\n")
+        with tempfile.TemporaryDirectory(prefix=".try-", dir=folder):
+            pass  # better refused now than after the training
+    except OSError as error:
+        raise RecordError(f"{folder}: cannot be written ({error.strerror}); name another --runs-dir") from None
+    return folder
+
+
+def _check_same(path, description):
+    found, expected = _flat(_read_json(path)), _flat(description)
+    for name in [*expected, *found]:
+        if found.get(name) != expected.get(name):
+            raise RecordError(
+                f"{path}: recorded with {name} {found.get(name)}, now {expected.get(name)}; "
+                f"name another --runs-dir, or move {path.parent} away"
+            )
+
+
+def _flat(description):
+    """{"experiment l1": 0.001, ...} of nested dictionaries."""
+    flat = {}
+    for name, value in description.items():
+        flat |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def finished_seeds(folder):
+    names = (path.parent.name.removeprefix("seed-") for path in folder.glob("seed-*/result.json"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def write_run(folder, run):
+    """Write one run's folder, in place of an older run of that seed if there is one; return its path."""
+    import torch
+
+    target = folder / f"seed-{run.seed}"
+    try:
+        workshop = Path(tempfile.mkdtemp(prefix=f".seed-{run.seed}-", dir=folder))
+    except OSError as error:
+        raise RecordError(f"{target}: cannot be written ({error.strerror})") from None
+    try:
+        (workshop / "result.json").write_text(json.dumps(run.result, indent=2) + "\n", encoding="utf-8")
+        with open(workshop / "history.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, HISTORY)
+            writer.writeheader()
+            writer.writerows(run.history)
+        torch.save(run.weights, workshop / "weights.pt")
+        np.savez_compressed(workshop / "predictions.npz", log_probabilities=run.log_probabilities)
+        for path in workshop.iterdir():
+            _flush(path)
+        workshop.chmod(0o755)  # mkdtemp makes private folders; records are to be shared
+        if target.exists():
+            old = workshop.with_name(f"{workshop.name}-old")
+            os.rename(target, old)
+            os.rename(workshop, target)
+            shutil.rmtree(old)
+        else:
+            os.rename(workshop, target)
+    except OSError as error:
+        raise RecordError(f"{target}: cannot be written ({error.strerror}); the other runs are unharmed") from None
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return target
+
+
+def _write_whole(path, text):
+    workshop = path.with_name(f".{path.name}-{os.getpid()}")
+    workshop.write_text(text, encoding="utf-8")
+    _flush(workshop)
+    os.replace(workshop, path)
+
+
+def _flush(path):
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def read_all(runs_dir):
+    """Every experiment under a runs folder, in the order of the folders' names.
+
+    Returns:
+        (records, problems): a list of `Record`, those without a finished run left out, and one line for each file that
+        could not be read.
+    """
+    records, problems = [], []
+    for path in sorted(Path(runs_dir).glob("*/*/experiment.json")):
+        try:
+            record = _read_record(path)
+        except RecordError as error:
+            problems.append(str(error))
+            continue
+        for seed in finished_seeds(record.folder):
+            try:
+                record.results[seed] = _read_json(record.folder / f"seed-{seed}" / "result.json")
+            except RecordError as error:
+                problems.append(str(error))
+        if record.results:
+            records.append(record)
+    return records, problems
+
+
+def _read_record(path):
+    description = _read_json(path)
+    if description.get("format") != FORMAT:
+        raise RecordError(f"{path}: format {description.get('format')}, expected {FORMAT}; another version wrote it")
+    try:
+        return Record(path.parent, Experiment(**description["experiment"]), description["dataset"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: not an experiment of this version ({error})") from None
+
+
+def _read_json(path):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: expected a JSON object")
+    return content
+
+
+def read_weights(folder):
+    """The state_dict of a run's textbook network."""
+    import torch
+
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def read_log_probabilities(folder):
+    """A run's log-probabilities of the test images, float32 (images, classes)."""
+    with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
+        return arrays["log_probabilities"]
+
+
+def read_history(folder):
+    """A run's history: a list with one dict of numbers for each epoch."""
+    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+        return [
+            {name: int(value) if name in ("seed", "epoch") else float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]

