@@ -39,9 +39,8 @@ def main(argv=None):
             with open(path, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as zipped:
                 zipped.write(content)
             found = hashlib.sha256(content).hexdigest()
-            print(
-                f"{path}  {path.stat().st_size:,} bytes  {found}{'' if found == checksum else '  differs from sources.py'}"
-            )
+            verdict = "as sources.py has it" if found == checksum else f"not as sources.py has it: {found}"
+            print(f"{path}: {path.stat().st_size:,} bytes, {verdict}")
 
 
 def fashion_mnist(data_dir):

@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+import data
+
+
+@pytest.fixture
+def float64():
+    """Everything that is made meanwhile has double precision, so that rounding cannot hide a mistake."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="session")
+def clothes():
+    return data.load("fashion_mnist_sample", "unused")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("mnist_sample", "unused")

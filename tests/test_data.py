@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+
+import data
+import sources
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "validation", "test"),
+    [("fashion_mnist_sample", 5000, 1000, 1000), ("mnist_sample", 3600, 700, 700)],
+)
+def test_samples_are_split_as_stated_and_stratified(name, train, validation, test):
+    dataset = data.load(name, "unused")
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (train, validation, test)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert split.images.dtype == torch.uint8
+        assert split.images.shape[1:] == dataset.shape == (1, 28, 28)
+        assert split.labels.bincount().tolist() == [len(split) // 10] * 10
+
+
+def test_splits_share_no_image_and_lose_none():
+    dataset = data.load("mnist_sample", "unused")
+    splits = [dataset.train, dataset.validation, dataset.test]
+    found = sorted(image.numpy().tobytes() for split in splits for image in split.images)
+    images, *_ = sources.read(sources.SOURCES["mnist_sample"], sources.SAMPLES / "mnist")
+    assert found == sorted(image.tobytes() for image in images)
+
+
+def test_the_test_set_is_the_data_sets_own_where_it_has_one():
+    _, _, images, labels = sources.read(sources.SOURCES["fashion_mnist_sample"], sources.SAMPLES / "fashion_mnist")
+    for split_seed in (0, 1):
+        test = data.load("fashion_mnist_sample", "unused", split_seed).test
+        assert np.array_equal(test.images, images)
+        assert np.array_equal(test.labels, labels)
+
+
+def test_the_split_depends_on_its_own_seed_alone():
+    first, other = (data.load("mnist_sample", "unused", split_seed).train.images for split_seed in (0, 1))
+    np.random.seed(5)  # noqa: NPY002 the global generator is what must not matter
+    torch.manual_seed(5)
+    data.load.cache_clear()
+    assert torch.equal(data.load("mnist_sample", "unused", 0).train.images, first)
+    assert not torch.equal(first, other)
+
+
+def test_channel_statistics_are_numpys(clothes):
+    images = clothes.train.images.numpy() / 255
+    assert clothes.mean == pytest.approx([images.mean()], abs=1e-9)
+    assert clothes.std == pytest.approx([images.std()], abs=1e-9)
+
+
+def test_colour_statistics_are_per_channel():
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
+    mean, std = data.channel_statistics(images)
+    assert mean == pytest.approx((images.double() / 255).mean((0, 2, 3)).tolist())
+    assert std == pytest.approx((images.double() / 255).std((0, 2, 3), correction=0).tolist())
+
+
+def test_to_float_gives_what_totensor_and_normalize_give():
+    transforms = sources.import_torchvision().transforms
+    images = data.load("mnist_sample", "unused").test.images[:8]
+    expected = torch.stack([transforms.ToTensor()(image.squeeze(0).numpy()) for image in images])
+    assert torch.equal(data.to_float(images), expected)
+    normalized = transforms.Normalize((0.13,), (0.31,))(expected)
+    torch.testing.assert_close(data.to_float(images, (0.13,), (0.31,)), normalized, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "images_a_class"),
+    [("fashion_mnist", 50_000, [5000] * 10), ("mnist", 50_000, None), ("cifar10", 40_000, [4000] * 10)],
+)
+def test_full_data_sets_where_they_are(name, train, images_a_class):
+    data_dir = sources.default_data_dir()
+    if sources.find(name, data_dir) is None:
+        pytest.skip(f"{name} is not in {data_dir}; set DATA_DIR to the folder that holds it")
+    dataset = data.load(name, data_dir)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (train, 10_000, 10_000)
+    if images_a_class:
+        assert dataset.train.labels.bincount().tolist() == images_a_class
+    published = {"fashion_mnist": (0.2860, 0.3530), "mnist": (0.1307, 0.3081), "cifar10": (0.4914, 0.2470)}[name]
+    assert (dataset.mean[0], dataset.std[0]) == pytest.approx(published, abs=2e-3)

@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import data
+import records
+from experiments import Experiment
+
+EXPERIMENT = Experiment(dataset="mnist_sample", l1=0.001, epochs=2)
+
+
+@pytest.fixture
+def description(digits):
+    return records.describe(EXPERIMENT, digits)
+
+
+@pytest.fixture
+def folder(tmp_path, description):
+    return records.open_folder(tmp_path, records.SINGLE, description)
+
+
+def make_run(seed, accuracy=0.5):
+    rows = [dict.fromkeys(records.HISTORY, 0.1) | dict(seed=seed, epoch=epoch, val_loss=1 / epoch) for epoch in (1, 2)]
+    weights = {"1.weight": torch.full((2, 3), float(seed))}
+    return records.Run(seed, dict(seed=seed, test_accuracy=accuracy), rows, weights, np.eye(4, 3, dtype=np.float32))
+
+
+def test_what_was_written_is_read_back(folder):
+    run = make_run(3)
+    path = records.write_run(folder, run)
+    assert path == folder / "seed-3"
+    assert records.read_history(path) == run.history
+    assert torch.equal(records.read_weights(path)["1.weight"], run.weights["1.weight"])
+    assert np.array_equal(records.read_log_probabilities(path), run.log_probabilities)
+    (record,), problems = records.read_all(folder.parents[1])
+    assert (record.experiment, record.results, problems) == (EXPERIMENT, {3: run.result}, [])
+    assert record.table == "single"
+
+
+def test_seeds_add_up_in_one_folder(folder, tmp_path, description):
+    records.write_run(folder, make_run(10))
+    assert records.open_folder(tmp_path, records.SINGLE, description) == folder
+    records.write_run(folder, make_run(2))
+    assert records.finished_seeds(folder) == [2, 10]
+
+
+def test_only_whole_folders_with_their_own_names_are_left(folder):
+    records.write_run(folder, make_run(0))
+    records.write_run(folder, make_run(0, accuracy=0.75))
+    assert sorted(path.name for path in folder.iterdir()) == ["experiment.json", "seed-0"]
+    assert json.loads((folder / "seed-0" / "result.json").read_text())["test_accuracy"] == 0.75
+
+
+def test_a_run_that_cannot_be_written_leaves_the_old_one(folder, monkeypatch):
+    records.write_run(folder, make_run(0))
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full_disk)
+    with pytest.raises(records.RecordError, match="No space left"):
+        records.write_run(folder, make_run(0, accuracy=0.75))
+    assert sorted(path.name for path in folder.iterdir()) == ["experiment.json", "seed-0"]
+    assert json.loads((folder / "seed-0" / "result.json").read_text())["test_accuracy"] == 0.5
+
+
+def test_other_data_under_the_same_name_is_refused(folder, tmp_path, description):
+    other = {**description, "dataset": {**description["dataset"], "checksum": "0" * 64}}
+    with pytest.raises(records.RecordError, match="recorded with dataset checksum"):
+        records.open_folder(tmp_path, records.SINGLE, other)
+
+
+def test_another_split_seed_is_another_experiment(digits, tmp_path, folder):
+    experiment = Experiment(dataset="mnist_sample", l1=0.001, epochs=2, split_seed=1)
+    other = records.open_folder(tmp_path, records.SINGLE, records.describe(experiment, digits))
+    assert other != folder
+
+
+def test_a_runs_folder_that_is_a_file_is_refused(tmp_path, description):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(records.RecordError, match="--runs-dir"):
+        records.open_folder(tmp_path / "file", records.SINGLE, description)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "expected a JSON object"),
+        ('{"format": 99}', "format 99, expected 1"),
+        ('{"format": 1, "experiment": {"model": "mlp9"}, "dataset": {}}', "not an experiment of this version"),
+        ('{"format": 1, "experiment": {"colour": "red"}, "dataset": {}}', "not an experiment of this version"),
+        ('{"format": 1}', "not an experiment of this version"),
+    ],
+)
+def test_what_cannot_be_read_is_left_out_and_named(content, problem, folder, digits, tmp_path):
+    records.write_run(folder, make_run(0))
+    other = records.open_folder(tmp_path, records.SINGLE, records.describe(Experiment(dataset="mnist_sample"), digits))
+    records.write_run(other, make_run(1))
+    (folder / "experiment.json").write_text(content)
+    found, problems = records.read_all(tmp_path)
+    assert [record.folder for record in found] == [other]
+    assert len(problems) == 1
+    assert problem in problems[0]
+    assert str(folder) in problems[0]
+
+
+def test_a_damaged_result_is_left_out_and_named(folder, tmp_path):
+    for seed in (0, 1):
+        records.write_run(folder, make_run(seed))
+    (folder / "seed-1" / "result.json").write_text('{"seed": ')
+    (record,), problems = records.read_all(tmp_path)
+    assert list(record.results) == [0]
+    assert "seed-1" in problems[0]
+
+
+def test_unfinished_folders_are_not_seen(folder, tmp_path):
+    (folder / ".seed-0-abc").mkdir()
+    (folder / "seed-x").mkdir()
+    (folder / "seed-x" / "result.json").write_text("{}")
+    (folder / "seed-5").mkdir()
+    assert records.finished_seeds(folder) == []
+    assert records.read_all(tmp_path) == ([], [])
+
+
+def test_the_data_sets_description_is_recorded(description, digits):
+    assert description["dataset"]["checksum"] == digits.checksum == data.load("mnist_sample", "unused").checksum
+    assert description["dataset"]["mean"] == list(digits.mean)
+    assert (description["dataset"]["train"], description["dataset"]["test"]) == (3600, 700)

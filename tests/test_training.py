@@ -1,0 +1,217 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import data
+import models
+import records
+import training
+from experiments import Experiment
+
+SHORT = dict(dataset="mnist_sample", epochs=2)
+
+
+def part(split, count):
+    return data.Split(split.images[:count], split.labels[:count])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(model="mlp1", l1=1e-4),
+        dict(model="mlp2", l2=1e-4, dropout=0.2, optimizer="sgd", lr=0.05, momentum=0.9),
+        dict(model="mlp3", norm="batch", dropout=0.25, weight_decay=1e-3),
+        dict(model="mlp3", norm="batch", norm_position="after", optimizer="adamw", weight_decay=0.1, penalize="all"),
+        dict(model="mlp", hidden=(40, 30), norm="batch", dropout=0.5, l1=1e-3, l1_mode="proximal"),
+        dict(model="mlp", hidden=(), standardize=True),
+    ],
+    ids=str,
+)
+def test_a_seed_trained_alone_equals_the_seed_beside_nine_others(settings, digits):
+    experiment = Experiment(**settings, batch_size=32)
+    train_set = part(digits.train, 20 * 32)  # 20 steps
+
+    def train(seeds):
+        model = models.side_by_side([training.textbook_network(experiment, digits, seed) for seed in seeds])
+        optimizer = training.make_optimizer(experiment, model)
+        penalty = training.make_penalty(experiment, model, len(seeds))
+        standardization = (digits.mean, digits.std) if experiment.standardize else ()
+        training.train_epoch(model, train_set, seeds, 1, experiment.batch_size, optimizer, penalty, standardization)
+        return [models.state_of_run(model.state_dict(), run, len(seeds)) for run in range(len(seeds))]
+
+    beside = train(list(range(10)))
+    for seed in range(10):
+        (alone,) = train([seed])
+        for name, tensor in alone.items():
+            torch.testing.assert_close(tensor, beside[seed][name], rtol=0, atol=1e-9)
+
+
+def test_the_same_training_twice_gives_the_same_bits(digits):
+    experiment = Experiment(**SHORT, model="mlp3", dropout=0.25, norm="batch", l1=1e-4)
+    first, second = (training.train(experiment, [0, 1, 2], digits, threads=1) for _ in range(2))
+    for run, again in zip(first, second, strict=True):
+        assert run.history == again.history
+        assert all(torch.equal(run.weights[name], again.weights[name]) for name in run.weights)
+        assert np.array_equal(run.log_probabilities, again.log_probabilities)
+        assert {**run.result, "seconds": 0} == {**again.result, "seconds": 0}
+
+
+def test_recorded_weights_in_a_network_written_by_hand_give_the_recorded_accuracy(digits, tmp_path):
+    experiment = Experiment(**SHORT, model="mlp3", dropout=0.25, norm="batch")
+    run = training.train(experiment, [4, 5], digits)[1]
+    folder = records.write_run(tmp_path, run)
+
+    network = nn.Sequential(
+        nn.Flatten(),
+        *(nn.Linear(784, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.25)),
+        *(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Dropout(0.25)),
+        *(nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.25)),
+        nn.Linear(256, 10),
+    ).eval()
+    network.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    with torch.no_grad():
+        logits = network(digits.test.images / 255)
+
+    result = json.loads((folder / "result.json").read_text())
+    assert (logits.argmax(1) == digits.test.labels).double().mean().item() == result["test_accuracy"]
+    assert nn.functional.cross_entropy(logits, digits.test.labels).item() == pytest.approx(result["test_loss"])
+    stored = torch.from_numpy(records.read_log_probabilities(folder))
+    torch.testing.assert_close(stored, logits.log_softmax(1), rtol=0, atol=1e-5)
+
+
+def test_the_figures_in_the_result_follow_from_the_chosen_weights(digits):
+    experiment = Experiment(**SHORT, l1=1e-3)
+    for run in training.train(experiment, [0, 1], digits):
+        network = training.textbook_network(experiment, digits, seed=0)
+        network.load_state_dict(run.weights)
+        for name, split in (("train", digits.train), ("val", digits.validation), ("test", digits.test)):
+            with torch.no_grad():
+                logits = network.eval()(split.images / 255)
+            accuracy = (logits.argmax(1) == split.labels).double().mean().item()
+            assert run.result[f"{name}_accuracy"] == accuracy
+        weights = [tensor for name, tensor in run.weights.items() if name.endswith("weight")]
+        assert run.result["penalty"] == pytest.approx(1e-3 * sum(w.abs().sum().item() for w in weights), rel=1e-5)
+        assert run.history[-1]["val_accuracy"] == run.result["val_accuracy"]
+        assert run.history[-1]["penalty"] == pytest.approx(run.result["penalty"], rel=1e-5)
+
+
+def test_the_penalty_is_not_part_of_the_loss(digits):
+    experiment = Experiment(**SHORT, l2=100.0, lr=1e-12)
+    (run,) = training.train(experiment, [0], digits)
+    assert run.history[0]["train_loss"] == pytest.approx(math.log(10), abs=0.05)
+    assert run.history[0]["penalty"] > 100
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Batches
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(10, [4, 4, 2]), (9, [4, 5]), (8, [4, 4]), (1, [1]), (3, [3])])
+def test_every_image_is_seen_once_and_a_last_batch_of_one_joins_the_one_before(count, sizes, digits):
+    train_set = data.Split(digits.train.images[:count], torch.arange(count))  # a label tells its image
+    found = list(training.batches(train_set, [0, 1], epoch=1, batch_size=4))
+    assert [len(labels) for _, labels in found] == sizes
+    assert all(images.shape == (len(labels), 2, 28, 28) for images, labels in found)
+    for run in range(2):
+        assert sorted(torch.cat([labels[:, run] for _, labels in found]).tolist()) == list(range(count))
+        for images, labels in found:
+            assert torch.equal(images[:, run], train_set.images[labels[:, run], 0] / 255)
+
+
+def test_a_runs_order_depends_on_its_seed_and_the_epoch_alone(digits):
+    def order(seeds, epoch, seed):
+        batches = training.batches(digits.train, seeds, epoch, batch_size=600)
+        return torch.cat([labels[:, seeds.index(seed)] for _, labels in batches])
+
+    assert torch.equal(order([3], 1, 3), order([9, 3, 5], 1, 3))
+    assert not torch.equal(order([3], 1, 3), order([3], 2, 3))
+    assert not torch.equal(order([3, 4], 1, 3), order([3, 4], 1, 4))
+
+
+def test_generators_of_different_purposes_draw_different_numbers():
+    keys = [(0, "order", 1), (0, "dropout", 1, 0), (0, "dropout", 1, 1), (1, "order", 1), (0, "order", 2)]
+    draws = {tuple(torch.randperm(100, generator=training.generator(*key)).tolist()) for key in keys}
+    assert len(draws) == len(keys)
+
+
+@pytest.mark.usefixtures("float64")
+def test_standardized_train_images_have_mean_0_and_deviation_1(digits):
+    images = data.to_float(digits.train.images, digits.mean, digits.std)
+    assert images.mean().item() == pytest.approx(0, abs=1e-9)
+    assert images.std(correction=0).item() == pytest.approx(1, abs=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Early stopping
+
+OVERFITTING = dict(dataset="mnist_sample", model="mlp2", lr=0.005)
+
+
+def small(digits):
+    """So few train images that the validation loss soon rises again."""
+    return data.Dataset(**{**vars(digits), "train": part(digits.train, 500)})
+
+
+def test_the_best_epochs_weights_are_handed_in(digits):
+    experiment = Experiment(**OVERFITTING, epochs=25, patience=2)
+    dataset = small(digits)
+    runs = training.train(experiment, [0, 1, 2, 3], dataset)
+    assert len({run.result["epochs"] for run in runs}) > 1, "runs that stop at one epoch show nothing"
+    for run in runs:
+        losses = [row["val_loss"] for row in run.history]
+        best = 1 + losses.index(min(losses))
+        assert run.result["chosen_epoch"] == best
+        assert run.result["epochs"] == len(run.history) == best + 2
+        assert "val_loss did not improve" in run.result["stop_reason"]
+        assert run.result["val_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_the_best_weights_are_handed_in_also_when_the_last_epoch_ended_the_training(digits):
+    experiment = Experiment(**OVERFITTING, epochs=12, patience=50)
+    (run,) = training.train(experiment, [0], small(digits))
+    losses = [row["val_loss"] for row in run.history]
+    assert run.result["epochs"] == 12
+    assert run.result["chosen_epoch"] == 1 + losses.index(min(losses)) < 12
+    assert run.result["val_loss"] == pytest.approx(min(losses), rel=1e-5)
+    assert run.result["stop_reason"] == "trained all 12 epochs"
+
+
+def test_restore_last_hands_in_the_epoch_that_the_run_stopped_after(digits):
+    experiment = Experiment(**OVERFITTING, epochs=25, patience=2, restore="last")
+    for run in training.train(experiment, [0, 1], small(digits)):
+        assert run.result["chosen_epoch"] == run.result["epochs"] == len(run.history) < 25
+        assert run.result["val_loss"] == pytest.approx(run.history[-1]["val_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("restore", ["best", "last"])
+def test_a_stopped_runs_result_no_longer_changes_while_others_go_on(restore, digits):
+    settings = dict(**OVERFITTING, patience=2, restore=restore)
+    seeds, dataset = [0, 1, 2, 3], small(digits)
+    together = training.train(Experiment(**settings, epochs=25), seeds, dataset)
+    first = min(together, key=lambda run: run.result["epochs"])
+    ended = training.train(Experiment(**settings, epochs=first.result["epochs"]), seeds, dataset)
+    same = next(run for run in ended if run.seed == first.seed)
+    assert same.history == first.history
+    assert all(torch.equal(same.weights[name], first.weights[name]) for name in first.weights)
+    assert any(run.result["epochs"] > first.result["epochs"] for run in together)
+
+
+def test_without_early_stopping_the_last_epochs_weights_are_handed_in(digits):
+    (run,) = training.train(Experiment(**OVERFITTING, epochs=12), [0], small(digits))
+    losses = [row["val_loss"] for row in run.history]
+    assert losses[-1] > min(losses)
+    assert run.result["chosen_epoch"] == 12
+    assert run.result["val_loss"] == pytest.approx(losses[-1], rel=1e-5)
+
+
+def test_on_epoch_is_given_the_rows_of_the_runs_that_go_on(digits):
+    seen = []
+    experiment = Experiment(**OVERFITTING, epochs=25, patience=2)
+    runs = training.train(experiment, [0, 1, 2, 3], small(digits), on_epoch=seen.append)
+    for run in runs:
+        assert [row for rows in seen for row in rows if row["seed"] == run.seed] == run.history
