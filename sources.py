@@ -292,7 +292,7 @@ def _read_idx(source, folder):
 def _idx_array(source, folder, file):
     """One file of the IDX format (big-endian header: magic, sizes; then bytes)."""
     path = stored_as(folder, file)
-    content = _content(path)
+    content = decoded(path)
     is_images = "images" in file
     what, magic, header = ("images", 2051, 16) if is_images else ("labels", 2049, 8)
     found = int.from_bytes(content[:4], "big")
@@ -316,14 +316,15 @@ def _read_cifar(source, folder):
     parts = []
     for file, checksum in source.files.items():
         path = stored_as(folder, file)
-        content = _content(path)
+        content = decoded(path)
         _check_content(path, content, checksum)  # before unpickling: a pickle can run code
         batch = pickle.loads(content, encoding="bytes")
         parts.append((batch[b"data"].reshape(-1, *source.shape), np.array(batch[b"labels"], np.uint8)))
     return parts
 
 
-def _content(path):
+def decoded(path):
+    """The content of a file, unpacked if it is gzipped."""
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

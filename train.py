@@ -83,18 +83,16 @@ def make_parser():
     group.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of records (default: %(default)s)")
     group.add_argument("--force", action="store_true", help="train finished seeds anew")
     group.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="default: %(default)s")
-    group.add_argument("--jobs", type=positive, help="processes at a time (default: a process for each core)")
-    group.add_argument("--threads", type=positive, help="threads of a process (default: cores / processes)")
     group.add_argument(
-        "--runs-at-once", type=positive, help="seeds side by side in a process, at most (default: as measured)"
+        "--jobs", type=experiments.positive, help="processes at a time (default: a process for each core)"
+    )
+    group.add_argument("--threads", type=experiments.positive, help="threads of a process (default: cores / processes)")
+    group.add_argument(
+        "--runs-at-once",
+        type=experiments.positive,
+        help="seeds side by side in a process, at most (default: as measured)",
     )
     return parser
-
-
-def positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
-    return int(text)
 
 
 def parse_seeds(text):
@@ -222,11 +220,12 @@ def make_plan(seeds, model, jobs=None, threads=None, runs_at_once=None):
 
     import models
 
-    cores = jobs or joblib.cpu_count()
+    processes = jobs or joblib.cpu_count()
     at_least = math.ceil(len(seeds) / (runs_at_once or models.RUNS_AT_ONCE[model]))
-    count = at_least if runs_at_once else max(at_least, min(cores, len(seeds)))
+    count = at_least if runs_at_once else max(at_least, min(processes, len(seeds)))
     units = [seeds[len(seeds) * unit // count : len(seeds) * (unit + 1) // count] for unit in range(count)]
-    return Plan(units, min(cores, count), threads or max(1, joblib.cpu_count() // min(cores, count)))
+    processes = min(processes, count)
+    return Plan(units, processes, threads or max(1, min(joblib.cpu_count() // processes, models.THREADS[model])))
 
 
 def describe_plan(plan):
