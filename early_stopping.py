@@ -40,7 +40,7 @@ class EarlyStopping:
     """
 
     def __init__(self, monitor="val_loss", mode=None, patience=3, min_delta=0.0, start_from_epoch=1, runs=1):
-        mode = mode or MODES.get(monitor)
+        mode = MODES.get(monitor) if mode is None else mode
         if mode not in ("min", "max"):
             raise ValueError(f"mode {mode!r} of {monitor}: expected 'min' (lower is better) or 'max'")
         if not patience >= 1:
@@ -90,15 +90,18 @@ class EarlyStopping:
             return False
         if best is None:
             return True
-        return best - value > self.min_delta if self.mode == "min" else value - best > self.min_delta
+        gain = best - value if self.mode == "min" else value - best
+        # 0.4 − 0.3 is 0.10000000000000003: up to rounding, that is a change of exactly 0.1.
+        return gain > self.min_delta and not math.isclose(gain, self.min_delta)
 
     def _reason(self, run):
+        checks = f"{self.patience} check{'s' * (self.patience > 1)}"
         if self.best[run] is None:
-            return f"{self.monitor} was never a number in {self.patience} checks"
+            return f"{self.monitor} was never a number in {checks}"
         by_more = f" by more than {self.min_delta:g}" if self.min_delta else ""
         return (
             f"{self.monitor} did not improve on {self.best[run]:.6g} (epoch {self.best_epoch[run]}){by_more} "
-            f"in {self.patience} checks"
+            f"in {checks}"
         )
 
     @property

@@ -32,7 +32,7 @@ class Experiment:
         None,
         "widths of the hidden layers of --model mlp; none at all is multinomial logistic regression",
         at_least=1,
-        at_most=16384,
+        at_most=4096,
     )
     dataset: str | None = flag(
         None, "data set (default: fashion_mnist; its embedded sample if that cannot be had)", choices=DATA_SETS

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import nn
 
-NORMS = (nn.modules.batchnorm._NormBase,)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 SMALL = 1e-3  # |w| below this counts as nearly zero
 
 
@@ -72,7 +72,8 @@ class Penalty:
 
         The threshold is λ₁ in the optimizer's own metric, so that λ₁ means the same with every optimizer: lr·λ₁/(1−μ)
         under SGD with momentum μ, lr·λ₁/(√v̂ + ε) weight by weight under Adam and AdamW (ProxGen: Yun, Lozano, Yang
-        2021). At its fixed points the loss's gradient is at most λ₁ on zeros and exactly λ₁ elsewhere.
+        2021). At its fixed points the loss's gradient is at most λ₁ on zeros and exactly λ₁ elsewhere. In the first
+        1/(1−μ) steps, before the momentum has built up, the threshold is larger than the gradient's own steps.
         """
         if not self.l1 or self.l1_mode != "proximal":
             return

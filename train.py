@@ -60,7 +60,7 @@ def main(argv=None):
         else:
             check_device(args.device)
             train_seeds(experiment, seeds, args)
-    except (DeviceError, sources.DataError, records.RecordError) as error:
+    except (CannotTrain, sources.DataError, records.RecordError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         parser.exit(130, "\ninterrupted: finished runs are kept; the same command trains what is missing\n")
@@ -120,8 +120,8 @@ def parse_seeds(text):
     return seeds
 
 
-class DeviceError(Exception):
-    """The device asked for is not there."""
+class CannotTrain(Exception):
+    """Training cannot start or go on; the message is one line and says what to do."""
 
 
 def check_device(device):
@@ -130,7 +130,7 @@ def check_device(device):
     is_there = dict(cpu=lambda: True, cuda=torch.cuda.is_available, mps=torch.backends.mps.is_available)
     if not is_there[device]():
         there = ", ".join(name for name, available in is_there.items() if available())
-        raise DeviceError(f"--device {device}: this torch ({torch.__version__}) finds none; expected one of: {there}")
+        raise CannotTrain(f"--device {device}: this torch ({torch.__version__}) finds none; expected one of: {there}")
 
 
 def print_summary(experiment):
@@ -243,6 +243,7 @@ def train_units(experiment, plan, dataset, device, progress):
         return
 
     import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     with progress.queue() as queue:
         jobs = [
@@ -251,7 +252,13 @@ def train_units(experiment, plan, dataset, device, progress):
         ]
         with joblib.parallel_config(backend="loky", inner_max_num_threads=plan.threads), ctrl_c_ignored():
             results = joblib.Parallel(n_jobs=plan.jobs, return_as="generator_unordered")(jobs)
-        yield from results
+        try:
+            yield from results
+        except TerminatedWorkerError:
+            raise CannotTrain(
+                "a training process was killed, perhaps for want of memory; finished runs are kept: "
+                "try again with --jobs 1, --runs-at-once 1 or a smaller --hidden"
+            ) from None
 
 
 @contextlib.contextmanager

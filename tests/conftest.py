@@ -4,6 +4,12 @@ import torch
 import data
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two threads that wait for each other after every small product are slow where other programs use the cores."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def float64():
     """Everything that is made meanwhile has double precision, so that rounding cannot hide a mistake."""

@@ -15,7 +15,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_snippet_loads_a_runs_weights_and_gives_its_accuracy(tmp_path, monkeypatch, capsys):
     (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    train.main("--model mlp3 --l1 0.001 --dataset fashion_mnist_sample --epochs 1 --seeds 0".split())
+    train.main(shlex.split("--model mlp3 --l1 0.001 --dataset fashion_mnist_sample --epochs 1 --seeds 0"))
     (record,), _ = records.read_all("runs")
     capsys.readouterr()
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky import reusable_executor
 
 import records
 import sources
 import train
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ["--dataset", "mnist_sample", "--epochs", "2"]
+QUICK = ["--dataset", "mnist_sample", "--epochs", "2", "--threads", "1"]
 
 
 def refused(words, capsys):
@@ -251,6 +252,17 @@ def test_ctrl_c_ends_every_process_with_one_line(seeds, tmp_path):
             break
         time.sleep(0.1)
     assert processes_of_group(process.pid) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_a_killed_process_is_said_with_one_line(tmp_path, capsys, monkeypatch):
+    def kill_a_worker(progress, rows):
+        os.kill(next(iter(reusable_executor._executor._processes)), signal.SIGKILL)
+
+    monkeypatch.setattr(train.Progress, "show", kill_a_worker)
+    words = ["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0-1", "--jobs", "2"]
+    assert "a training process was killed" in refused([*words, "--runs-dir", str(tmp_path)], capsys)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["experiment.json"]
 
 
 def processes_of_group(group):
