@@ -14,10 +14,10 @@ from torch import nn
 
 MLP_WIDTHS = {"mlp1": (64, 64), "mlp2": (128, 128), "mlp3": (64, 128, 256)}
 
-# What measured fastest per run-epoch: runs side by side in a process, and threads of a process. A second thread makes
-# one run of an MLP 1.2 times as fast; more were never worth their waiting for each other.
+# What measured fastest per run-epoch: runs side by side in a process, and threads of a process. Threads that wait for
+# each other after every small product gain an MLP nothing, and lose much where other programs use the cores.
 RUNS_AT_ONCE = {"mlp1": 10, "mlp2": 10, "mlp3": 10, "mlp": 10}
-THREADS = {"mlp1": 2, "mlp2": 2, "mlp3": 2, "mlp": 2}
+THREADS = {"mlp1": 1, "mlp2": 1, "mlp3": 1, "mlp": 1}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ def penalized_parameters(model, penalize="weights"):
 
 
 def parameter_groups(model, weight_decay, penalize="weights"):
-    """Two groups for a torch optimizer: what weight decay acts on, and the rest."""
+    """Groups for a torch optimizer: what weight decay acts on and the rest, or all in one if there is no decay."""
+    if not weight_decay:
+        return [dict(params=list(model.parameters()), weight_decay=0.0)]
     chosen = penalized_parameters(model, penalize)
     rest = [parameter for name, parameter in model.named_parameters() if name not in chosen]
     groups = [dict(params=list(chosen.values()), weight_decay=weight_decay), dict(params=rest, weight_decay=0.0)]

@@ -97,7 +97,7 @@ def train_epoch(model, train_set, seeds, epoch, batch_size, optimizer, penalty, 
     model.train()
     runs = len(seeds)
     seed_dropout(model, seeds, epoch)
-    total_loss, correct = (torch.zeros(runs, device=train_set.labels.device, dtype=torch.float64) for _ in range(2))
+    all_losses, all_correct = [], []  # read once at the end: a sum for each step would cost more than its numbers
     for images, labels in batches(train_set, seeds, epoch, batch_size, standardization):
         optimizer.zero_grad()
         logits = model(images).view(len(labels), runs, -1)
@@ -106,9 +106,10 @@ def train_epoch(model, train_set, seeds, epoch, batch_size, optimizer, penalty, 
         penalty.add_gradient()
         optimizer.step()
         penalty.shrink(optimizer)
-        total_loss += losses.detach().sum(0)
-        correct += (logits.detach().argmax(2) == labels).sum(0)
-    return dict(loss=(total_loss / len(train_set)).tolist(), accuracy=(correct / len(train_set)).tolist())
+        all_losses.append(losses.detach())
+        all_correct.append(logits.detach().argmax(2) == labels)
+    loss, accuracy = (torch.cat(values).double().mean(0).tolist() for values in (all_losses, all_correct))
+    return dict(loss=loss, accuracy=accuracy)
 
 
 def batches(train_set, seeds, epoch, batch_size, standardization=()):
@@ -120,13 +121,14 @@ def batches(train_set, seeds, epoch, batch_size, standardization=()):
     count, device = len(train_set), train_set.labels.device
     orders = [torch.randperm(count, generator=generator(seed, "order", epoch)) for seed in seeds]
     order = torch.stack(orders, 1).to(device)  # (images, runs)
+    labels = train_set.labels[order]
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
     for start, end in zip(starts, [*starts[1:], count], strict=True):
         indices = order[start:end]
         images = train_set.images.index_select(0, indices.flatten()).view(*indices.shape, *train_set.images.shape[1:])
-        yield data.to_float(images, *standardization).flatten(1, 2), train_set.labels[indices]
+        yield data.to_float(images, *standardization).flatten(1, 2), labels[start:end]
 
 
 @torch.no_grad()

@@ -239,6 +239,7 @@ def test_a_data_dir_that_cannot_be_written_is_refused_before_a_download(tmp_path
 def test_an_address_out_of_reach_is_given_up_within_the_time(monkeypatch):
     def hang(*args, **kwargs):
         time.sleep(20)
+        raise OSError
 
     monkeypatch.setattr(sources.urllib.request, "urlopen", hang)
     started = time.monotonic()

@@ -16,7 +16,8 @@ SHORT = dict(dataset="mnist_sample", epochs=2)
 
 
 def part(split, count):
-    return data.Split(split.images[:count], split.labels[:count])
+    every = len(split) // count  # the images of the digits come sorted by class
+    return data.Split(split.images[::every][:count], split.labels[::every][:count])
 
 
 @pytest.mark.usefixtures("float64")
