@@ -23,6 +23,9 @@ import sys
 import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 import experiments
@@ -245,10 +248,9 @@ def train_units(experiment, plan, dataset, device, progress):
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    with progress.queue() as queue:
+    with progress.shown_from_afar() as show:
         jobs = [
-            joblib.delayed(training.train)(experiment, unit, dataset, device, plan.threads, queue.put)
-            for unit in plan.units
+            joblib.delayed(training.train)(experiment, unit, dataset, device, plan.threads, show) for unit in plan.units
         ]
         with joblib.parallel_config(backend="loky", inner_max_num_threads=plan.threads), ctrl_c_ignored():
             results = joblib.Parallel(n_jobs=plan.jobs, return_as="generator_unordered")(jobs)
@@ -311,19 +313,34 @@ class Progress:
         self.bar.write(line)
 
     @contextlib.contextmanager
-    def queue(self):
-        """A queue into which other processes put what `show` takes."""
-        import multiprocessing
+    def shown_from_afar(self):
+        """What other processes call in place of `show`: each call is one short connection to a thread of this one."""
+        key = os.urandom(32)
 
-        with multiprocessing.Manager() as manager:
-            queue = manager.Queue()
-            reader = threading.Thread(target=lambda: [self.show(rows) for rows in iter(queue.get, None)], daemon=True)
-            reader.start()
+        def answer():
+            rows = []
+            while rows is not None:
+                with contextlib.suppress(OSError, EOFError, AuthenticationError):  # whoever called was killed meanwhile
+                    with listener.accept() as connection:
+                        rows = connection.recv()
+                    if rows:
+                        self.show(rows)
+
+        with Listener(authkey=key) as listener:
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
             try:
-                yield queue
+                yield partial(send, listener.address, key)
             finally:
-                queue.put(None)
-                reader.join()
+                if thread.is_alive():
+                    send(listener.address, key, None)  # comes last, so every call before it has been shown
+                thread.join()
+
+
+def send(address, key, rows):
+    """Show rows from another process; a training goes on also if nobody looks."""
+    with contextlib.suppress(OSError, EOFError), Client(address, authkey=key) as connection:
+        connection.send(rows)
 
 
 def seed_list(seeds):
