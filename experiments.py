@@ -37,7 +37,7 @@ class Experiment:
     dataset: str | None = flag(
         None, "data set (default: fashion_mnist; its embedded sample if that cannot be had)", choices=DATA_SETS
     )
-    split_seed: int = flag(0, "seed of the split into train, validation and test images", at_least=0)
+    split_seed: int = flag(0, "seed of the split into train, validation and test images", at_least=0, at_most=2**32 - 1)
     standardize: bool = flag(False, "subtract the train images' mean and divide by their deviation, per channel")
     epochs: int = flag(15, "passes over the train images, at most", at_least=1)
     batch_size: int = flag(64, "images a step", at_least=1)
@@ -191,7 +191,7 @@ def _check_range(setting, value):
 def _is_within(number, kind, at_least, above, at_most, below):
     return (
         isinstance(number, kind)
-        and math.isfinite(number)
+        and (kind is int or math.isfinite(number))
         and (at_least is None or number >= at_least)
         and (above is None or number > above)
         and (at_most is None or number <= at_most)
@@ -226,8 +226,8 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
+    if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1 to 1024")
     return int(text)
 
 

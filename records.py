@@ -23,6 +23,8 @@ from experiments import Experiment
 
 FORMAT = 1
 SINGLE = "single"  # the table of experiments typed by hand
+FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
+FIGURES = ("epochs", "parameters", "train_accuracy", "val_accuracy", "test_accuracy", "sparsity", "seconds")
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
 
 
@@ -116,7 +118,9 @@ def _flat(description):
 
 
 def finished_seeds(folder):
-    names = (path.parent.name.removeprefix("seed-") for path in folder.glob("seed-*/result.json"))
+    """The seeds whose folders are there with all their files."""
+    whole = (path for path in folder.glob("seed-*") if all((path / file).is_file() for file in FILES))
+    names = (path.name.removeprefix("seed-") for path in whole)
     return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -125,6 +129,8 @@ def write_run(folder, run):
     import torch
 
     target = folder / f"seed-{run.seed}"
+    if target.exists() and not target.is_dir():
+        raise RecordError(f"{target}: is a file, expected the run's folder or nothing; move it away")
     try:
         workshop = Path(tempfile.mkdtemp(prefix=f".seed-{run.seed}-", dir=folder))
     except OSError as error:
@@ -143,8 +149,12 @@ def write_run(folder, run):
         if target.exists():
             old = workshop.with_name(f"{workshop.name}-old")
             os.rename(target, old)
-            os.rename(workshop, target)
-            shutil.rmtree(old)
+            try:
+                os.rename(workshop, target)
+            except BaseException:
+                os.rename(old, target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(workshop, target)
     except OSError as error:
@@ -178,7 +188,11 @@ def read_all(runs_dir):
         could not be read.
     """
     records, problems = [], []
-    for path in sorted(Path(runs_dir).glob("*/*/experiment.json")):
+    try:
+        paths = sorted(Path(runs_dir).glob("*/*/experiment.json"))
+    except OSError as error:
+        return [], [f"{runs_dir}: cannot be read ({error.strerror})"]
+    for path in paths:
         try:
             record = _read_record(path)
         except RecordError as error:
@@ -186,7 +200,7 @@ def read_all(runs_dir):
             continue
         for seed in finished_seeds(record.folder):
             try:
-                record.results[seed] = _read_json(record.folder / f"seed-{seed}" / "result.json")
+                record.results[seed] = _read_result(record.folder / f"seed-{seed}" / "result.json", seed)
             except RecordError as error:
                 problems.append(str(error))
         if record.results:
@@ -199,9 +213,26 @@ def _read_record(path):
     if description.get("format") != FORMAT:
         raise RecordError(f"{path}: format {description.get('format')}, expected {FORMAT}; another version wrote it")
     try:
-        return Record(path.parent, Experiment(**description["experiment"]), description["dataset"])
+        record = Record(path.parent, Experiment(**description["experiment"]), dict(description["dataset"]))
+        missing = {"name", "checksum", "train", "validation", "test"} - record.dataset.keys()
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: not an experiment of this version ({error})") from None
+    if missing:
+        raise RecordError(f"{path}: not an experiment of this version (dataset {min(missing)} is missing)")
+    if record.table == SINGLE and record.experiment.name != path.parent.name:
+        raise RecordError(f"{path}: holds {record.experiment.name}; its settings or its folder's name were changed")
+    return record
+
+
+def _read_result(path, seed):
+    try:
+        result = _read_json(path)
+        missing = [name for name in FIGURES if name not in result]
+        if missing:
+            raise RecordError(f"{path}: {missing[0]} is missing")
+    except RecordError as error:
+        raise RecordError(f"{error}; train it anew with --seeds {seed} --force") from None
+    return result
 
 
 def _read_json(path):

@@ -21,7 +21,8 @@ HEADER = (
 EXPLANATION = """\
 Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
 are measured in evaluation mode on plain images, at the epoch that the run hands in. Zeros and < 0.001 are the shares
-of weights that are exactly zero, and smaller than that."""
+of weights that are exactly zero, and smaller than that. Seconds are a process's, divided by the runs side
+by side in it."""
 
 
 def main(argv=None):

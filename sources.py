@@ -146,7 +146,11 @@ def find(name, data_dir):
         folders = [Path(source.folder)]
     else:
         data_dir = Path(data_dir)
-        if data_dir.exists() and not data_dir.is_dir():
+        try:
+            is_file = data_dir.exists() and not data_dir.is_dir()
+        except OSError as error:
+            raise DataError(f"--data-dir {data_dir}: cannot be read ({error.strerror}); name another folder") from None
+        if is_file:
             raise DataError(f"--data-dir {data_dir}: is a file, expected the folder that holds {source.folder}")
         folders = [data_dir / source.folder] + [DEBIAN_FASHION_MNIST] * (name == "fashion_mnist")
     for folder in folders:
@@ -174,8 +178,11 @@ def download(name, data_dir):
     It is downloaded beside its place, verified and then moved there, so that nothing half-finished is ever found.
     """
     source = SOURCES[name]
-    is_new = not data_dir.exists()
+    target = data_dir / source.folder
     try:
+        if target.exists():
+            raise DataError(f"{target}: holds no file of {name}; move it away to have {name} downloaded")
+        is_new = not data_dir.exists()
         data_dir.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=".download-", dir=data_dir))
     except OSError as error:
@@ -197,7 +204,6 @@ def download(name, data_dir):
         except (OSError, RuntimeError) as error:
             raise DataNotFound(_how_to_get(name, data_dir, " ".join(str(error).split()))) from None
         read(source, workshop / source.folder)
-        target = data_dir / source.folder
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(workshop / source.folder, target)
         return target

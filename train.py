@@ -65,6 +65,9 @@ def main(argv=None):
             train_seeds(experiment, seeds, args)
     except (CannotTrain, sources.DataError, records.RecordError) as error:
         parser.error(str(error))
+    except BrokenPipeError:  # nobody reads on, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        parser.exit(141, "train.py: output closed; finished runs are kept\n")
     except KeyboardInterrupt:
         parser.exit(130, "\ninterrupted: finished runs are kept; the same command trains what is missing\n")
 
@@ -89,7 +92,7 @@ def make_parser():
     group.add_argument(
         "--jobs", type=experiments.positive, help="processes at a time (default: a process for each core)"
     )
-    group.add_argument("--threads", type=experiments.positive, help="threads of a process (default: cores / processes)")
+    group.add_argument("--threads", type=experiments.positive, help="threads of a process (default: as measured)")
     group.add_argument(
         "--runs-at-once",
         type=experiments.positive,
@@ -107,7 +110,8 @@ def parse_seeds(text):
     seeds = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        numbers = [first, last] if dash else [first]
+        if not all(number.isascii() and number.isdecimal() and len(number) <= 10 for number in numbers):
             raise ValueError(f"--seeds {text}: expected seeds such as 0-4, 7 or 0,3,5-9, found {part.strip()!r}")
         low, high = int(first), int(last or first)
         if high > LARGEST_SEED:

@@ -96,7 +96,7 @@ def train_epoch(model, train_set, seeds, epoch, batch_size, optimizer, penalty, 
     """One pass over the train images, each run in its own order; {loss, accuracy: running means, one a run}."""
     model.train()
     runs = len(seeds)
-    seed_dropout(model, seeds, epoch)
+    seed_dropout(model, seeds, epoch, train_set.labels.device)
     all_losses, all_correct = [], []  # read once at the end: a sum for each step would cost more than its numbers
     for images, labels in batches(train_set, seeds, epoch, batch_size, standardization):
         optimizer.zero_grad()
@@ -108,7 +108,7 @@ def train_epoch(model, train_set, seeds, epoch, batch_size, optimizer, penalty, 
         penalty.shrink(optimizer)
         all_losses.append(losses.detach())
         all_correct.append(logits.detach().argmax(2) == labels)
-    loss, accuracy = (torch.cat(values).double().mean(0).tolist() for values in (all_losses, all_correct))
+    loss, accuracy = (torch.cat(values).cpu().double().mean(0).tolist() for values in (all_losses, all_correct))
     return dict(loss=loss, accuracy=accuracy)
 
 
@@ -152,7 +152,7 @@ def scores(log_probs, labels):
     """{loss, accuracy: one value a run} of log-probabilities (images, runs, classes) and labels (images,)."""
     own = log_probs.gather(2, labels.view(-1, 1, 1).expand(-1, log_probs.shape[1], 1)).squeeze(2)
     correct = log_probs.argmax(2) == labels.view(-1, 1)
-    return dict(loss=(-own.double().mean(0)).tolist(), accuracy=correct.double().mean(0).tolist())
+    return dict(loss=(-own.cpu().double().mean(0)).tolist(), accuracy=correct.cpu().double().mean(0).tolist())
 
 
 def finish(experiment, dataset, weights, standardization, result, history):
@@ -210,16 +210,16 @@ def generator(seed, purpose, epoch, *which, device="cpu"):
     return torch.Generator(device).manual_seed(int(mixed))
 
 
-def seed_dropout(model, seeds, epoch):
+def seed_dropout(model, seeds, epoch, device):
     layers = [layer for layer in model.modules() if isinstance(layer, models.RunsDropout)]
     for number, layer in enumerate(layers):
-        layer.seed([generator(seed, "dropout", epoch, number) for seed in seeds])
+        layer.seed([generator(seed, "dropout", epoch, number, device=device) for seed in seeds])
 
 
 def circumstances(device):
     """Where and with what a run was trained."""
     return dict(
-        device=platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name(),
+        device=torch.cuda.get_device_name() if device == "cuda" else f"{device} ({platform.machine()})",
         threads=torch.get_num_threads(),
         versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__),
         platform=platform.platform(),

@@ -24,7 +24,13 @@ def folder(tmp_path, description):
 def make_run(seed, accuracy=0.5):
     rows = [dict.fromkeys(records.HISTORY, 0.1) | dict(seed=seed, epoch=epoch, val_loss=1 / epoch) for epoch in (1, 2)]
     weights = {"1.weight": torch.full((2, 3), float(seed))}
-    return records.Run(seed, dict(seed=seed, test_accuracy=accuracy), rows, weights, np.eye(4, 3, dtype=np.float32))
+    return records.Run(
+        seed,
+        dict.fromkeys(records.FIGURES, 0.1) | dict(seed=seed, test_accuracy=accuracy),
+        rows,
+        weights,
+        np.eye(4, 3, dtype=np.float32),
+    )
 
 
 def test_what_was_written_is_read_back(folder):
@@ -107,13 +113,48 @@ def test_what_cannot_be_read_is_left_out_and_named(content, problem, folder, dig
     assert str(folder) in problems[0]
 
 
-def test_a_damaged_result_is_left_out_and_named(folder, tmp_path):
+def test_a_run_that_lacks_a_file_is_not_finished(folder):
+    for file in records.FILES:
+        path = records.write_run(folder, make_run(0))
+        assert records.finished_seeds(folder) == [0]
+        (path / file).unlink()
+        assert records.finished_seeds(folder) == []
+
+
+def test_the_old_run_comes_back_if_the_new_one_cannot_take_its_place(folder, monkeypatch):
+    records.write_run(folder, make_run(0))
+    rename = records.os.rename
+
+    def fail_for_the_new_one(source, target):
+        if target == folder / "seed-0" and not str(source).endswith("-old"):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(records.os, "rename", fail_for_the_new_one)
+    with pytest.raises(records.RecordError, match="Input/output error"):
+        records.write_run(folder, make_run(0, accuracy=0.75))
+    assert sorted(path.name for path in folder.iterdir()) == ["experiment.json", "seed-0"]
+    assert json.loads((folder / "seed-0" / "result.json").read_text())["test_accuracy"] == 0.5
+
+
+def test_settings_that_were_edited_are_noticed(folder, tmp_path):
+    records.write_run(folder, make_run(0))
+    path = folder / "experiment.json"
+    path.write_text(path.read_text().replace('"lr": 0.001', '"lr": 0.1'))
+    found, problems = records.read_all(tmp_path)
+    assert found == []
+    assert "its settings or its folder's name were changed" in problems[0]
+
+
+@pytest.mark.parametrize("content", ['{"seed": ', "{}", "[]"])
+def test_a_damaged_result_is_left_out_and_named(content, folder, tmp_path):
     for seed in (0, 1):
         records.write_run(folder, make_run(seed))
-    (folder / "seed-1" / "result.json").write_text('{"seed": ')
+    (folder / "seed-1" / "result.json").write_text(content)
     (record,), problems = records.read_all(tmp_path)
     assert list(record.results) == [0]
     assert "seed-1" in problems[0]
+    assert "--seeds 1 --force" in problems[0]
 
 
 def test_unfinished_folders_are_not_seen(folder, tmp_path):

@@ -46,10 +46,16 @@ def refused(words, capsys):
         (["--seeds", "a"], "--seeds a: expected seeds such as 0-4"),
         (["--seeds", ""], "--seeds : expected seeds such as 0-4"),
         (["--seeds", "1-2-3"], "--seeds 1-2-3: expected seeds such as 0-4"),
+        (["--seeds", "٣"], "expected seeds such as 0-4"),
+        (["--seeds", "9" * 5000], "expected seeds such as 0-4"),
+        (["--seeds", "4294967296"], "expected seeds of at most 4294967295"),
+        (["--split-seed", "4294967296"], "--split-seed 4294967296: expected a whole number at least 0 and at most"),
+        (["--threads", "1000000"], "1000000: expected a whole number from 1 to 1024"),
+        (["--dataset", "mnist", "--data-dir", "a" * 300], "cannot be read (File name too long)"),
         (["--seeds", "0-5000"], "--seeds 0-5000: expected at most 1000 seeds"),
-        (["--seeds", "99999999999"], "expected seeds of at most 4294967295"),
-        (["--jobs", "0"], "0: expected a whole number of at least 1"),
-        (["--threads", "many"], "many: expected a whole number of at least 1"),
+        (["--seeds", "99999999999"], "expected seeds such as 0-4"),
+        (["--jobs", "0"], "0: expected a whole number from 1 to 1024"),
+        (["--threads", "many"], "many: expected a whole number from 1 to 1024"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
     ],
 )
@@ -142,7 +148,7 @@ def test_runs_are_recorded_skipped_added_to_and_replaced(tmp_path, capsys):
 
     train.main([*words, "--seeds", "1", "--force"])
     after = json.loads((folders["seed-1"] / "result.json").read_text())
-    assert after["finished"] > json.loads(before[folders["seed-1"] / "result.json"])["finished"]
+    assert after["command"].endswith("--force")
     assert list(run_folders(tmp_path)) == ["seed-0", "seed-1", "seed-2"]
 
 
