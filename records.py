@@ -198,6 +198,10 @@ def read_all(runs_dir):
         except RecordError as error:
             problems.append(str(error))
             continue
+        for folder in sorted(record.folder.glob("seed-*")):
+            missing = [file for file in FILES if not (folder / file).is_file()]
+            if missing:
+                problems.append(f"{folder}: {', '.join(missing)} missing; the command that trained it trains it anew")
         for seed in finished_seeds(record.folder):
             try:
                 record.results[seed] = _read_result(record.folder / f"seed-{seed}" / "result.json", seed)

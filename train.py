@@ -283,7 +283,7 @@ class Progress:
     def __init__(self, epochs, runs):
         from tqdm import tqdm
 
-        self.epochs, self.seen = epochs, {}
+        self.epochs = epochs
         self.bar = tqdm(total=epochs * runs, unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
 
     def __enter__(self):

@@ -119,6 +119,7 @@ def test_a_run_that_lacks_a_file_is_not_finished(folder):
         assert records.finished_seeds(folder) == [0]
         (path / file).unlink()
         assert records.finished_seeds(folder) == []
+        assert f"{path}: {file} missing" in records.read_all(folder.parents[1])[1][0]
 
 
 def test_the_old_run_comes_back_if_the_new_one_cannot_take_its_place(folder, monkeypatch):
@@ -163,7 +164,9 @@ def test_unfinished_folders_are_not_seen(folder, tmp_path):
     (folder / "seed-x" / "result.json").write_text("{}")
     (folder / "seed-5").mkdir()
     assert records.finished_seeds(folder) == []
-    assert records.read_all(tmp_path) == ([], [])
+    found, problems = records.read_all(tmp_path)
+    assert found == []
+    assert [problem.split(":")[0] for problem in problems] == [str(folder / "seed-5"), str(folder / "seed-x")]
 
 
 def test_the_data_sets_description_is_recorded(description, digits):
