@@ -1,7 +1,9 @@
-"""How fast: a plain loop as tutorials teach it, ours with one seed and with ten, and the arithmetic alone, in one run.
+"""How fast: a plain loop as tutorials teach it, ours with one seed and with several, in one run.
 
 examples:
-  python benchmark.py                                   full Fashion-MNIST, a few minutes
+  python benchmark.py                                   the MLP on full Fashion-MNIST, a few minutes
+  python benchmark.py --model cnn1                      cnn1 on MNIST with rotation and jitter
+  python benchmark.py --model resnet                    resnet on CIFAR-10 with crop, flip and rotation
   python benchmark.py --dataset fashion_mnist_sample    a first look in seconds
 """
 
@@ -11,8 +13,8 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -20,7 +22,34 @@ from statistics import median
 import experiments
 import sources
 
-SEEDS = 10
+EXPERIMENTS = {
+    "mlp1": experiments.Experiment(l1=0.001),
+    "cnn1": experiments.Experiment(
+        model="cnn1",
+        standardize=True,
+        rotation=7,
+        brightness=0.1,
+        contrast=0.1,
+        batch_size=128,
+        optimizer="sgd",
+        lr=0.02,
+        momentum=0.9,
+    ),
+    "resnet": experiments.Experiment(
+        model="resnet",
+        standardize=True,
+        crop_padding=4,
+        crop_mode="reflect",
+        flip=True,
+        rotation=15,
+        batch_size=512,
+        optimizer="sgd",
+        lr=0.02,
+        momentum=0.9,
+    ),
+}
+SEEDS = {"mlp1": 10, "cnn1": 4, "resnet": 4}
+IMAGES = {"mlp1": None, "cnn1": 12_800, "resnet": 5_120}  # train images of a timed epoch; None: all
 LATE = 10  # epochs after which L2 has driven the weights of always-black pixels towards denormal numbers
 
 
@@ -30,31 +59,35 @@ def main(argv=None):
 
     import data
 
+    experiment = replace(EXPERIMENTS[args.model], dataset=args.dataset, epochs=args.epochs)
+    name = args.dataset or experiment.default_dataset
     try:
-        dataset = data.load(args.dataset, args.data_dir)
+        whole = data.load(name, args.data_dir)
     except sources.DataError as error:
         parser.error(str(error))
-    experiment = experiments.Experiment(dataset=args.dataset, l1=0.001, epochs=args.epochs)
+    dataset, share = part_of(whole, IMAGES[args.model])
     rounds = []
     for number in range(args.rounds):  # alternating, so that a machine that slows down slows all of them down
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-        rounds.append(
-            dict(
-                plain=plain_loop(experiment, dataset),
-                one_seed=ours(experiment, dataset, seeds=1),
-                ten_seeds=ours(experiment, dataset, seeds=SEEDS),
-                arithmetic=arithmetic(experiment, dataset),
-            )
+        measured = dict(
+            plain=plain_loop(experiment, dataset),
+            one_seed=ours(experiment, dataset, seeds=1),
+            several_seeds=ours(experiment, dataset, seeds=SEEDS[args.model]),
         )
+        if args.model == "mlp1":
+            measured["arithmetic"] = arithmetic(experiment, dataset)
+        rounds.append({name: seconds / share for name, seconds in measured.items()})
     result = dict(
         machine=describe_machine(),
-        dataset=args.dataset,
+        dataset=name,
+        share_of_images=share,
         experiment=experiment.to_dict(),
         seconds_per_run_epoch={name: median(each[name] for each in rounds) for name in rounds[0]},
         rounds=rounds,
-        late_over_first_epoch_with_l2=late_over_first_epoch(dataset, args.dataset),
         peak_memory_mb=peak_memory(),
     )
+    if args.model == "mlp1":
+        result["late_over_first_epoch_with_l2"] = late_over_first_epoch(dataset)
     print_result(result)
     args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written to {args.out}")
@@ -68,8 +101,8 @@ def make_parser():
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    clothes = ("fashion_mnist", "fashion_mnist_sample")
-    parser.add_argument("--dataset", default=clothes[0], choices=clothes, help="default: %(default)s")
+    parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="default: %(default)s")
+    parser.add_argument("--dataset", choices=experiments.DATA_SETS, help="default: the model's own")
     parser.add_argument("--data-dir", default=sources.default_data_dir(), help="default: $DATA_DIR, else data")
     parser.add_argument(
         "--epochs", type=experiments.positive, default=6, help="of ours, each round (default: %(default)s)"
@@ -79,28 +112,57 @@ def make_parser():
     return parser
 
 
+def part_of(dataset, images):
+    """A data set with so many train images and as large a share of the validation images, and that share."""
+    import data
+
+    if images is None or images >= len(dataset.train):
+        return dataset, 1.0
+    share = images / len(dataset.train)
+    counts = dict(train=images, validation=round(share * len(dataset.validation)), test=100)
+    splits = {name: getattr(dataset, name) for name in counts}
+    splits = {
+        name: data.Split(split.images[: counts[name]], split.labels[: counts[name]]) for name, split in splits.items()
+    }
+    return replace(dataset, **splits), share
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Each returns seconds per run-epoch: training on all train images and validation, for one run
 
 
 def plain_loop(experiment, dataset):
-    """One epoch as tutorials teach it: torchvision's data set, ToTensor, DataLoader, autograd for the L1 term."""
+    """One epoch as tutorials teach it: PIL images, torchvision's transforms, DataLoader, autograd for the L1 term."""
+    import joblib
     import torch
     from torch import nn
 
-    torchvision = sources.import_torchvision()
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "FashionMNIST" / "raw"
-        raw.mkdir(parents=True)
-        for file in sources.SOURCES[experiment.dataset].files:
-            (raw / file).write_bytes(sources.decoded(sources.stored_as(Path(dataset.found_in), file)))
-        images = torchvision.datasets.FashionMNIST(folder, train=True, transform=torchvision.transforms.ToTensor())
-    train_set, validation_set = torch.utils.data.random_split(images, [len(dataset.train), len(dataset.validation)])
+    import training
+
+    torch.set_num_threads(joblib.cpu_count())
+    transforms = sources.import_torchvision().transforms
+    normalize = [transforms.ToTensor()]
+    if experiment.standardize:
+        normalize.append(transforms.Normalize(dataset.mean, dataset.std))
+    augment = []
+    if experiment.crop_padding:
+        size, padding = dataset.shape[1:], experiment.crop_padding
+        augment.append(transforms.RandomCrop(size, padding, padding_mode=experiment.crop_mode))
+    if experiment.flip:
+        augment.append(transforms.RandomHorizontalFlip())
+    if experiment.rotation:
+        augment.append(transforms.RandomRotation(experiment.rotation))
+    if experiment.brightness or experiment.contrast:
+        augment.append(transforms.ColorJitter(experiment.brightness, experiment.contrast))
+    train_set = PlainImages(dataset.train, transforms.Compose(augment + normalize))
+    validation_set = PlainImages(dataset.validation, transforms.Compose(normalize))
     train_loader = torch.utils.data.DataLoader(train_set, batch_size=experiment.batch_size, shuffle=True)
     validation_loader = torch.utils.data.DataLoader(validation_set, batch_size=experiment.batch_size)
 
-    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    model = training.textbook_network(experiment, dataset, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=experiment.lr)
+    if experiment.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), lr=experiment.lr, momentum=experiment.momentum)
     loss_of = nn.CrossEntropyLoss()
 
     started = time.perf_counter()
@@ -110,8 +172,10 @@ def plain_loop(experiment, dataset):
         optimizer.zero_grad()
         logits = model(x)
         loss = loss_of(logits, y)
-        penalty = sum(parameter.abs().sum() for parameter in model.parameters())
-        (loss + experiment.l1 * penalty).backward()
+        penalized = loss
+        if experiment.l1:
+            penalized = loss + experiment.l1 * sum(parameter.abs().sum() for parameter in model.parameters())
+        penalized.backward()
         optimizer.step()
         total_loss += loss.item() * len(y)
         correct += (logits.argmax(1) == y).sum().item()
@@ -124,19 +188,39 @@ def plain_loop(experiment, dataset):
     return time.perf_counter() - started
 
 
-def ours(experiment, dataset, seeds):
-    """`train.py` with its own plan: the slowest unit's time, which a result states per run, over all run-epochs."""
-    import train
+class PlainImages:
+    """A map-style data set as torchvision's own are: each item is made from an array through a PIL image."""
 
-    plan = train.make_plan(list(range(seeds)), experiment.model)
+    def __init__(self, split, transform):
+        self.arrays = split.images.permute(0, 2, 3, 1).squeeze(3).numpy()
+        self.labels, self.transform = split.labels.tolist(), transform
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
+
+
+def ours(experiment, dataset, seeds):
+    """`train.py` with its own plan: what its processes took, shared by those that ran at a time."""
+    import progress
+    import units
+
+    plan = units.make_plan([units.Task("", experiment, dataset, Path(), list(range(seeds)))])
     with contextlib.redirect_stdout(sys.stderr):  # where the progress goes; the table stands alone
-        units = list(train.train_units(experiment, plan, dataset, "cpu", train.Progress(experiment.epochs, seeds)))
-    slowest = max(sum(run.result["seconds"] for run in unit) for unit in units)
-    return slowest / experiment.epochs / seeds
+        shown = progress.Progress(experiment.epochs * seeds)
+        outcomes = [runs for _, runs in units.trained(plan, "cpu", shown)]
+    for failure in (runs for runs in outcomes if isinstance(runs, units.Failure)):
+        sys.exit(f"benchmark.py: {failure}")
+    seconds = sum(run.result["seconds"] for runs in outcomes for run in runs)
+    return seconds / plan.jobs / experiment.epochs / seeds
 
 
 def arithmetic(experiment, dataset):
-    """The matrix products of `SEEDS` runs side by side, forward and backward, and nothing else, on all cores."""
+    """The matrix products of an MLP's runs side by side, forward and backward, and nothing else, on all cores."""
     import joblib
     import torch
 
@@ -144,8 +228,9 @@ def arithmetic(experiment, dataset):
 
     torch.set_num_threads(joblib.cpu_count())
     batch, sizes = experiment.batch_size, [784, *models.MLP_WIDTHS[experiment.model], 10]
+    runs = SEEDS[experiment.model]
     layers = [
-        (torch.rand(SEEDS, batch, i), torch.rand(SEEDS, i, o), torch.rand(SEEDS, batch, o)) for i, o in pairwise(sizes)
+        (torch.rand(runs, batch, i), torch.rand(runs, i, o), torch.rand(runs, batch, o)) for i, o in pairwise(sizes)
     ]
 
     def step(is_training):
@@ -164,10 +249,10 @@ def arithmetic(experiment, dataset):
 
     seconds(True)  # warm-up
     train_steps, validation_steps = len(dataset.train) / batch, len(dataset.validation) / batch
-    return (seconds(True) * train_steps + seconds(False) * validation_steps) / SEEDS
+    return (seconds(True) * train_steps + seconds(False) * validation_steps) / runs
 
 
-def late_over_first_epoch(dataset, name):
+def late_over_first_epoch(dataset):
     """Time of an epoch with L2 after `LATE` epochs over that of a first one, medians of four.
 
     An L2 penalty drives the weights of always-black pixels into denormal numbers, slow ones unless they are flushed.
@@ -176,7 +261,7 @@ def late_over_first_epoch(dataset, name):
 
     def epoch_times(epochs):
         times = []
-        experiment = experiments.Experiment(dataset=name, l2=0.001, epochs=epochs)
+        experiment = experiments.Experiment(l2=0.001, epochs=epochs)
         training.train(experiment, [0], dataset, threads=1, on_epoch=lambda rows: times.append(time.perf_counter()))
         return [end - start for start, end in pairwise([started, *times])]
 
@@ -229,27 +314,25 @@ def cpu_name():
 def print_result(result):
     from tabulate import tabulate
 
-    names = dict(
+    model = result["experiment"]["model"]
+    titles = dict(
         plain="plain DataLoader loop",
         one_seed="ours, one seed",
-        ten_seeds=f"ours, {SEEDS} seeds",
+        several_seeds=f"ours, {SEEDS[model]} seeds",
         arithmetic="the matrix products alone",
     )
     seconds = result["seconds_per_run_epoch"]
-    plain, products = seconds["plain"], seconds["arithmetic"]
-    rows = [
-        (title, f"{seconds[name]:.3f}", f"{plain / seconds[name]:.1f}", f"{seconds[name] / products:.1f}")
-        for name, title in names.items()
-    ]
-    header = ("", "seconds per run-epoch", "times as fast as plain", "times the products")
+    rows = [(titles[name], f"{value:.3f}", f"{seconds['plain'] / value:.1f}") for name, value in seconds.items()]
+    header = ("", "seconds per run-epoch", "times as fast as plain")
     machine = result["machine"]
-    print(f"{result['dataset']}, MLP 64-64, batch 64, L1, Adam, validation every epoch")
+    print(f"{EXPERIMENTS[model].name} on {result['dataset']}, validation every epoch")
+    if result["share_of_images"] < 1:
+        print(f"timed on {100 * result['share_of_images']:.1f} % of the images, stated for all")
     print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}")
-    print(
-        tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=("left", "right", "right", "right"))
-    )
-    late = result["late_over_first_epoch_with_l2"]
-    print(f"an epoch with L2 0.001 after {LATE} epochs takes {late:.2f} times the first")
+    print(tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=("left", "right", "right")))
+    if "late_over_first_epoch_with_l2" in result:
+        late = result["late_over_first_epoch_with_l2"]
+        print(f"an epoch with L2 0.001 after {LATE} epochs takes {late:.2f} times the first")
     if result["peak_memory_mb"]:
         print(f"peak memory of a process: {result['peak_memory_mb']:,} MB")
 

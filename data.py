@@ -106,8 +106,11 @@ def channel_statistics(images):
 def to_float(images, mean=None, std=None):
     """uint8 (..., channels, height, width) as floats 0..1 of torch's default type, standardized if a mean is given."""
     floats = images.to(torch.get_default_dtype()).div_(255)
-    if mean is not None:
-        per_channel = dict(dtype=floats.dtype, device=floats.device)
-        floats.sub_(torch.tensor(mean, **per_channel).view(-1, 1, 1))
-        floats.div_(torch.tensor(std, **per_channel).view(-1, 1, 1))
-    return floats
+    return floats if mean is None else standardize_(floats, mean, std)
+
+
+def standardize_(floats, mean, std):
+    """Subtract each channel's mean from (..., channels, height, width) and divide by its deviation, in place."""
+    per_channel = dict(dtype=floats.dtype, device=floats.device)
+    floats.sub_(torch.tensor(mean, **per_channel).view(-1, 1, 1))
+    return floats.div_(torch.tensor(std, **per_channel).view(-1, 1, 1))

@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments import Experiment
 
-FORMAT = 1
+FORMAT = 2
 SINGLE = "single"  # the table of experiments typed by hand
 FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
 FIGURES = ("epochs", "parameters", "train_accuracy", "val_accuracy", "test_accuracy", "sparsity", "seconds")
@@ -56,6 +56,10 @@ class Record:
     def table(self):
         return self.folder.parent.name
 
+    @property
+    def title(self):
+        return self.folder.name
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Writing
@@ -78,18 +82,25 @@ def describe(experiment, dataset):
     )
 
 
-def open_folder(runs_dir, table, description):
+def open_folder(runs_dir, table, title, description, replace=False):
     """The folder of an experiment, made if it is not there yet and checked if it is.
+
+    Args:
+        replace: a folder that holds another experiment goes, with its runs.
 
     Raises:
         RecordError: it holds another experiment or other data, cannot be read, or cannot be written.
     """
-    folder = Path(runs_dir) / table / Experiment(**description["experiment"]).name
+    folder = Path(runs_dir) / table / title
     path = folder / "experiment.json"
     try:
         if path.exists():
-            _check_same(path, json.loads(json.dumps(description)))
-        else:
+            difference = _difference(path, json.loads(json.dumps(description)))
+            if difference and replace:
+                shutil.rmtree(folder)
+            elif difference:
+                raise RecordError(f"{path}: {difference}; name another --runs-dir, or let --force replace it")
+        if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             _write_whole(path, json.dumps(description, indent=2) + "\n")
         with tempfile.TemporaryDirectory(prefix=".try-", dir=folder):
@@ -99,14 +110,13 @@ def open_folder(runs_dir, table, description):
     return folder
 
 
-def _check_same(path, description):
+def _difference(path, description):
+    """What a recorded description says otherwise, in words; None if nothing."""
     found, expected = _flat(_read_json(path)), _flat(description)
     for name in [*expected, *found]:
         if found.get(name) != expected.get(name):
-            raise RecordError(
-                f"{path}: recorded with {name} {found.get(name)}, now {expected.get(name)}; "
-                f"name another --runs-dir, or move {path.parent} away"
-            )
+            return f"recorded with {name} {found.get(name)}, now {expected.get(name)}"
+    return None
 
 
 def _flat(description):

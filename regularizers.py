@@ -16,11 +16,14 @@ SMALL = 1e-3  # |w| below this counts as nearly zero
 def penalized_parameters(model, penalize="weights"):
     """The parameters that L1, L2 and weight decay act on: {name: parameter}.
 
-    `weights` leaves out biases and the scale and shift of normalization layers; `all` leaves out nothing.
+    `weights` leaves out biases and the scale and shift of normalization layers; `all` leaves out nothing that is
+    trained.
     """
     chosen = {}
     for layer_name, layer in model.named_modules():
         for name, parameter in layer.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
             if penalize == "all" or (name != "bias" and not isinstance(layer, NORMS)):
                 chosen[f"{layer_name}.{name}".lstrip(".")] = parameter
     return chosen
@@ -42,11 +45,15 @@ class Penalty:
     The gradient, λ₁·sign(w) + 2λ₂·w, is known, so it is added to the parameters' `.grad` instead of asking autograd.
     With `l1_mode` `proximal`, L1 has no part in the gradient: `shrink` soft-thresholds the weights after each step,
     which sets weights exactly to zero where the subgradient only makes them small.
+
+    Two other forms, as assignments have them: with `l1_reduction` `mean`, the sum over tensors of λ₁·mean|w|, which
+    divides λ₁ by the tensor's size; with `l2_form` `norm`, the sum over tensors of λ₂·‖W‖₂, with gradient λ₂·W/‖W‖₂.
     """
 
-    def __init__(self, parameters, l1=0.0, l2=0.0, l1_mode="subgradient", runs=1):
+    def __init__(self, parameters, l1=0.0, l2=0.0, l1_mode="subgradient", runs=1, l1_reduction="sum", l2_form="square"):
         self.parameters = list(parameters)
         self.l1, self.l2, self.l1_mode, self.runs = l1, l2, l1_mode, runs
+        self.l1_reduction, self.l2_form = l1_reduction, l2_form
 
     def value(self):
         """Each run's penalty, (runs,)."""
@@ -54,9 +61,9 @@ class Penalty:
         for parameter in self.parameters:
             weights = parameter.reshape(self.runs, -1)
             if self.l1:
-                total = total + self.l1 * weights.abs().sum(1)
+                total = total + self._l1_of(parameter) * weights.abs().sum(1)
             if self.l2:
-                total = total + self.l2 * weights.square().sum(1)
+                total = total + self.l2 * (weights.square().sum(1) if self.l2_form == "square" else weights.norm(dim=1))
         return total
 
     @torch.no_grad()
@@ -64,9 +71,17 @@ class Penalty:
         """Add the penalty's gradient to each parameter's `.grad`; to be called between `backward` and `step`."""
         for parameter in self.parameters:
             if self.l1 and self.l1_mode == "subgradient":
-                parameter.grad.add_(parameter.sign(), alpha=self.l1)
-            if self.l2:
+                parameter.grad.add_(parameter.sign(), alpha=self._l1_of(parameter))
+            if self.l2 and self.l2_form == "square":
                 parameter.grad.add_(parameter, alpha=2 * self.l2)
+            elif self.l2:
+                norms = parameter.reshape(self.runs, -1).norm(dim=1)
+                norms.masked_fill_(norms == 0, math.inf)  # at 0, and where the squares underflow: no gradient
+                per_run = norms.repeat_interleave(len(parameter) // self.runs)
+                parameter.grad.addcdiv_(parameter, per_run.view(-1, *[1] * (parameter.dim() - 1)), value=self.l2)
+
+    def _l1_of(self, parameter):
+        return self.l1 if self.l1_reduction == "sum" else self.l1 * self.runs / parameter.numel()
 
     @torch.no_grad()
     def shrink(self, optimizer):

@@ -61,7 +61,7 @@ def tables(found):
     def key(record):
         return record.table, record.dataset["name"]
 
-    for (table, name), group in groupby(sorted(found, key=lambda record: (key(record), record.experiment.name)), key):
+    for (table, name), group in groupby(sorted(found, key=lambda record: (key(record), record.title)), key):
         group = list(group)
         dataset = group[0].dataset
         counts = f"{dataset['train']:,} train, {dataset['validation']:,} validation, {dataset['test']:,} test images."
@@ -81,7 +81,7 @@ def row(record):
         return f"{average:.{digits}f}" if math.isnan(half_width) else f"{average:.{digits}f} ± {half_width:.{digits}f}"
 
     return (
-        record.experiment.name,
+        record.title,
         f"{results[0]['parameters']:,}",
         len(results),
         epochs_run([result["epochs"] for result in results]),

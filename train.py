@@ -1,4 +1,4 @@
-"""Train an experiment, all its seeds side by side.
+"""Train an experiment, or all of a study, the seeds side by side.
 
 examples:
   python train.py --model mlp3 --l1 0.001                     five seeds of the third network with L1
@@ -8,29 +8,31 @@ examples:
   python train.py --model mlp3 --norm batch                   batch normalization before each activation
   python train.py --model mlp --hidden 300 100 --optimizer sgd --lr 0.1 --momentum 0.9
   python train.py --model mlp --hidden --l1 0.001 --l1-mode proximal     sparse logistic regression
+  python train.py --model cnn1 --norm ghost --ghost-splits 4  a small CNN with ghost batch normalization
   python train.py --model mlp3 --summary                      the layers and their parameters; trains nothing
   python train.py --dataset mnist_sample --epochs 3           a first try in seconds, without a download
+  python train.py --list                                      the studies, and what of them is trained
+  python train.py --study mnist-norms                         all experiments of a study
+  python train.py --study fashion-mlp --only dropout "batch norm" --seeds 0-9
+  python train.py --study mnist-norms --dataset mnist_sample --epochs 3    a study in minutes, without a download
 """
 
 import argparse
 import contextlib
-import math
 import os
 import shlex
-import signal
 import subprocess
 import sys
-import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 import experiments
 import records
 import sources
+import studies
+import units
+from progress import Progress, seed_list
 
 # torch, scikit-learn and joblib take seconds to import: the functions that need them do, so that `--help` and every
 # refusal answer at once.
@@ -40,13 +42,8 @@ LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000  # of one command
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Who trains what: each unit is a list of seeds side by side in one process."""
-
-    units: list[list[int]]
-    jobs: int  # processes at a time
-    threads: int  # of each process
+class CannotTrain(Exception):
+    """Training cannot start or go on; the message is one line and says what to do."""
 
 
 def main(argv=None):
@@ -54,15 +51,20 @@ def main(argv=None):
     args = parser.parse_args(argv)
     args.command = shlex.join(["train.py", *(sys.argv[1:] if argv is None else argv)])
     try:
-        experiment, seeds = experiments.from_arguments(args), parse_seeds(args.seeds)
+        asked, changes = what_is_asked(args)
+        seeds = parse_seeds(args.seeds)
     except ValueError as error:
         parser.error(str(error))
     try:
-        if args.summary:
-            print_summary(experiment)
+        if args.list:
+            print_studies(args, asked, changes)
+        elif args.summary:
+            for title, experiment in asked.items():
+                print_summary(title, experiment)
         else:
             check_device(args.device)
-            train_seeds(experiment, seeds, args)
+            if failed := train_all(args, asked, changes, seeds):
+                parser.exit(1, failed)
     except (CannotTrain, sources.DataError, records.RecordError) as error:
         parser.error(str(error))
     except BrokenPipeError:  # nobody reads on, as with `| head`
@@ -82,12 +84,23 @@ def make_parser():
     group.add_argument(
         "--seeds", default=SEEDS, help="as a printer takes pages: 0-4, 7 or 0,3,5-9 (default: %(default)s)"
     )
+    group.add_argument(
+        "--study", choices=studies.STUDIES, help="train a study's experiments; settings given beside it change them all"
+    )
+    group.add_argument("--only", nargs="+", metavar="TITLE", help="these experiments of the study alone")
+    group.add_argument(
+        "--list", action="store_true", help="print the studies, or one study's experiments; train nothing"
+    )
     group.add_argument("--summary", action="store_true", help="print the network's layers and train nothing")
     group.add_argument(
         "--data-dir", default=sources.default_data_dir(), help="folder of data sets (default: $DATA_DIR, else data)"
     )
     group.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of records (default: %(default)s)")
-    group.add_argument("--force", action="store_true", help="train finished seeds anew")
+    group.add_argument(
+        "--force",
+        action="store_true",
+        help="train finished seeds anew, and replace a study's experiment that was edited",
+    )
     group.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="default: %(default)s")
     group.add_argument(
         "--jobs", type=experiments.positive, help="processes at a time (default: a process for each core)"
@@ -99,6 +112,26 @@ def make_parser():
         help="seeds side by side in a process, at most (default: as measured)",
     )
     return parser
+
+
+def what_is_asked(args):
+    """({title: experiment}, {name: value} of the settings that change a study); one without a study has no title.
+
+    Raises:
+        ValueError: an experiment that cannot be, or a title that the study does not have.
+    """
+    given = experiments.given_settings(args)
+    if args.study is None:
+        if args.only:
+            raise ValueError(f"--only {args.only[0]}: names experiments of a --study")
+        return {"": experiments.Experiment(**given)}, {}
+    study = studies.STUDIES[args.study]
+    for title in args.only or ():
+        if title not in study.experiments:
+            known = ", ".join(f'"{known}"' for known in study.experiments)
+            raise ValueError(f"--only {title}: is none of {args.study}'s experiments, {known}")
+    changes = study.changes(given)
+    return {title: study.experiment(title, given) for title in args.only or study.experiments}, changes
 
 
 def parse_seeds(text):
@@ -127,10 +160,6 @@ def parse_seeds(text):
     return seeds
 
 
-class CannotTrain(Exception):
-    """Training cannot start or go on; the message is one line and says what to do."""
-
-
 def check_device(device):
     import torch
 
@@ -140,223 +169,161 @@ def check_device(device):
         raise CannotTrain(f"--device {device}: this torch ({torch.__version__}) finds none; expected one of: {there}")
 
 
-def print_summary(experiment):
+def print_summary(title, experiment):
     import models
-    import training
 
     source = sources.SOURCES[experiment.dataset or experiment.default_dataset]
-    network = training.textbook_network(experiment, source, seed=0)
-    print(f"{experiment.name}: {models.parameter_count(network):,} parameters a run")
-    print(f"{'layer':<12} {'shape out':<14} {'parameters':>10}")
+    network = network_of(title, experiment, source)
+    print(f"{title or experiment.name}: {models.parameter_count(network):,} parameters a run")
+    print(f"{'layer':<18} {'shape out':<12} {'parameters':>10}")
     for layer, shape, parameters in models.layer_table(network, source.shape):
-        print(f"{layer:<12} {'×'.join(map(str, shape)):<14} {f'{parameters:,}' if parameters else '':>10}")
+        print(f"{layer:<18} {'×'.join(map(str, shape)):<12} {f'{parameters:,}' if parameters else '':>10}")
+
+
+def network_of(title, experiment, dataset):
+    """The textbook network of an experiment; refused where its images or groups do not fit."""
+    import training
+
+    try:
+        return training.textbook_network(experiment, dataset, seed=0)
+    except ValueError as error:
+        raise CannotTrain(f"{title and f'{title}: '}{error}") from None
+
+
+def print_studies(args, asked, changes):
+    """The studies with their experiments, and the seeds of each that are finished."""
+    from tabulate import tabulate
+
+    import models
+
+    for name in [args.study] if args.study else studies.STUDIES:
+        study = studies.STUDIES[name]
+        rows = []
+        for title in asked if args.study else study.experiments:
+            entry, experiment = study.experiments[title], study.experiment(title, changes)
+            source = sources.SOURCES[experiment.dataset or experiment.default_dataset]
+            trained_as = study.trained_as(title, changes)
+            finished = records.finished_seeds(args.runs_dir / experiments.folder_name(name, changes) / trained_as)
+            rows.append(
+                (
+                    title,
+                    entry.kind,
+                    f"{models.parameter_count(network_of(title, experiment, source)):,}",
+                    seed_list(finished) if finished else "",
+                    f"the same settings as {trained_as}" if trained_as != title else entry.note,
+                )
+            )
+        print(f"{name}: {study.asks}")
+        print(tabulate(rows, ("experiment", "", "parameters", "trained", ""), colalign=("left", "left", "right")), "\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training
 
 
-def train_seeds(experiment, seeds, args):
-    """Train what is not finished yet and record each run as soon as its unit is done."""
-    dataset = load_data(experiment, args.data_dir)
-    experiment = replace(experiment, dataset=dataset.name)
-    folder = records.open_folder(args.runs_dir, records.SINGLE, records.describe(experiment, dataset))
-    finished = [] if args.force else [seed for seed in seeds if seed in records.finished_seeds(folder)]
-    missing = [seed for seed in seeds if seed not in finished]
-    print(
-        f"{experiment.name}: {dataset.name} from {dataset.found_in}, {len(dataset.train):,} train / "
-        f"{len(dataset.validation):,} validation / {len(dataset.test):,} test images"
-    )
-    print_penalized(experiment, dataset)
-    if finished:
-        print(f"skipped: {seed_list(finished)} finished already (--force trains anew)")
-    if not missing:
-        return
-    plan = make_plan(missing, experiment.model, args.jobs, args.threads, args.runs_at_once)
-    print(f"training: {seed_list(missing)} in {describe_plan(plan)}")
-
+def train_all(args, asked, changes, seeds):
+    """Train what is not finished yet and record each run as soon as its unit is done; return what failed, in lines."""
+    tasks = [task for task in make_tasks(args, asked, changes, seeds) if task.seeds]
+    if not tasks:
+        return ""
+    plan = units.make_plan(tasks, args.jobs, args.threads, args.runs_at_once)
+    print(f"training: {plan}")
     shared = dict(command=args.command, commit=git_commit())
-    with Progress(experiment.epochs, len(missing)) as progress:
-        for runs in train_units(experiment, plan, dataset, args.device, progress):
-            for run in runs:
-                run.result |= shared | dict(finished=datetime.now(UTC).isoformat(timespec="seconds"))
-                path = records.write_run(folder, run)
-                progress.say(
-                    f"seed {run.seed}: test accuracy {100 * run.result['test_accuracy']:.2f} % "
-                    f"at epoch {run.result['chosen_epoch']} ({run.result['stop_reason']}) → {path}"
-                )
-            progress.finish(runs)
+    failures = []
+    with Progress(sum(unit.epochs for unit in plan.units)) as progress:
+        for unit, runs in units.trained(plan, args.device, progress):
+            label = unit.task.title and f"{unit.task.title}, "
+            try:
+                if isinstance(runs, units.Failure):
+                    raise CannotTrain(runs)
+                for run in runs:
+                    run.result |= shared | dict(finished=datetime.now(UTC).isoformat(timespec="seconds"))
+                    path = records.write_run(unit.task.folder, run)
+                    progress.say(
+                        f"{label}seed {run.seed}: test accuracy {100 * run.result['test_accuracy']:.2f} % "
+                        f"at epoch {run.result['chosen_epoch']} ({run.result['stop_reason']}) → {path}"
+                    )
+                progress.spare(unit.epochs - sum(run.result["epochs"] for run in runs))
+            except (CannotTrain, records.RecordError) as error:
+                failures.append(f"failed: {label}{seed_list(unit.seeds)}: {error}\n")
+                progress.say(failures[-1].rstrip())
+    return "".join(failures) and f"{''.join(failures)}finished runs are kept; the same command tries the others again\n"
 
 
-def load_data(experiment, data_dir):
-    """The data set of an experiment; where none was named and the default cannot be had, its embedded sample."""
+def make_tasks(args, asked, changes, seeds):
+    """A `units.Task` for each experiment asked for, with the seeds that are not finished yet, which is said."""
+    datasets = load_data(asked.values(), args.data_dir)
+    resolved, sample = {}, {}
+    for title, experiment in asked.items():
+        name = experiment.dataset or experiment.default_dataset
+        dataset = datasets[name, experiment.split_seed]
+        if dataset.name != name:
+            sample = dict(dataset=dataset.name)  # in its place
+        resolved[title] = replace(experiment, dataset=dataset.name), dataset
+    for dataset in datasets.values():
+        print(
+            f"{dataset.name} from {dataset.found_in}: {len(dataset.train):,} train / "
+            f"{len(dataset.validation):,} validation / {len(dataset.test):,} test images"
+        )
+    networks = {title: network_of(title, *both) for title, both in resolved.items()}  # before anything is written
+    table = experiments.folder_name(args.study, sample | changes) if args.study else records.SINGLE
+    tasks = {}
+    for title, (experiment, dataset) in resolved.items():
+        trained_as = studies.STUDIES[args.study].trained_as(title, changes) if args.study else experiment.name
+        if trained_as != title and args.study:
+            print(f"{title}: the same settings as {trained_as}, trained under that title")
+        if trained_as in tasks:
+            continue
+        description = records.describe(experiment, dataset)
+        folder = records.open_folder(args.runs_dir, table, trained_as, description, replace=args.force)
+        finished = [] if args.force else [seed for seed in seeds if seed in records.finished_seeds(folder)]
+        missing = [seed for seed in seeds if seed not in finished]
+        about = [trained_as, *penalized(experiment, networks[title])]
+        about += [f"skipped: {seed_list(finished)} finished already (--force trains anew)"] if finished else []
+        about += [f"to train: {seed_list(missing)}"] if missing else []
+        print("; ".join(about))
+        tasks[trained_as] = units.Task(title and trained_as, experiment, dataset, folder, missing)
+    return tasks.values()
+
+
+def load_data(asked, data_dir):
+    """{(name, split seed): data set} of experiments, under the name that was asked for.
+
+    Where none was named and the model's own cannot be had, its embedded sample takes its place.
+    """
     import data
 
-    name = experiment.dataset or experiment.default_dataset
-    try:
-        return data.load(name, data_dir, experiment.split_seed)
-    except sources.DataNotFound as error:
-        sample = sources.SOURCES[name].sample
-        if experiment.dataset or not sample:
-            raise
-        warning = (
-            f"WARNING: training on the small embedded sample {sample} instead; its figures are not those of {name}"
-        )
-        print(f"{error}\n{warning}", file=sys.stderr)
-        return data.load(sample, data_dir, experiment.split_seed)
+    datasets = {}
+    for experiment in asked:
+        name, split_seed = experiment.dataset or experiment.default_dataset, experiment.split_seed
+        if (name, split_seed) in datasets:
+            continue
+        try:
+            datasets[name, split_seed] = data.load(name, data_dir, split_seed)
+        except sources.DataNotFound as error:
+            sample = sources.SOURCES[name].sample
+            if experiment.dataset or not sample:
+                raise
+            warning = (
+                f"WARNING: training on the small embedded sample {sample} instead; its figures are not those of {name}"
+            )
+            print(f"{error}\n{warning}", file=sys.stderr)
+            datasets[name, split_seed] = data.load(sample, data_dir, split_seed)
+    return datasets
 
 
-def print_penalized(experiment, dataset):
+def penalized(experiment, network):
+    """What the penalties act on, in words; nothing if there is none."""
     import models
     import regularizers
-    import training
 
     if experiment.l1 or experiment.l2 or experiment.weight_decay:
-        network = training.textbook_network(experiment, dataset, seed=0)
         chosen = regularizers.penalized_parameters(network, experiment.penalize)
         count, total = sum(parameter.numel() for parameter in chosen.values()), models.parameter_count(network)
-        print(
+        yield (
             f"penalized: {count:,} of {total:,} parameters a run, in {len(chosen)} of "
             f"{len(list(network.parameters()))} tensors (--penalize {experiment.penalize})"
         )
-
-
-def make_plan(seeds, model, jobs=None, threads=None, runs_at_once=None):
-    """Units enough to keep every core busy, none with more runs than measured fastest."""
-    import joblib
-
-    import models
-
-    processes = jobs or joblib.cpu_count()
-    at_least = math.ceil(len(seeds) / (runs_at_once or models.RUNS_AT_ONCE[model]))
-    count = at_least if runs_at_once else max(at_least, min(processes, len(seeds)))
-    units = [seeds[len(seeds) * unit // count : len(seeds) * (unit + 1) // count] for unit in range(count)]
-    processes = min(processes, count)
-    return Plan(units, processes, threads or max(1, min(joblib.cpu_count() // processes, models.THREADS[model])))
-
-
-def describe_plan(plan):
-    sizes = "+".join(str(len(unit)) for unit in plan.units)
-    processes = f"{plan.jobs} processes" if plan.jobs > 1 else "one process"
-    return f"{processes} ({sizes} side by side), {plan.threads} thread{'s' * (plan.threads > 1)} each"
-
-
-def train_units(experiment, plan, dataset, device, progress):
-    """Yield the runs of each unit as it is done, in whatever order that is."""
-    import training
-
-    if len(plan.units) == 1:
-        yield training.train(experiment, plan.units[0], dataset, device, plan.threads, progress.show)
-        return
-
-    import joblib
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    with progress.shown_from_afar() as show:
-        jobs = [
-            joblib.delayed(training.train)(experiment, unit, dataset, device, plan.threads, show) for unit in plan.units
-        ]
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=plan.threads), ctrl_c_ignored():
-            results = joblib.Parallel(n_jobs=plan.jobs, return_as="generator_unordered")(jobs)
-        try:
-            yield from results
-        except TerminatedWorkerError:
-            raise CannotTrain(
-                "a training process was killed, perhaps for want of memory; finished runs are kept: "
-                "try again with --jobs 1, --runs-at-once 1 or a smaller --hidden"
-            ) from None
-
-
-@contextlib.contextmanager
-def ctrl_c_ignored():
-    """Processes started meanwhile leave Ctrl-C to this one, which ends them, instead of printing tracebacks."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class Progress:
-    """One bar over the epochs of all runs, whoever trains them; a line an epoch where there is no terminal."""
-
-    def __init__(self, epochs, runs):
-        from tqdm import tqdm
-
-        self.epochs = epochs
-        self.bar = tqdm(total=epochs * runs, unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.bar.close()
-
-    def show(self, rows):
-        """Take the history rows of the runs of a unit that have just ended an epoch."""
-        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-        line = (
-            f"train loss {means['train_loss']:.4f} accuracy {100 * means['train_accuracy']:.2f} %, "
-            f"validation loss {means['val_loss']:.4f} accuracy {100 * means['val_accuracy']:.2f} %"
-        )
-        if means["penalty"]:
-            line += f", penalty {means['penalty']:.4f}"
-        if self.bar.disable:
-            seeds = seed_list([row["seed"] for row in rows])
-            print(f"epoch {rows[0]['epoch']}/{self.epochs}, {seeds}: {line}", flush=True)
-        else:
-            self.bar.set_postfix_str(f"validation {100 * means['val_accuracy']:.2f} %", refresh=False)
-            self.bar.update(len(rows))
-
-    def finish(self, runs):
-        """Count the epochs that early stopping spared."""
-        self.bar.total -= sum(self.epochs - run.result["epochs"] for run in runs)
-        self.bar.refresh()
-
-    def say(self, line):
-        self.bar.write(line)
-
-    @contextlib.contextmanager
-    def shown_from_afar(self):
-        """What other processes call in place of `show`: each call is one short connection to a thread of this one."""
-        key = os.urandom(32)
-
-        def answer():
-            rows = []
-            while rows is not None:
-                with contextlib.suppress(OSError, EOFError, AuthenticationError):  # whoever called was killed meanwhile
-                    with listener.accept() as connection:
-                        rows = connection.recv()
-                    if rows:
-                        self.show(rows)
-
-        with Listener(authkey=key) as listener:
-            thread = threading.Thread(target=answer, daemon=True)
-            thread.start()
-            try:
-                yield partial(send, listener.address, key)
-            finally:
-                if thread.is_alive():
-                    send(listener.address, key, None)  # comes last, so every call before it has been shown
-                thread.join()
-
-
-def send(address, key, rows):
-    """Show rows from another process; a training goes on also if nobody looks."""
-    with contextlib.suppress(OSError, EOFError), Client(address, authkey=key) as connection:
-        connection.send(rows)
-
-
-def seed_list(seeds):
-    """`[0, 1, 2, 5]` as `seeds 0-2,5`, in the form `--seeds` takes."""
-    ranges = []
-    for seed in sorted(seeds):
-        if ranges and seed == ranges[-1][1] + 1:
-            ranges[-1][1] = seed
-        else:
-            ranges.append([seed, seed])
-    text = ",".join(f"{low}-{high}" if high > low else str(low) for low, high in ranges)
-    return f"seed{'s' * (len(seeds) > 1)} {text}"
 
 
 def git_commit():

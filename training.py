@@ -6,9 +6,11 @@
 A student who knows the textbook loop will recognize `train_epoch`; what is new is that losses are (runs,).
 """
 
+import ctypes
 import math
 import platform
 import time
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -18,10 +20,12 @@ import data
 import models
 import records
 import regularizers
+from augmentation import Augmentation
 from early_stopping import EarlyStopping
 
-PURPOSES = ("order", "dropout")  # what a run draws random numbers for; the position is part of the seed
-EVALUATION_BATCH = 1000  # images; large enough to keep the arithmetic busy, small enough for the cache
+PURPOSES = ("order", "dropout", "augmentation")  # what a run draws random numbers for; the position is part of the seed
+MOMENTUM = (0.85, 0.95)  # what one_cycle moves it between
+EVALUATION_BATCH = 250  # images; large enough to keep the arithmetic busy, small enough for the cache
 
 
 def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None):
@@ -38,6 +42,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
     if threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # weights that a penalty drives into denormal numbers slow training down fivefold
+    keep_freed_memory()
     train_set, validation_set = dataset.train.to(device), dataset.validation.to(device)
     standardization = (dataset.mean, dataset.std) if experiment.standardize else ()
 
@@ -45,6 +50,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
     runs = len(seeds)
     model = models.side_by_side([textbook_network(experiment, dataset, seed) for seed in seeds]).to(device)
     optimizer = make_optimizer(experiment, model)
+    scheduler = make_scheduler(experiment, optimizer, len(batch_bounds(len(train_set), experiment.batch_size)))
     penalty = make_penalty(experiment, model, runs)
     stopping = EarlyStopping(
         experiment.monitor,
@@ -59,8 +65,9 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
 
     for epoch in range(1, experiment.epochs + 1):
         was_running = stopping.is_running
+        lr = optimizer.param_groups[0]["lr"]
         training = train_epoch(
-            model, train_set, seeds, epoch, experiment.batch_size, optimizer, penalty, standardization
+            experiment, model, optimizer, scheduler, penalty, train_set, seeds, epoch, standardization
         )
         validation = evaluate(model, validation_set, runs, standardization)
         figures = {"train_" + name: values for name, values in training.items()}
@@ -71,7 +78,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
         latest = []
         for run in range(runs):
             if was_running[run]:
-                row = dict(seed=seeds[run], epoch=epoch, lr=optimizer.param_groups[0]["lr"])
+                row = dict(seed=seeds[run], epoch=epoch, lr=lr)
                 history[run].append(row | {name: values[run] for name, values in figures.items()})
                 latest.append(history[run][-1])
                 if improved[run] or not restore_best or chosen[run][1] is None:
@@ -92,13 +99,13 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
     return finished
 
 
-def train_epoch(model, train_set, seeds, epoch, batch_size, optimizer, penalty, standardization=()):
+def train_epoch(experiment, model, optimizer, scheduler, penalty, train_set, seeds, epoch, standardization=()):
     """One pass over the train images, each run in its own order; {loss, accuracy: running means, one a run}."""
     model.train()
     runs = len(seeds)
     seed_dropout(model, seeds, epoch, train_set.labels.device)
     all_losses, all_correct = [], []  # read once at the end: a sum for each step would cost more than its numbers
-    for images, labels in batches(train_set, seeds, epoch, batch_size, standardization):
+    for images, labels in batches(experiment, train_set, seeds, epoch, standardization):
         optimizer.zero_grad()
         logits = model(images).view(len(labels), runs, -1)
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(len(labels), runs)
@@ -106,29 +113,46 @@ def train_epoch(model, train_set, seeds, epoch, batch_size, optimizer, penalty, 
         penalty.add_gradient()
         optimizer.step()
         penalty.shrink(optimizer)
+        if experiment.lr_scheduler == "one_cycle":
+            scheduler.step()
         all_losses.append(losses.detach())
         all_correct.append(logits.detach().argmax(2) == labels)
+    if experiment.lr_scheduler == "step":
+        scheduler.step()
     loss, accuracy = (torch.cat(values).cpu().double().mean(0).tolist() for values in (all_losses, all_correct))
     return dict(loss=loss, accuracy=accuracy)
 
 
-def batches(train_set, seeds, epoch, batch_size, standardization=()):
+def batches(experiment, train_set, seeds, epoch, standardization=()):
     """Yield (images, labels), each run in its own order: (batch, runs*channels, height, width) and (batch, runs).
 
-    Every image is seen once an epoch. A last batch of one image joins the batch before it, so that batch normalization
-    always has something to average over.
+    Every image is seen once an epoch, augmented as the experiment says.
     """
-    count, device = len(train_set), train_set.labels.device
+    count, shape, device = len(train_set), train_set.images.shape[1:], train_set.labels.device
     orders = [torch.randperm(count, generator=generator(seed, "order", epoch)) for seed in seeds]
     order = torch.stack(orders, 1).to(device)  # (images, runs)
     labels = train_set.labels[order]
+    augmentation = Augmentation(**{setting.name: getattr(experiment, setting.name) for setting in fields(Augmentation)})
+    drawn = [augmentation.draw(count, shape, generator(seed, "augmentation", epoch, device=device)) for seed in seeds]
+    drawn = {name: torch.stack([of_run[name] for of_run in drawn], 1) for name in drawn[0]}  # (images, runs) each
+    for start, end in batch_bounds(count, experiment.batch_size):
+        images = train_set.images.index_select(0, order[start:end].flatten())
+        images = augmentation(images, {name: values[start:end].flatten() for name, values in drawn.items()})
+        if standardization:
+            data.standardize_(images, *standardization)
+        yield images.view(end - start, -1, *shape[1:]), labels[start:end]
+
+
+def batch_bounds(count, batch_size):
+    """Where each batch of `count` images starts and ends.
+
+    A last batch of one image joins the batch before it, so that batch normalization always has something to average
+    over.
+    """
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
-    for start, end in zip(starts, [*starts[1:], count], strict=True):
-        indices = order[start:end]
-        images = train_set.images.index_select(0, indices.flatten()).view(*indices.shape, *train_set.images.shape[1:])
-        yield data.to_float(images, *standardization).flatten(1, 2), labels[start:end]
+    return list(zip(starts, [*starts[1:], count], strict=True))
 
 
 @torch.no_grad()
@@ -157,7 +181,7 @@ def scores(log_probs, labels):
 
 def finish(experiment, dataset, weights, standardization, result, history):
     """The record of one run, measured with the textbook network that its weights belong to."""
-    network = textbook_network(experiment, dataset, seed=0)
+    network = textbook_network(experiment, dataset, seed=0).to(memory_format=torch.channels_last)
     network.load_state_dict(weights)
     weights = {name: tensor.cpu() for name, tensor in weights.items()}
     for name, split in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
@@ -179,29 +203,51 @@ def finish(experiment, dataset, weights, standardization, result, history):
 
 
 def textbook_network(experiment, dataset, seed):
-    return models.textbook_network(
-        experiment.model,
-        dataset.shape,
-        seed,
-        classes=len(dataset.classes),
-        hidden=experiment.hidden,
-        dropout=experiment.dropout,
-        norm=experiment.norm,
-        norm_position=experiment.norm_position,
-    )
+    names = ("model", "hidden", "dropout", "norm", "norm_position")
+    names += ("groups", "group_size", "ghost_splits", "freeze_gamma")
+    settings = {name: getattr(experiment, name) for name in names}
+    return models.textbook_network(shape=dataset.shape, seed=seed, classes=len(dataset.classes), **settings)
 
 
 def make_optimizer(experiment, model):
     groups = regularizers.parameter_groups(model, experiment.weight_decay, experiment.penalize)
-    if experiment.optimizer == "sgd":
-        return torch.optim.SGD(groups, experiment.lr, experiment.momentum, nesterov=experiment.nesterov)
-    optimizers = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW)
-    return optimizers[experiment.optimizer](groups, experiment.lr, fused=True)
+    one_cycle = experiment.lr_scheduler == "one_cycle"
+    match experiment.optimizer:
+        case "sgd":
+            momentum = MOMENTUM[1] if one_cycle else experiment.momentum
+            return torch.optim.SGD(groups, experiment.lr, momentum, nesterov=experiment.nesterov, fused=True)
+        case "adam":
+            return torch.optim.Adam(groups, experiment.lr, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(groups, experiment.lr, fused=True)
+
+
+def make_scheduler(experiment, optimizer, steps):
+    """The learning rate's scheduler, one for each of the `steps` of an epoch or for each epoch; None if constant."""
+    match experiment.lr_scheduler:
+        case "step":
+            return torch.optim.lr_scheduler.StepLR(optimizer, experiment.lr_step_size, experiment.lr_gamma)
+        case "one_cycle":  # Smith and Topin 2018, with torch's defaults
+            return torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                max_lr=experiment.lr,
+                total_steps=experiment.epochs * steps,
+                base_momentum=MOMENTUM[0],
+                max_momentum=MOMENTUM[1],
+            )
 
 
 def make_penalty(experiment, model, runs):
     parameters = regularizers.penalized_parameters(model, experiment.penalize).values()
-    return regularizers.Penalty(parameters, experiment.l1, experiment.l2, experiment.l1_mode, runs)
+    return regularizers.Penalty(
+        parameters,
+        experiment.l1,
+        experiment.l2,
+        experiment.l1_mode,
+        runs,
+        l1_reduction=experiment.l1_reduction,
+        l2_form=experiment.l2_form,
+    )
 
 
 def generator(seed, purpose, epoch, *which, device="cpu"):
@@ -214,6 +260,14 @@ def seed_dropout(model, seeds, epoch, device):
     layers = [layer for layer in model.modules() if isinstance(layer, models.RunsDropout)]
     for number, layer in enumerate(layers):
         layer.seed([generator(seed, "dropout", epoch, number, device=device) for seed in seeds])
+
+
+def keep_freed_memory():
+    """Tell glibc to keep large freed tensors for the next ones: page faults cost more than a layer's arithmetic."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large tensor
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free stays with the process
 
 
 def circumstances(device):

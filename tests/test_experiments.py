@@ -1,121 +1,535 @@
 import argparse
+import contextlib
 import json
+import re
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
-from experiments import Experiment, OneLineParser, add_flags, flag_of, from_arguments
+import models
+import sources
+from experiments import (
+    DATA_SETS,
+    MODELS,
+    NORMS,
+    Experiment,
+    OneLineParser,
+    add_flags,
+    default_of,
+    flag_of,
+    folder_name,
+    given_settings,
+)
 
-SOME = [
-    Experiment(),
-    Experiment(model="mlp3", l1=0.001),
-    Experiment(model="mlp", hidden=(300, 100), optimizer="sgd", lr=0.1, momentum=0.9, nesterov=True),
-    Experiment(model="mlp", hidden=(), l1=1e-5, l1_mode="proximal", standardize=True),
-    Experiment(dataset="mnist_sample", norm="batch", norm_position="after", dropout=0.25, batch_size=32, epochs=3),
-    Experiment(patience=3, epochs=20, monitor="val_accuracy", min_delta=0.01, start_from_epoch=5, restore="last"),
-    Experiment(optimizer="adamw", weight_decay=0.01, penalize="all", l2=0.1, split_seed=3),
+# What each model is when nothing but its name is given, and the groups of its --norm group.
+OWN = {
+    "mlp1": ("fashion_mnist", dict(norm="none", norm_position="before", dropout=0.0), dict(groups=4)),
+    "mlp2": ("fashion_mnist", dict(norm="none", norm_position="before", dropout=0.0), dict(groups=4)),
+    "mlp3": ("fashion_mnist", dict(norm="none", norm_position="before", dropout=0.0), dict(groups=4)),
+    "mlp": ("fashion_mnist", dict(norm="none", norm_position="before", dropout=0.0), dict(groups=4)),
+    "cnn1": ("mnist", dict(norm="batch", norm_position="before", dropout=0.0), dict(group_size=4)),
+    "cnn2": ("mnist", dict(norm="batch", norm_position="after", dropout=0.01), dict(group_size=1)),
+    "cnn3": ("mnist", dict(norm="batch", norm_position="after", dropout=0.04), dict(group_size=4)),
+    "resnet": ("cifar10", dict(norm="batch", norm_position="after", dropout=0.1), dict(groups=2)),
+}
+
+# For each setting, an experiment in which it is not the default, with as few others as it needs.
+EACH = dict(
+    model=dict(model="cnn3"),
+    hidden=dict(model="mlp", hidden=[300, 100]),
+    dataset=dict(dataset="mnist"),
+    split_seed=dict(split_seed=3),
+    standardize=dict(standardize=True),
+    crop_padding=dict(crop_padding=4),
+    crop_mode=dict(crop_padding=4, crop_mode="reflect"),
+    flip=dict(flip=True),
+    rotation=dict(rotation=7.5),
+    rotation_fill=dict(rotation=7.5, rotation_fill=1),
+    affine_degrees=dict(affine_degrees=20.0),
+    affine_translate=dict(affine_translate=0.1),
+    affine_scale=dict(affine_scale=0.2),
+    brightness=dict(brightness=0.3),
+    contrast=dict(contrast=0.3),
+    epochs=dict(epochs=20),
+    batch_size=dict(batch_size=128),
+    optimizer=dict(optimizer="adamw"),
+    lr=dict(lr=0.022),
+    lr_scheduler=dict(lr_scheduler="one_cycle"),
+    lr_step_size=dict(lr_scheduler="step", lr_step_size=6),
+    lr_gamma=dict(lr_scheduler="step", lr_step_size=6, lr_gamma=0.5),
+    momentum=dict(optimizer="sgd", momentum=0.9),
+    nesterov=dict(optimizer="sgd", momentum=0.9, nesterov=True),
+    weight_decay=dict(weight_decay=0.001),
+    l1=dict(l1=1e-05),
+    l1_mode=dict(l1=1e-05, l1_mode="proximal"),
+    l1_reduction=dict(l1=1e-05, l1_reduction="mean"),
+    l2=dict(l2=0.001),
+    l2_form=dict(l2=0.001, l2_form="norm"),
+    penalize=dict(l2=0.001, penalize="all"),
+    dropout=dict(dropout=0.25),
+    norm=dict(norm="layer"),
+    norm_position=dict(norm="layer", norm_position="after"),
+    groups=dict(norm="group", groups=2),
+    group_size=dict(norm="group", group_size=4),
+    ghost_splits=dict(norm="ghost", ghost_splits=4),
+    freeze_gamma=dict(norm="batch", freeze_gamma=True),
+    patience=dict(patience=3),
+    monitor=dict(patience=3, monitor="val_accuracy"),
+    min_delta=dict(patience=3, min_delta=0.01),
+    start_from_epoch=dict(patience=3, start_from_epoch=5),
+    restore=dict(patience=3, restore="last"),
+)
+
+# Every model with every normalization and the settings of each, the model's own and others.
+WITH_NORMS = [
+    dict(model=model, norm=norm, **settings, **(dict(hidden=(8, 4)) if model == "mlp" else {}))
+    for model in MODELS
+    for norm in (None, *NORMS)
+    for settings in (
+        {},
+        dict(dropout=0.0),
+        dict(dropout=0.5),
+        *([] if norm in (None, "none") else [dict(norm_position="before"), dict(norm_position="after")]),
+        *([] if norm in (None, "none") else [dict(freeze_gamma=True, norm_position="after", dropout=0.04)]),
+        *([dict(groups=1), dict(groups=2), dict(group_size=1), dict(group_size=4)] if norm == "group" else []),
+        *([dict(ghost_splits=1), dict(ghost_splits=2), dict(ghost_splits=8)] if norm == "ghost" else []),
+    )
+    if not (norm == "layer_chw" and model.startswith("mlp"))
 ]
+
+TOGETHER = [
+    {},
+    dict(model="mlp3", l1=0.001),
+    dict(model="mlp", hidden=()),
+    dict(model="mlp", hidden=(), l1=1e-5, l1_mode="proximal", standardize=True),
+    dict(model="mlp", hidden=(300, 100), optimizer="sgd", lr=0.1, momentum=0.9, nesterov=True),
+    dict(optimizer="sgd", nesterov=True, lr_scheduler="one_cycle", lr=0.1),
+    dict(patience=3, epochs=20, monitor="val_accuracy", min_delta=0.01, start_from_epoch=5, restore="last"),
+    dict(optimizer="adamw", weight_decay=0.01, penalize="all", l2=0.1, l2_form="norm", l1=1, l1_reduction="mean"),
+    dict(model="mlp3", dataset="mnist_sample", norm="batch", norm_position="after", dropout=0.25, batch_size=32),
+    dict(model="cnn1", dataset="fashion_mnist", norm="ghost", ghost_splits=4, freeze_gamma=True, batch_size=256),
+    dict(model="cnn2", norm="none", dropout=0.0, rotation=7, rotation_fill=1, brightness=0.4, contrast=0.4),
+    dict(model="cnn3", optimizer="sgd", momentum=0.9, lr_scheduler="step", lr_step_size=6, lr_gamma=0.5),
+    dict(model="resnet", crop_padding=4, crop_mode="reflect", flip=True, rotation=15, lr_scheduler="one_cycle"),
+    dict(model="resnet", affine_degrees=20, affine_translate=0.1, affine_scale=0.1, norm="group", group_size=2),
+]
+MANY = {Experiment(**settings) for settings in [*EACH.values(), *WITH_NORMS, *TOGETHER]}
+
+
+def own_settings(model):
+    return dict(model=model, **(dict(hidden=(8, 4)) if model == "mlp" else {}))
 
 
 def parse(words):
     parser = OneLineParser(prog="train.py")
     add_flags(parser)
-    return from_arguments(parser.parse_args(words))
+    return given_settings(parser.parse_args(words))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Refusals
+
+RANGES = [
+    (dict(model="mlp9"), "--model mlp9: expected one of mlp1, mlp2, mlp3, mlp, cnn1, cnn2, cnn3, resnet"),
+    (dict(model=None), "--model: expected one of mlp1"),
+    (dict(dataset="imagenet"), "--dataset imagenet: expected one of fashion_mnist, mnist, cifar10"),
+    (dict(norm="instance"), "--norm instance: expected one of none, batch, ghost, layer, group, layer_chw"),
+    (dict(norm="batch", norm_position="beside"), "--norm-position beside: expected one of before, after"),
+    (dict(crop_padding=4, crop_mode="edge"), "--crop-mode edge: expected one of zero, reflect"),
+    (dict(optimizer="lion"), "--optimizer lion: expected one of adam, adamw, sgd"),
+    (dict(lr_scheduler="cosine"), "--lr-scheduler cosine: expected one of constant, step, one_cycle"),
+    (dict(l1=1.0, l1_reduction="max"), "--l1-reduction max: expected one of sum, mean"),
+    (dict(l2=1.0, l2_form="cube"), "--l2-form cube: expected one of square, norm"),
+    (dict(l1=-1.0), "--l1 -1.0: expected a finite number at least 0"),
+    (dict(l1=float("nan")), "--l1 nan: expected a finite number at least 0"),
+    (dict(l1="0.1"), "--l1 0.1: expected a finite number at least 0"),
+    (dict(l1=[0.1, 0.2]), "--l1 0.1 0.2: expected one number"),
+    (dict(l2=float("inf")), "--l2 inf: expected a finite number at least 0"),
+    (dict(weight_decay=-0.1), "--weight-decay -0.1: expected a finite number at least 0"),
+    (dict(dropout=1.5), "--dropout 1.5: expected a finite number at least 0 and below 1"),
+    (dict(dropout=1.0), "--dropout 1.0: expected a finite number at least 0 and below 1"),
+    (dict(lr=0.0), "--lr 0.0: expected a finite number above 0"),
+    (dict(lr=True), "--lr: expected a finite number above 0"),
+    (dict(lr_scheduler="step", lr_step_size=0), "--lr-step-size 0: expected a whole number at least 1"),
+    (dict(lr_scheduler="step", lr_step_size=2, lr_gamma=0), "--lr-gamma 0.0: expected a finite number above 0"),
+    (dict(epochs=0), "--epochs 0: expected a whole number at least 1"),
+    (dict(epochs=1.5), "--epochs 1.5: expected a whole number at least 1"),
+    (dict(epochs=True), "--epochs: expected a whole number at least 1"),
+    (dict(epochs=None), "--epochs: expected a whole number at least 1"),
+    (dict(epochs=(3, 4)), "--epochs 3 4: expected one number"),
+    (dict(batch_size=0), "--batch-size 0: expected a whole number at least 1"),
+    (dict(patience=0), "--patience 0: expected a whole number at least 1"),
+    (dict(patience=3, min_delta=-1.0), "--min-delta -1.0: expected a finite number at least 0"),
+    (dict(patience=3, start_from_epoch=16), "--start-from-epoch 16: expected at most --epochs 15"),
+    (dict(crop_padding=17), "--crop-padding 17: expected a whole number at least 0 and at most 16"),
+    (dict(rotation=181), "--rotation 181.0: expected a finite number at least 0 and at most 180"),
+    (dict(rotation=1, rotation_fill=256), "--rotation-fill 256: expected a whole number at least 0 and at most 255"),
+    (dict(affine_degrees=-1), "--affine-degrees -1.0: expected a finite number at least 0 and at most 180"),
+    (dict(affine_translate=1.1), "--affine-translate 1.1: expected a finite number at least 0 and at most 1"),
+    (dict(affine_scale=1), "--affine-scale 1.0: expected a finite number at least 0 and below 1"),
+    (dict(brightness=-0.1), "--brightness -0.1: expected a finite number at least 0"),
+    (dict(contrast=-0.1), "--contrast -0.1: expected a finite number at least 0"),
+    (dict(norm="group", groups=0), "--groups 0: expected a whole number at least 1"),
+    (dict(norm="group", group_size=0), "--group-size 0: expected a whole number at least 1"),
+    (dict(norm="ghost", ghost_splits=0), "--ghost-splits 0: expected a whole number at least 1"),
+    (dict(model="mlp", hidden=(64, 0)), "--hidden 64 0: expected a whole number at least 1 and at most 4096"),
+    (dict(model="mlp", hidden=(4097,)), "--hidden 4097: expected a whole number at least 1 and at most 4096"),
+    (dict(model="mlp", hidden=64), "--hidden 64: expected a list of numbers"),
+    (dict(split_seed=-1), "--split-seed -1: expected a whole number at least 0"),
+    (dict(split_seed=2**32), "--split-seed 4294967296: expected a whole number at least 0 and at most 4294967295"),
+    (dict(standardize=1), "--standardize 1: expected True or False"),
+    (dict(flip=None), "--flip: expected True or False"),
+    (dict(norm="batch", freeze_gamma="no"), "--freeze-gamma no: expected True or False"),
+]
+
+EXCLUDED = [
+    (dict(model="mlp"), "--hidden: --model mlp needs widths, such as --hidden 128 64"),
+    (dict(model="mlp3", hidden=(64,)), "--hidden 64: --model mlp3 has its own widths; --model mlp takes any"),
+    (dict(model="cnn1", hidden=()), "--hidden: --model cnn1 has its own widths; --model mlp takes any"),
+    (dict(model="mlp", hidden=(), dropout=0.5), "--dropout 0.5: acts on hidden layers, and --hidden names none"),
+    (dict(model="mlp", hidden=(), norm="layer"), "--norm layer: acts on hidden layers, and --hidden names none"),
+    # Optimizers and learning rates
+    (dict(momentum=0.9), "--momentum 0.9: goes with --optimizer sgd, not adam"),
+    (dict(optimizer="adamw", momentum=0.9), "--momentum 0.9: goes with --optimizer sgd, not adamw"),
+    (
+        dict(optimizer="sgd", momentum=0.9, lr_scheduler="one_cycle"),
+        "--momentum 0.9: --lr-scheduler one_cycle sets the momentum itself",
+    ),
+    (dict(optimizer="sgd", nesterov=True), "--nesterov: needs --optimizer sgd and --momentum above 0"),
+    (dict(nesterov=True), "--nesterov: needs --optimizer sgd and --momentum above 0"),
+    (dict(nesterov=True, lr_scheduler="one_cycle"), "--nesterov: needs --optimizer sgd and --momentum above 0"),
+    (dict(lr_scheduler="step"), "--lr-step-size: goes with --lr-scheduler step, and that with it"),
+    (dict(lr_step_size=3), "--lr-step-size 3: goes with --lr-scheduler step, and that with it"),
+    (dict(lr_scheduler="one_cycle", lr_step_size=3), "--lr-step-size 3: goes with --lr-scheduler step"),
+    (dict(lr_gamma=0.5), "--lr-gamma 0.5: goes with --lr-scheduler step"),
+    (dict(lr_scheduler="one_cycle", lr_gamma=0.5), "--lr-gamma 0.5: goes with --lr-scheduler step"),
+    # Penalties
+    (dict(l1_mode="proximal"), "--l1-mode proximal: needs --l1 above 0"),
+    (dict(l2=0.1, l1_mode="proximal"), "--l1-mode proximal: needs --l1 above 0"),
+    (dict(l1_reduction="mean"), "--l1-reduction mean: needs --l1 above 0"),
+    (dict(l2=0.1, l1_reduction="mean"), "--l1-reduction mean: needs --l1 above 0"),
+    (dict(l1=0.1, l1_mode="proximal", l1_reduction="mean"), "--l1-reduction mean: goes with --l1-mode subgradient"),
+    (dict(l2_form="norm"), "--l2-form norm: needs --l2 above 0"),
+    (dict(l1=0.1, weight_decay=0.1, l2_form="norm"), "--l2-form norm: needs --l2 above 0"),
+    (dict(penalize="all"), "--penalize all: needs --l1, --l2 or --weight-decay above 0"),
+    # Augmentation
+    (dict(crop_mode="reflect"), "--crop-mode reflect: needs --crop-padding above 0"),
+    (dict(rotation_fill=1), "--rotation-fill 1: needs --rotation above 0"),
+    (dict(affine_degrees=20, rotation_fill=1), "--rotation-fill 1: needs --rotation above 0"),
+    # Normalization
+    (dict(norm_position="after"), "--norm-position after: needs a --norm other than none"),
+    (dict(model="cnn1", norm="none", norm_position="after"), "--norm-position after: needs a --norm other than none"),
+    (dict(model="cnn2", norm="none", norm_position="before"), "--norm-position before: needs a --norm other than none"),
+    (dict(freeze_gamma=True), "--freeze-gamma: needs a --norm other than none"),
+    (dict(model="resnet", norm="none", freeze_gamma=True), "--freeze-gamma: needs a --norm other than none"),
+    (dict(norm="batch", batch_size=1), "--batch-size 1: --norm batch needs at least 2 images to average over"),
+    (dict(norm="ghost", batch_size=1), "--batch-size 1: --norm ghost needs at least 2 images to average over"),
+    (dict(model="cnn1", batch_size=1), "--batch-size 1: --norm batch needs at least 2 images to average over"),
+    (dict(ghost_splits=2), "--ghost-splits 2: goes with --norm ghost"),
+    (dict(model="cnn1", ghost_splits=4), "--ghost-splits 4: goes with --norm ghost"),
+    (dict(norm="group", ghost_splits=4), "--ghost-splits 4: goes with --norm ghost"),
+    (dict(groups=4), "--groups 4: goes with --norm group"),
+    (dict(model="resnet", groups=2), "--groups 2: goes with --norm group"),
+    (dict(norm="layer", groups=1), "--groups 1: goes with --norm group"),
+    (dict(group_size=4), "--group-size 4: goes with --norm group"),
+    (dict(model="cnn1", group_size=4), "--group-size 4: goes with --norm group"),
+    (dict(norm="group", groups=2, group_size=4), "--group-size 4: excludes --groups 2; name one of them"),
+    (dict(model="cnn1", norm="group", groups=2, group_size=4), "--group-size 4: excludes --groups 2"),
+    *(
+        (
+            dict(norm="layer_chw", **own_settings(model)),
+            f"--norm layer_chw: needs images in the hidden layers; --model {model} takes --norm layer",
+        )
+        for model in ("mlp1", "mlp2", "mlp3", "mlp")
+    ),
+    # Early stopping
+    (dict(restore="last"), "--restore last: is a setting of early stopping and needs --patience"),
+    (dict(monitor="val_accuracy"), "--monitor val_accuracy: is a setting of early stopping and needs --patience"),
+    (dict(min_delta=0.1), "--min-delta 0.1: is a setting of early stopping and needs --patience"),
+    (dict(start_from_epoch=2), "--start-from-epoch 2: is a setting of early stopping and needs --patience"),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), RANGES)
+def test_an_impossible_value_is_refused_with_its_flag_and_the_range(settings, expected):
+    with pytest.raises(ValueError, match=rf"^{re.escape(expected)}"):
+        Experiment(**settings)
+
+
+@pytest.mark.parametrize(("settings", "expected"), EXCLUDED)
+def test_settings_that_exclude_each_other_are_refused_with_a_flag_and_the_reason(settings, expected):
+    with pytest.raises(ValueError, match=rf"^{re.escape(expected)}"):
+        Experiment(**settings)
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    "settings",
     [
-        (dict(model="mlp9"), "--model mlp9: expected one of mlp1, mlp2, mlp3, mlp"),
-        (dict(dataset="imagenet"), "--dataset imagenet: expected one of fashion_mnist"),
-        (dict(l1=-1.0), "--l1 -1.0: expected a finite number at least 0"),
-        (dict(l1=float("nan")), "--l1 nan: expected a finite number at least 0"),
-        (dict(l2=float("inf")), "--l2 inf: expected a finite number at least 0"),
-        (dict(weight_decay=-0.1), "--weight-decay -0.1: expected a finite number at least 0"),
-        (dict(dropout=1.5), "--dropout 1.5: expected a finite number at least 0 and below 1"),
-        (dict(dropout=1.0), "--dropout 1.0: expected a finite number at least 0 and below 1"),
-        (dict(lr=0.0), "--lr 0.0: expected a finite number above 0"),
-        (dict(epochs=0), "--epochs 0: expected a whole number at least 1"),
-        (dict(epochs=1.5), "--epochs 1.5: expected a whole number at least 1"),
-        (dict(batch_size=0), "--batch-size 0: expected a whole number at least 1"),
-        (dict(patience=0), "--patience 0: expected a whole number at least 1"),
-        (dict(patience=3, min_delta=-1.0), "--min-delta -1.0: expected a finite number at least 0"),
-        (dict(patience=3, start_from_epoch=16), "--start-from-epoch 16: expected at most --epochs 15"),
-        (dict(restore="last"), "--restore last: is a setting of early stopping and needs --patience"),
-        (dict(monitor="val_accuracy"), "--monitor val_accuracy: is a setting of early stopping and needs --patience"),
-        (dict(model="mlp3", hidden=(64,)), "--hidden 64: --model mlp3 has its own widths"),
-        (dict(model="mlp"), "--hidden: --model mlp needs widths"),
-        (dict(model="mlp", hidden=(64, 0)), "--hidden 64 0: expected a whole number at least 1"),
-        (dict(model="mlp", hidden=(), dropout=0.5), "--dropout 0.5: acts on hidden layers, and --hidden names none"),
-        (dict(momentum=0.9), "--momentum 0.9: goes with --optimizer sgd, not adam"),
-        (dict(optimizer="sgd", nesterov=True), "--nesterov: needs --momentum above 0"),
-        (dict(l1_mode="proximal"), "--l1-mode proximal: needs --l1 above 0"),
-        (dict(penalize="all"), "--penalize all: needs --l1, --l2 or --weight-decay above 0"),
-        (dict(norm_position="after"), "--norm-position after: needs a --norm other than none"),
-        (dict(norm="batch", batch_size=1), "--batch-size 1: --norm batch needs at least 2 images"),
-        (dict(split_seed=-1), "--split-seed -1: expected a whole number at least 0"),
-        (dict(standardize=1), "--standardize 1: expected True or False"),
+        dict(batch_size=1),
+        dict(batch_size=1, norm="layer"),
+        dict(batch_size=2, norm="ghost", ghost_splits=4),
+        dict(model="cnn1", batch_size=1, norm="group"),
+        dict(optimizer="sgd", nesterov=True, lr_scheduler="one_cycle"),
+        dict(lr_scheduler="step", lr_step_size=3, lr_gamma=1.5),
+        dict(l1=0.1, l1_mode="proximal", l2=0.1, l2_form="norm"),
+        dict(weight_decay=0.1, penalize="all"),
+        dict(start_from_epoch=15, patience=1),
+        dict(crop_padding=16, rotation=180, rotation_fill=255, affine_degrees=180, affine_translate=1),
+        dict(model="mlp", hidden=(4096,)),
     ],
 )
-def test_an_impossible_value_is_refused_with_its_flag_and_the_range(settings, expected):
-    with pytest.raises(ValueError, match=r"^--") as caught:
-        Experiment(**settings)
-    assert expected in str(caught.value)
+def test_what_goes_together_or_lies_on_the_bound_is_taken(settings):
+    experiment = Experiment(**settings)
+    assert {name: getattr(experiment, name) for name in settings} == settings
 
 
-def test_every_field_is_a_flag_with_a_help_text():
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    flags = {option: action for action in parser._actions for option in action.option_strings}
-    for setting in fields(Experiment):
-        assert flags[flag_of(setting.name)].help
-        assert flags[flag_of(setting.name)].default == setting.default
+# ---------------------------------------------------------------------------------------------------------------------
+# The model's own
 
 
-@pytest.mark.parametrize("experiment", SOME, ids=lambda experiment: experiment.name)
-def test_the_command_of_an_experiment_gives_it_back(experiment):
-    assert parse(shlex.split(experiment.command)[2:]) == experiment
+def test_every_model_has_its_own():
+    assert OWN.keys() == set(MODELS)
 
 
-@pytest.mark.parametrize("experiment", SOME, ids=lambda experiment: experiment.name)
-def test_an_experiment_survives_json(experiment):
-    assert Experiment(**json.loads(json.dumps(experiment.to_dict()))) == experiment
+@pytest.mark.parametrize("model", MODELS)
+def test_the_models_own_makes_no_other_experiment_whether_it_is_given_or_not(model):
+    _, settings, groups = OWN[model]
+    experiment = Experiment(**own_settings(model))
+    assert {name: getattr(experiment, name) for name in settings} == settings
+    for names in ([], ["norm"], ["dropout"], ["norm", "norm_position"], list(settings)):
+        given = Experiment(**own_settings(model), **{name: settings[name] for name in names})
+        assert (given, given.name, given.command) == (experiment, experiment.name, experiment.command)
+
+    grouped = Experiment(**own_settings(model), norm="group")
+    assert dict(groups=grouped.groups, group_size=grouped.group_size) == dict(groups=None, group_size=None) | groups
+    given = Experiment(**own_settings(model), norm="group", **groups)
+    assert (given, given.name, given.command) == (grouped, grouped.name, grouped.command)
+
+    ghosts = Experiment(**own_settings(model), norm="ghost")
+    assert ghosts.ghost_splits == 2
+    assert ghosts == Experiment(**own_settings(model), norm="ghost", ghost_splits=2)
 
 
-def test_names_tell_what_differs_from_the_defaults():
-    assert Experiment().name == "mlp1"
-    assert Experiment(model="mlp3", l1=0.001).name == "mlp3,l1=0.001"
-    assert Experiment(model="mlp3", dataset="fashion_mnist", l1=0.001).name == "mlp3,l1=0.001"
-    sample = Experiment(model="mlp3", dataset="fashion_mnist_sample", l1=0.001)
-    assert sample.name == "mlp3,dataset=fashion_mnist_sample,l1=0.001"
-    assert Experiment(model="mlp", hidden=(300, 100)).name == "mlp,hidden=300-100"
-    assert Experiment(model="mlp", hidden=()).name == "mlp,hidden=none"
-    assert Experiment(standardize=True).name == "mlp1,standardize=true"
+def test_what_a_model_does_not_have_stays_none():
+    experiment = Experiment(model="cnn1")
+    assert (experiment.groups, experiment.group_size, experiment.ghost_splits) == (None, None, None)
+    assert (experiment.hidden, experiment.dataset, experiment.lr_step_size) == (None, None, None)
+    with_groups, with_size = (
+        Experiment(model="cnn1", norm="group", groups=2),
+        Experiment(model="resnet", norm="group", group_size=2),
+    )
+    assert (with_groups.groups, with_groups.group_size) == (2, None)
+    assert (with_size.groups, with_size.group_size) == (None, 2)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_has_a_data_set_whose_images_it_takes_with_its_own_groups(model):
+    dataset, _, groups = OWN[model]
+    experiment = Experiment(**own_settings(model), norm="group")
+    assert experiment.default_dataset == dataset
+    assert experiment.dataset is None, "whether it can be had shows later"
+    settings = own_settings(model) | groups
+    network = models.textbook_network(shape=sources.SOURCES[dataset].shape, seed=0, norm="group", **settings)
+    assert models.parameter_count(network)
+
+
+def test_data_sets_are_those_that_can_be_loaded():
+    assert set(DATA_SETS) == set(sources.SOURCES)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names, commands and JSON
+
+
+def test_every_setting_has_an_example():
+    assert [*EACH] == [setting.name for setting in fields(Experiment)]
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_setting_that_is_not_the_default_is_in_name_and_command(name):
+    settings, value = EACH[name], EACH[name][name]
+    experiment = Experiment(**settings)
+    assert parse(shlex.split(experiment.command)[2:]) == settings
+    shown = "true" if value is True else "300-100" if name == "hidden" else value
+    assert (value if name == "model" else f"{name}={shown}") in experiment.name.split(",")
+    assert experiment.name.count("=") == len(settings.keys() - {"model"})
+
+
+def test_an_experiment_comes_back_from_its_command_from_json_and_from_replace():
+    for experiment in MANY:
+        assert Experiment(**parse(shlex.split(experiment.command)[2:])) == experiment, experiment.name
+        assert Experiment(**json.loads(json.dumps(experiment.to_dict()))) == experiment, experiment.name
+        assert replace(experiment) == experiment, experiment.name
+
+
+def test_nothing_in_a_command_could_be_left_out_and_the_name_has_it_all():
+    def experiment_of(settings):
+        with contextlib.suppress(ValueError):
+            return Experiment(**settings)
+
+    for experiment in MANY:
+        given = parse(shlex.split(experiment.command)[2:])
+        assert experiment_of(given) == experiment
+        for name in given:
+            assert experiment_of({key: value for key, value in given.items() if key != name}) != experiment, name
+        assert experiment.name.count("=") == len(given.keys() - {"model"})
+
+
+def test_the_models_own_data_set_is_left_out_of_the_name_and_of_the_command_too():
+    named, own = Experiment(model="cnn1", dataset="mnist"), Experiment(model="cnn1")
+    assert named != own, "a data set that was named is never replaced by a sample"
+    assert (named.name, named.command) == (own.name, own.command) == ("cnn1", "python train.py --model cnn1")
+
+
+def test_different_experiments_have_different_names_and_commands_also_when_names_are_cut():
+    long = dict(model="mlp", hidden=tuple(range(100, 150)), norm="batch", dropout=0.5)
+    experiments = {*MANY, Experiment(**long, l1=0.1), Experiment(**long, l1=0.2)}
+    assert len(experiments) > 200
+    assert len({experiment.name for experiment in experiments}) == len(experiments)
+    assert len({experiment.command for experiment in experiments}) == len(experiments)
+    assert max(len(experiment.name) for experiment in experiments) == 120
+
+
+def test_a_name_is_a_file_name_everywhere():
+    for experiment in MANY:
+        assert re.fullmatch(r"[a-z0-9_=.,+-]+", experiment.name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (dict(), "mlp1"),
+        (dict(model="mlp3", l1=0.001), "mlp3,l1=0.001"),
+        (dict(model="mlp3", dataset="fashion_mnist", l1=0.001), "mlp3,l1=0.001"),
+        (dict(model="mlp3", dataset="mnist", l1=0.001), "mlp3,dataset=mnist,l1=0.001"),
+        (dict(model="cnn1", dataset="mnist"), "cnn1"),
+        (dict(model="cnn1", dataset="fashion_mnist"), "cnn1,dataset=fashion_mnist"),
+        (dict(model="resnet", dataset="cifar10", l1=1e-5), "resnet,l1=1e-05"),
+        (dict(model="mlp", hidden=(300, 100)), "mlp,hidden=300-100"),
+        (dict(model="mlp", hidden=()), "mlp,hidden=none"),
+        (dict(standardize=True), "mlp1,standardize=true"),
+        (dict(model="cnn2", dropout=0), "cnn2,dropout=0.0"),
+        (dict(model="cnn2", dropout=0.01, norm="batch", norm_position="after"), "cnn2"),
+        (dict(model="cnn1", norm="none"), "cnn1,norm=none"),
+        (dict(model="cnn1", norm="group", group_size=4), "cnn1,norm=group"),
+        (dict(model="cnn1", norm="group", groups=2), "cnn1,norm=group,groups=2"),
+        (dict(model="resnet", norm="ghost", ghost_splits=4), "resnet,norm=ghost,ghost_splits=4"),
+    ],
+)
+def test_names_tell_what_differs_from_the_models_own(settings, name):
+    assert Experiment(**settings).name == name
 
 
 def test_whole_and_decimal_numbers_that_are_equal_are_one_experiment():
-    assert Experiment(l1=1).name == Experiment(l1=1.0).name
+    whole, decimal = Experiment(l1=1, rotation=7), Experiment(l1=1.0, rotation=7.0)
+    assert (whole, whole.name, whole.command) == (decimal, decimal.name, decimal.command)
 
 
-def test_different_experiments_have_different_names_also_when_these_are_cut():
-    long = dict(model="mlp", hidden=tuple(range(100, 150)), norm="batch", dropout=0.5)
-    experiments = [*SOME, Experiment(**long, l1=0.1), Experiment(**long, l1=0.2)]
-    names = {experiment.name for experiment in experiments}
-    assert len(names) == len(experiments)
-    assert all(len(name) <= 120 for name in names)
+def test_lists_are_taken_for_tuples():
+    experiment = Experiment(model="mlp", hidden=[64, 32])
+    assert experiment.hidden == (64, 32)
+    assert experiment == Experiment(model="mlp", hidden=(64, 32))
 
 
-def test_the_baseline_has_no_regularization_and_the_same_network():
-    experiment = Experiment(
-        model="mlp3",
-        l1=0.1,
-        l1_mode="proximal",
-        l2=0.1,
-        weight_decay=0.1,
-        dropout=0.5,
-        patience=2,
-        lr=0.01,
-        norm="batch",
+@pytest.mark.parametrize(
+    ("first", "settings", "name"),
+    [
+        ("mnist-norms", {}, "mnist-norms"),
+        ("mnist-norms", dict(epochs=3, dataset="mnist_sample"), "mnist-norms,epochs=3,dataset=mnist_sample"),
+        ("a", dict(hidden=(), flip=True, standardize=False), "a,hidden=none,flip=true,standardize=false"),
+        ("x" * 120, {}, "x" * 120),
+    ],
+)
+def test_a_folders_name_is_what_comes_first_and_the_settings(first, settings, name):
+    assert folder_name(first, settings) == name
+
+
+def test_a_folders_name_that_is_too_long_is_cut_and_stays_its_own():
+    one, other = (folder_name("x" * 121, dict(epochs=epochs)) for epochs in (1, 2))
+    assert len(one) == len(other) == 120
+    assert one != other
+    assert re.fullmatch(r"x{111}-[0-9a-f]{8}", one)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Other experiments made from one
+
+
+def test_replace_changes_one_setting_and_keeps_the_rest():
+    experiment = Experiment(model="cnn2", epochs=25, rotation=7, rotation_fill=1)
+    assert replace(experiment, l1=0.1) == Experiment(model="cnn2", epochs=25, rotation=7, rotation_fill=1, l1=0.1)
+    assert replace(experiment, norm="none").norm_position == "after"
+    assert replace(experiment, norm="none") == Experiment(
+        model="cnn2", epochs=25, rotation=7, rotation_fill=1, norm="none"
     )
-    assert experiment.baseline() == Experiment(model="mlp3", lr=0.01, norm="batch")
+    assert replace(experiment, norm="group").group_size == 1
+    assert replace(experiment, norm="ghost").ghost_splits == 2
+    assert replace(replace(experiment, dropout=0.5), dropout=None) == experiment
+    assert replace(replace(experiment, norm="group"), norm=None, group_size=None) == experiment
+    with pytest.raises(ValueError, match=r"^--rotation-fill 1: needs --rotation above 0"):
+        replace(experiment, rotation=0)
+
+
+KEPT = dict(dataset="mnist_sample", lr=0.01, optimizer="sgd", momentum=0.9, epochs=30, rotation=7, standardize=True)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(l1=0.1, l1_mode="proximal", l2=0.1, l2_form="norm", weight_decay=0.1, penalize="all"),
+        dict(l1=0.1, l1_reduction="mean", dropout=0.5),
+        dict(dropout=0.0, norm="none"),
+        dict(norm="group", groups=2, norm_position="before"),
+        dict(norm="group", group_size=2, norm_position="after", freeze_gamma=True),
+        dict(norm="ghost", ghost_splits=4, freeze_gamma=True),
+        dict(patience=2, monitor="val_accuracy", min_delta=0.1, start_from_epoch=2, restore="last"),
+    ],
+)
+def test_the_baseline_is_the_models_own_without_regularization(settings, model):
+    experiment = Experiment(**own_settings(model), **KEPT, **settings)
+    assert experiment.baseline() == Experiment(**own_settings(model), **KEPT)
+    assert experiment.baseline().baseline() == experiment.baseline()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags
+
+
+def test_every_field_is_a_flag_with_a_help_text_that_names_its_default():
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    flags = {option: action for action in parser._actions for option in action.option_strings}
+    assert len(flags) == 2 + len(fields(Experiment))  # -h and --help too
+    for setting in fields(Experiment):
+        action = flags[flag_of(setting.name)]
+        assert action.help
+        if setting.default is not None and not isinstance(setting.default, bool):
+            assert action.help.endswith(f"(default: {setting.default})")
+        assert default_of(setting.name) == setting.default
+    assert "--ghost-splits INT" in parser.format_help()
+
+
+def test_only_settings_that_were_given_are_among_the_arguments():
+    assert parse([]) == {}
+    assert parse(["--lr", "0.001", "--hidden"]) == dict(lr=0.001, hidden=[])
+    assert parse(["--flip", "--norm", "none", "--hidden", "8", "4"]) == dict(flip=True, norm="none", hidden=[8, 4])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--norm", "instance"], "argument --norm: invalid choice: 'instance'"),
+        (["--groups", "two"], "argument --groups: invalid int value: 'two'"),
+        (["--rotation", "x"], "argument --rotation: invalid float value: 'x'"),
+        (["--colour"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_answered_with_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(words)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"train.py: error: {message}")
+    assert error.count("\n") == 1

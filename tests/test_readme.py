@@ -4,12 +4,20 @@ from pathlib import Path
 
 import pytest
 
-import experiments
+import benchmark
+import models
 import records
+import report
+import sources
 import train
+import training
+from experiments import MODELS, Experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PARSERS = {"train.py": train.make_parser, "report.py": report.make_parser, "benchmark.py": benchmark.make_parser}
+LINES = re.findall(r"^ {4}(\S[^\n#]*)", TEXT, re.MULTILINE)  # those of commands, without comments
+COMMANDS = [command.strip() for line in LINES for command in line.split("&&") if re.match(r" *python \w+\.py", command)]
 
 
 def test_the_snippet_loads_a_runs_weights_and_gives_its_accuracy(tmp_path, monkeypatch, capsys):
@@ -25,12 +33,40 @@ def test_the_snippet_loads_a_runs_weights_and_gives_its_accuracy(tmp_path, monke
     assert capsys.readouterr().out == f"test accuracy {record.results[0]['test_accuracy']:.4f}\n"
 
 
-@pytest.mark.parametrize("command", re.findall(r"^ {4}(python train\.py[^\n#]*)", TEXT, re.MULTILINE))
-def test_every_command_is_one_that_train_takes(command):
-    args = train.make_parser().parse_args(shlex.split(command)[2:])
-    experiments.from_arguments(args)
-    train.parse_seeds(args.seeds)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one_that_its_program_takes(command):
+    _, program, *words = shlex.split(command)
+    args = PARSERS[program]().parse_args(words)
+    if program == "train.py":
+        asked, _ = train.what_is_asked(args)
+        assert asked
+        assert train.parse_seeds(args.seeds)
+
+
+def test_the_first_command_trains_and_the_last_program_reports():
+    assert COMMANDS[:2] == ["python train.py --model mlp3 --l1 0.001", "python report.py"]
+
+
+def test_every_flag_that_is_named_is_one_of_a_program():
+    flags = {option for make in PARSERS.values() for action in make()._actions for option in action.option_strings}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - flags == set()
+
+
+def test_every_model_is_in_the_table_with_its_parameters():
+    rows = dict(re.findall(r"^\| `(\w+)` (\|.*\|)$", TEXT, re.MULTILINE))
+    assert set(MODELS) <= rows.keys()
+    for model in set(MODELS) - {"mlp"}:
+        experiment = Experiment(model=model)
+        source = sources.SOURCES[experiment.default_dataset]
+        network = training.textbook_network(experiment, source, seed=0)
+        assert f"| {models.parameter_count(network):,} |" in rows[model], model
 
 
 def test_every_file_is_in_the_table():
     assert {path.name for path in ROOT.glob("*.py")} == set(re.findall(r"`(\w+\.py)`(?=[^\n]*\|)", TEXT))
+
+
+def test_every_link_leads_to_a_file():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXT)
+    assert links
+    assert all((ROOT / link).exists() for link in links)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def description(digits):
 
 @pytest.fixture
 def folder(tmp_path, description):
-    return records.open_folder(tmp_path, records.SINGLE, description)
+    return records.open_folder(tmp_path, records.SINGLE, EXPERIMENT.name, description)
 
 
 def make_run(seed, accuracy=0.5):
@@ -42,12 +43,12 @@ def test_what_was_written_is_read_back(folder):
     assert np.array_equal(records.read_log_probabilities(path), run.log_probabilities)
     (record,), problems = records.read_all(folder.parents[1])
     assert (record.experiment, record.results, problems) == (EXPERIMENT, {3: run.result}, [])
-    assert record.table == "single"
+    assert (record.table, record.title) == ("single", EXPERIMENT.name)
 
 
 def test_seeds_add_up_in_one_folder(folder, tmp_path, description):
     records.write_run(folder, make_run(10))
-    assert records.open_folder(tmp_path, records.SINGLE, description) == folder
+    assert records.open_folder(tmp_path, records.SINGLE, EXPERIMENT.name, description) == folder
     records.write_run(folder, make_run(2))
     assert records.finished_seeds(folder) == [2, 10]
 
@@ -72,22 +73,136 @@ def test_a_run_that_cannot_be_written_leaves_the_old_one(folder, monkeypatch):
     assert json.loads((folder / "seed-0" / "result.json").read_text())["test_accuracy"] == 0.5
 
 
-def test_other_data_under_the_same_name_is_refused(folder, tmp_path, description):
-    other = {**description, "dataset": {**description["dataset"], "checksum": "0" * 64}}
-    with pytest.raises(records.RecordError, match="recorded with dataset checksum"):
-        records.open_folder(tmp_path, records.SINGLE, other)
+def test_the_folder_is_named_by_table_and_title(tmp_path, description, digits):
+    folder = records.open_folder(tmp_path, "mnist-norms,epochs=2", "LN, per pixel", description)
+    assert folder == tmp_path / "mnist-norms,epochs=2" / "LN, per pixel"
+    assert json.loads((folder / "experiment.json").read_text()) == json.loads(json.dumps(description))
+    assert [path.name for path in folder.iterdir()] == ["experiment.json"]
+    records.write_run(folder, make_run(0))
+    (record,), problems = records.read_all(tmp_path)
+    assert problems == []
+    assert (record.table, record.title) == ("mnist-norms,epochs=2", "LN, per pixel")
+    assert record.experiment == EXPERIMENT
+
+
+def test_one_experiment_under_two_titles_is_two_records(tmp_path, folder, description):
+    for title in ("L1+BN", "L1+L2+BN"):
+        records.write_run(records.open_folder(tmp_path, "a-study", title, description), make_run(0))
+    records.write_run(folder, make_run(0))
+    found, problems = records.read_all(tmp_path)
+    assert [(record.table, record.title) for record in found] == [
+        ("a-study", "L1+BN"),
+        ("a-study", "L1+L2+BN"),
+        ("single", EXPERIMENT.name),
+    ]
+    assert problems == []
+
+
+OTHERS = {
+    "dataset checksum": lambda description: {
+        **description,
+        "dataset": description["dataset"] | dict(checksum="0" * 64),
+    },
+    "dataset train": lambda description: {**description, "dataset": description["dataset"] | dict(train=3599)},
+    "experiment lr": lambda description: {**description, "experiment": replace(EXPERIMENT, lr=0.5).to_dict()},
+    "experiment norm": lambda description: {**description, "experiment": replace(EXPERIMENT, norm="batch").to_dict()},
+    "experiment colour": lambda description: {**description, "experiment": EXPERIMENT.to_dict() | dict(colour="red")},
+    "format": lambda description: {**description, "format": 1},
+    "note": lambda description: {**description, "note": "x"},
+}
+
+
+@pytest.mark.parametrize(("name", "other"), OTHERS.items(), ids=OTHERS.keys())
+def test_another_experiment_in_the_folder_is_refused_with_the_field_and_the_ways_out(
+    name, other, folder, tmp_path, description
+):
+    records.write_run(folder, make_run(0))
+    (folder / "experiment.json").write_text(json.dumps(other(description)))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(records.RecordError) as caught:
+        records.open_folder(tmp_path, records.SINGLE, EXPERIMENT.name, description)
+    message = str(caught.value)
+    assert message.startswith(f"{folder / 'experiment.json'}: recorded with {name} ")
+    assert message.endswith("; name another --runs-dir, or let --force replace it")
+    assert "\n" not in message
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_refusal_tells_both_values(folder, tmp_path, digits):
+    edited = records.describe(replace(EXPERIMENT, lr=0.5), digits)
+    with pytest.raises(records.RecordError, match=r": recorded with experiment lr 0\.001, now 0\.5; name another"):
+        records.open_folder(tmp_path, records.SINGLE, EXPERIMENT.name, edited)
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
+def test_replace_replaces_another_experiment_and_its_runs_and_nothing_beside_it(other, folder, tmp_path, description):
+    beside = records.open_folder(tmp_path, records.SINGLE, "beside", description)
+    for seed in (0, 1):
+        records.write_run(folder, make_run(seed))
+        records.write_run(beside, make_run(seed))
+    (folder / "experiment.json").write_text(json.dumps(other(description)))
+    assert records.open_folder(tmp_path, records.SINGLE, EXPERIMENT.name, description, replace=True) == folder
+    assert [path.name for path in folder.iterdir()] == ["experiment.json"]
+    assert json.loads((folder / "experiment.json").read_text()) == json.loads(json.dumps(description))
+    assert records.finished_seeds(beside) == [0, 1]
+    assert records.open_folder(tmp_path, records.SINGLE, EXPERIMENT.name, description) == folder
+
+
+def test_replace_leaves_the_same_experiment_and_its_runs_alone(folder, tmp_path, description):
+    records.write_run(folder, make_run(0))
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    assert records.open_folder(tmp_path, records.SINGLE, EXPERIMENT.name, description, replace=True) == folder
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_replace_makes_a_folder_that_is_not_there(tmp_path, description):
+    folder = records.open_folder(tmp_path, "a-study", "GN", description, replace=True)
+    assert [path.name for path in folder.iterdir()] == ["experiment.json"]
+
+
+def test_the_models_own_given_or_not_is_the_same_record(tmp_path, digits):
+    experiment = Experiment(model="cnn1", dataset="mnist_sample")
+    folder = records.open_folder(tmp_path, "a-study", "BN", records.describe(experiment, digits))
+    given = replace(experiment, norm="batch", norm_position="before", dropout=0)
+    assert records.open_folder(tmp_path, "a-study", "BN", records.describe(given, digits)) == folder
+    records.write_run(folder, make_run(0))
+    assert records.read_all(tmp_path)[0][0].experiment == experiment
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(model="mlp", hidden=()),
+        dict(model="mlp", hidden=(8, 4), norm="group"),
+        dict(model="resnet", norm="ghost", ghost_splits=4, freeze_gamma=True),
+        dict(model="cnn2", norm="group", l1=0.1, l1_reduction="mean", l2=0.1, l2_form="norm", penalize="all"),
+        dict(model="cnn3", lr_scheduler="step", lr_step_size=3, lr_gamma=0.5, optimizer="sgd", momentum=0.9),
+        dict(model="cnn1", norm="none", crop_padding=4, crop_mode="reflect", rotation=7, rotation_fill=1, flip=True),
+    ],
+)
+def test_every_setting_is_recorded_and_read_back(settings, tmp_path, digits):
+    experiment = Experiment(dataset="mnist_sample", **settings)
+    folder = records.open_folder(tmp_path, records.SINGLE, experiment.name, records.describe(experiment, digits))
+    records.write_run(folder, make_run(0))
+    (record,), problems = records.read_all(tmp_path)
+    assert (record.experiment, record.title, problems) == (experiment, experiment.name, [])
+    assert json.loads((folder / "experiment.json").read_text())["experiment"].keys() == experiment.to_dict().keys()
 
 
 def test_another_split_seed_is_another_experiment(digits, tmp_path, folder):
     experiment = Experiment(dataset="mnist_sample", l1=0.001, epochs=2, split_seed=1)
-    other = records.open_folder(tmp_path, records.SINGLE, records.describe(experiment, digits))
-    assert other != folder
+    description = records.describe(experiment, digits)
+    assert records.open_folder(tmp_path, records.SINGLE, experiment.name, description) != folder
+    with pytest.raises(records.RecordError, match="recorded with experiment split_seed 0, now 1"):
+        records.open_folder(tmp_path, records.SINGLE, folder.name, description)
 
 
 def test_a_runs_folder_that_is_a_file_is_refused(tmp_path, description):
     (tmp_path / "file").write_text("")
-    with pytest.raises(records.RecordError, match="--runs-dir"):
-        records.open_folder(tmp_path / "file", records.SINGLE, description)
+    for replace_it in (False, True):
+        with pytest.raises(records.RecordError, match="--runs-dir"):
+            records.open_folder(tmp_path / "file", records.SINGLE, EXPERIMENT.name, description, replace_it)
 
 
 @pytest.mark.parametrize(
@@ -95,22 +210,29 @@ def test_a_runs_folder_that_is_a_file_is_refused(tmp_path, description):
     [
         ("{", "cannot be read"),
         ("[]", "expected a JSON object"),
-        ('{"format": 99}', "format 99, expected 1"),
-        ('{"format": 1, "experiment": {"model": "mlp9"}, "dataset": {}}', "not an experiment of this version"),
-        ('{"format": 1, "experiment": {"colour": "red"}, "dataset": {}}', "not an experiment of this version"),
-        ('{"format": 1}', "not an experiment of this version"),
+        ('{"format": 99}', "format 99, expected 2"),
+        ('{"format": 1, "experiment": {"model": "mlp1"}}', "format 1, expected 2; another version wrote it"),
+        ('{"experiment": {"model": "mlp1"}}', "format None, expected 2"),
+        ('{"format": 2, "experiment": {"model": "mlp9"}, "dataset": {}}', "not an experiment of this version"),
+        ('{"format": 2, "experiment": {"colour": "red"}, "dataset": {}}', "not an experiment of this version"),
+        ('{"format": 2, "experiment": {"epochs": [1, 2]}, "dataset": {}}', "(--epochs 1 2: expected one number)"),
+        ('{"format": 2, "experiment": {"groups": 4}, "dataset": {}}', "(--groups 4: goes with --norm group)"),
+        ('{"format": 2, "experiment": {}, "dataset": {}}', "(dataset checksum is missing)"),
+        ('{"format": 2}', "not an experiment of this version"),
     ],
 )
 def test_what_cannot_be_read_is_left_out_and_named(content, problem, folder, digits, tmp_path):
     records.write_run(folder, make_run(0))
-    other = records.open_folder(tmp_path, records.SINGLE, records.describe(Experiment(dataset="mnist_sample"), digits))
+    experiment = Experiment(dataset="mnist_sample")
+    other = records.open_folder(tmp_path, records.SINGLE, experiment.name, records.describe(experiment, digits))
     records.write_run(other, make_run(1))
     (folder / "experiment.json").write_text(content)
     found, problems = records.read_all(tmp_path)
     assert [record.folder for record in found] == [other]
     assert len(problems) == 1
     assert problem in problems[0]
-    assert str(folder) in problems[0]
+    assert problems[0].startswith(f"{folder / 'experiment.json'}: ")
+    assert "\n" not in problems[0]
 
 
 def test_a_run_that_lacks_a_file_is_not_finished(folder):
@@ -145,6 +267,14 @@ def test_settings_that_were_edited_are_noticed(folder, tmp_path):
     found, problems = records.read_all(tmp_path)
     assert found == []
     assert "its settings or its folder's name were changed" in problems[0]
+
+
+def test_in_a_study_the_folders_name_says_nothing_about_the_settings(folder, tmp_path):
+    records.write_run(folder, make_run(0))
+    folder.parent.rename(tmp_path / "a-study")
+    (tmp_path / "a-study" / folder.name).rename(tmp_path / "a-study" / "L1")
+    (record,), problems = records.read_all(tmp_path)
+    assert (record.title, record.experiment, problems) == ("L1", EXPERIMENT, [])
 
 
 @pytest.mark.parametrize("content", ['{"seed": ', "{}", "[]"])

@@ -20,15 +20,6 @@ OPTIMIZERS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads gain nothing on matrices this small, and wait for one another where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def standardized(dataset, count):
     """`count` images of all classes: the train images come class by class, so every n-th."""
     every = len(dataset.train) // count
@@ -67,80 +58,197 @@ def train_until_still(network, images, labels, optimizer, penalty, change=1e-10,
 # Value and gradient
 
 RUNS = 3
-LAMBDAS = {"l1": dict(l1=0.01), "l2": dict(l2=0.003), "elastic net": dict(l1=0.01, l2=0.003)}
+NETWORKS = {
+    "mlp1 batch": dict(model="mlp1", norm="batch"),
+    "mlp layer": dict(model="mlp", hidden=(12, 7), norm="layer"),
+    "cnn1": dict(model="cnn1"),
+    "cnn1 batch": dict(model="cnn1", norm="batch"),
+    "cnn1 ghost, frozen": dict(model="cnn1", norm="ghost", ghost_splits=2, freeze_gamma=True),
+    "cnn1 layer_chw": dict(model="cnn1", norm="layer_chw", norm_position="after"),
+    "cnn1 layer_chw, frozen": dict(model="cnn1", norm="layer_chw", freeze_gamma=True),
+    "cnn3 group": dict(model="cnn3", norm="group", group_size=4, dropout=0.04),
+    "resnet batch": dict(model="resnet", norm="batch", norm_position="after", dropout=0.1),
+    "resnet layer, frozen": dict(model="resnet", norm="layer", freeze_gamma=True),
+}
+FORMS = {  # the settings, and what one tensor of one run costs
+    "l1": (dict(l1=0.01), lambda w: 0.01 * w.abs().sum()),
+    "l1 of means": (dict(l1=0.5, l1_reduction="mean"), lambda w: 0.5 * w.abs().mean()),
+    "l2": (dict(l2=0.003), lambda w: 0.003 * w.square().sum()),
+    "l2 of norms": (dict(l2=0.1, l2_form="norm"), lambda w: 0.1 * w.square().sum().sqrt()),
+    "elastic net": (dict(l1=0.01, l2=0.003), lambda w: 0.01 * w.abs().sum() + 0.003 * w.square().sum()),
+    "l1 and norms": (
+        dict(l1=0.5, l1_reduction="mean", l2=0.1, l2_form="norm"),
+        lambda w: 0.5 * w.abs().mean() + 0.1 * w.square().sum().sqrt(),
+    ),
+}
+PENALIZE = pytest.mark.parametrize("penalize", ["weights", "all"])
+ON_NETWORKS = pytest.mark.parametrize("settings", NETWORKS.values(), ids=NETWORKS.keys())
+IN_FORMS = pytest.mark.parametrize(("lambdas", "of_tensor"), FORMS.values(), ids=FORMS.keys())
 
 
-@pytest.fixture
-def three_runs():
-    """Three networks side by side whose scales, shifts and biases differ too, with a few weights exactly zero."""
-    networks = [models.textbook_network("mlp1", (1, 28, 28), seed=seed, norm="batch") for seed in range(RUNS)]
-    model = models.side_by_side(networks).double()
+def textbook_network(settings, seed=0):
+    shape = (3, 32, 32) if settings["model"] == "resnet" else (1, 28, 28)
+    return models.textbook_network(shape=shape, seed=seed, **settings)
+
+
+def side_by_side(settings, runs=RUNS):
+    """Networks in double precision whose scales, shifts and biases differ too, with some weights exactly zero."""
+    model = models.side_by_side([textbook_network(settings, seed) for seed in range(runs)]).double()
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=noise, dtype=torch.float64), alpha=0.1)
-            parameter.view(-1)[::7] = 0
+            parameter[torch.rand(parameter.shape, generator=noise) < 0.1] = 0
     return model
 
 
-def backward(model, dataset):
-    images, labels = standardized(dataset, 60)
-    logits = model(images.double().view(20, RUNS, 28, 28)).view(60, 10)
-    F.cross_entropy(logits, labels, reduction="sum").backward()
+def give_gradients(model):
+    """A gradient for everything that is trained, as a loss's; a copy of each, {name: gradient}."""
+    noise = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.randn(parameter.shape, generator=noise, dtype=torch.float64).to(parameter.dtype)
+    return {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
-@pytest.mark.parametrize("penalize", ["weights", "all"])
-@pytest.mark.parametrize("lambdas", LAMBDAS.values(), ids=LAMBDAS.keys())
-def test_each_runs_value_is_the_closed_form_on_its_own_weights(lambdas, penalize, three_runs):
-    penalty = Penalty(regularizers.penalized_parameters(three_runs, penalize).values(), runs=RUNS, **lambdas)
-    expected = []
-    for run in range(RUNS):
-        state = models.state_of_run(dict(three_runs.named_parameters()), run, RUNS)
-        chosen = [tensor.detach().numpy() for tensor in state.values() if penalize == "all" or tensor.dim() == 2]
-        l1_norm = sum(np.abs(weights).sum() for weights in chosen)
-        squares = sum((weights**2).sum() for weights in chosen)
-        expected.append(lambdas.get("l1", 0) * l1_norm + lambdas.get("l2", 0) * squares)
-    assert np.ptp(expected) > 0.01  # or runs taken for one another would pass
-    np.testing.assert_allclose(penalty.value().detach().numpy(), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("penalize", ["weights", "all"])
-@pytest.mark.parametrize("lambdas", LAMBDAS.values(), ids=LAMBDAS.keys())
-def test_the_penaltys_gradient_is_autograds_and_is_added_to_the_losss(lambdas, penalize, three_runs, clothes):
-    chosen = regularizers.penalized_parameters(three_runs, penalize)
-    penalty = Penalty(chosen.values(), runs=RUNS, **lambdas)
-    backward(three_runs, clothes)
-    of_loss = {name: parameter.grad.clone() for name, parameter in three_runs.named_parameters()}
-    of_penalty = dict(zip(chosen, torch.autograd.grad(penalty.value().sum(), list(chosen.values())), strict=True))
-
+def added(model, penalty):
+    """What the penalty adds to the gradients, {name: gradient}."""
+    of_loss = give_gradients(model)
     penalty.add_gradient()
-
-    assert all(gradient.any() for gradient in of_loss.values())  # or overwriting would pass
-    for name, parameter in three_runs.named_parameters():
-        expected = of_loss[name] + of_penalty.get(name, 0)
-        torch.testing.assert_close(parameter.grad, expected, rtol=0, atol=1e-12)
+    return {name: model.get_parameter(name).grad - gradient for name, gradient in of_loss.items()}
 
 
-def test_in_proximal_mode_the_value_has_l1_and_the_gradient_has_not(three_runs, clothes):
-    chosen = list(regularizers.penalized_parameters(three_runs).values())
-    proximal = Penalty(chosen, l1=0.01, l2=0.003, l1_mode="proximal", runs=RUNS)
-    both = Penalty(chosen, l1=0.01, l2=0.003, runs=RUNS)
-    assert torch.equal(proximal.value(), both.value())
-    backward(three_runs, clothes)
-    expected = [parameter.grad + 2 * 0.003 * parameter.detach() for parameter in chosen]
-    proximal.add_gradient()
-    for parameter, gradient in zip(chosen, expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-12)
+def make_penalty(model, penalize="weights", runs=RUNS, **settings):
+    return Penalty(regularizers.penalized_parameters(model, penalize).values(), runs=runs, **settings)
 
 
-def test_without_a_penalty_the_value_is_zero_and_the_gradient_unchanged(three_runs, clothes):
-    chosen = list(regularizers.penalized_parameters(three_runs).values())
-    backward(three_runs, clothes)
-    before = [parameter.grad.clone() for parameter in chosen]
-    penalty = Penalty(chosen, runs=RUNS)
+def penalized_by_the_book(network, penalize):
+    """{name: parameter}: all that is trained, or the weights of linear layers and convolutions alone."""
+    if penalize == "all":
+        return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    return {f"{name}.weight": layer.weight for name, layer in layers.items()}
+
+
+@PENALIZE
+@ON_NETWORKS
+def test_each_runs_value_and_gradient_are_its_own_textbook_networks_by_autograd(settings, penalize):
+    model = side_by_side(settings)
+    networks = [textbook_network(settings).double() for _ in range(RUNS)]
+    for run, network in enumerate(networks):
+        network.load_state_dict(models.state_of_run(model.state_dict(), run, RUNS))
+    for form, (lambdas, of_tensor) in FORMS.items():
+        penalty = make_penalty(model, penalize, **lambdas)
+        values, gradients = penalty.value().tolist(), added(model, penalty)
+        assert len({round(value, 6) for value in values}) == RUNS  # or runs taken for one another would pass
+        for run, network in enumerate(networks):
+            network.zero_grad()
+            expected = sum(of_tensor(weights) for weights in penalized_by_the_book(network, penalize).values())
+            expected.backward()
+            assert values[run] == pytest.approx(expected.item(), rel=1e-12), form
+            own = models.state_of_run(gradients, run, RUNS)
+            trained = {name: tensor for name, tensor in network.named_parameters() if tensor.requires_grad}
+            assert own.keys() == trained.keys()
+            for name, parameter in trained.items():
+                of_penalty = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                assert (own[name] - of_penalty).abs().max() < 1e-12, form
+
+
+@PENALIZE
+@IN_FORMS
+@pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 ghost, frozen", "cnn1 layer_chw"])
+def test_what_one_run_weighs_changes_nothing_for_the_others(network, lambdas, of_tensor, penalize):
+    model = side_by_side(NETWORKS[network])
+    penalty = make_penalty(model, penalize, **lambdas)
+    values, gradients = penalty.value().tolist(), added(model, penalty)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.chunk(RUNS)[1].mul_(-3).add_(0.5)
+    new_values, new_gradients = penalty.value().tolist(), added(model, penalty)
+    assert (new_values[0], new_values[2]) == (values[0], values[2])
+    assert new_values[1] > 2 * values[1]
+    for name, gradient in gradients.items():
+        before, after = gradient.chunk(RUNS), new_gradients[name].chunk(RUNS)
+        assert torch.equal(before[0], after[0])
+        assert torch.equal(before[2], after[2])
+    assert any(not torch.equal(gradient, new_gradients[name]) for name, gradient in gradients.items())
+
+
+def test_a_small_example_by_hand():
+    """Two runs of one tensor of two weights and one of one weight."""
+    parameters = [nn.Parameter(torch.tensor([3.0, -4.0, 0.0, 2.0])), nn.Parameter(torch.tensor([-1.0, 5.0]))]
+    values, gradients = {}, {}
+    for l1_reduction, l2_form in [("sum", "square"), ("mean", "square"), ("sum", "norm"), ("mean", "norm")]:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        penalty = Penalty(parameters, l1=1.0, l2=10.0, runs=2, l1_reduction=l1_reduction, l2_form=l2_form)
+        values[l1_reduction, l2_form] = penalty.value().tolist()
+        penalty.add_gradient()
+        gradients[l1_reduction, l2_form] = [parameter.grad.tolist() for parameter in parameters]
+    assert values == {
+        ("sum", "square"): [3 + 4 + 1 + 10 * (25 + 1), 2 + 5 + 10 * (4 + 25)],
+        ("mean", "square"): [3.5 + 1 + 10 * (25 + 1), 1 + 5 + 10 * (4 + 25)],
+        ("sum", "norm"): [3 + 4 + 1 + 10 * (5 + 1), 2 + 5 + 10 * (2 + 5)],
+        ("mean", "norm"): [3.5 + 1 + 10 * (5 + 1), 1 + 5 + 10 * (2 + 5)],
+    }
+    assert gradients == {
+        ("sum", "square"): [[1 + 60, -1 - 80, 0, 1 + 40], [-1 - 20, 1 + 100]],
+        ("mean", "square"): [[0.5 + 60, -0.5 - 80, 0, 0.5 + 40], [-1 - 20, 1 + 100]],
+        ("sum", "norm"): [[1 + 6, -1 - 8, 0, 1 + 10], [-1 - 10, 1 + 10]],
+        ("mean", "norm"): [[0.5 + 6, -0.5 - 8, 0, 0.5 + 10], [-1 - 10, 1 + 10]],
+    }
+
+
+@PENALIZE
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 batch"])
+def test_a_tensor_of_zeros_has_a_norm_without_gradient(network, dtype, penalize):
+    model = side_by_side(NETWORKS[network]).to(dtype)
+    chosen = regularizers.penalized_parameters(model, penalize)
+    with torch.no_grad():
+        for parameter in chosen.values():
+            parameter.chunk(RUNS)[1].zero_()
+    of_loss = give_gradients(model)
+    penalty = make_penalty(model, penalize, l2=0.25, l2_form="norm")
+    values = penalty.value().tolist()
+    assert values[1] == 0 < min(values[0], values[2])
     penalty.add_gradient()
+    for name, parameter in chosen.items():
+        assert torch.equal(parameter.grad.chunk(RUNS)[1], of_loss[name].chunk(RUNS)[1])
+        for run in (0, 2):
+            weights = parameter.detach().chunk(RUNS)[run]
+            expected = of_loss[name].chunk(RUNS)[run] + 0.25 * weights / weights.square().sum().sqrt()
+            torch.testing.assert_close(parameter.grad.chunk(RUNS)[run], expected)
+
+
+@pytest.mark.parametrize(("size", "length"), [(1e-12, 1), (1e-18, 1), (1e-25, 0), (1e-38, 0)])
+def test_the_norms_gradient_is_never_longer_than_lambda_even_where_squares_underflow(size, length):
+    parameter = nn.Parameter(torch.full((6, 4), size))
+    parameter.grad = torch.zeros_like(parameter)
+    Penalty([parameter], l2=0.5, l2_form="norm", runs=2).add_gradient()
+    for gradient in parameter.grad.chunk(2):
+        assert gradient.norm().item() == pytest.approx(0.5 * length, rel=1e-4)
+
+
+@pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 batch"])
+def test_in_proximal_mode_the_value_has_l1_and_the_gradient_has_not(network):
+    model = side_by_side(NETWORKS[network])
+    for l2_form in ("square", "norm"):
+        proximal = make_penalty(model, l1=0.01, l2=0.003, l1_mode="proximal", l2_form=l2_form)
+        both = make_penalty(model, l1=0.01, l2=0.003, l2_form=l2_form)
+        l2_alone = make_penalty(model, l2=0.003, l2_form=l2_form)
+        assert proximal.value().tolist() == both.value().tolist() != l2_alone.value().tolist()
+        gradients, expected = added(model, proximal), added(model, l2_alone)
+        assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients.items())
+        assert any(gradient.any() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("form", [dict(), dict(l1_reduction="mean", l2_form="norm"), dict(l1_mode="proximal")])
+def test_without_a_penalty_the_value_is_zero_and_the_gradient_unchanged(form):
+    model = side_by_side(NETWORKS["cnn1 batch"])
+    penalty = make_penalty(model, **form)
     assert penalty.value().tolist() == [0, 0, 0]
-    assert all(torch.equal(parameter.grad, old) for parameter, old in zip(chosen, before, strict=True))
+    assert not any(gradient.any() for gradient in added(model, penalty).values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,38 +256,99 @@ def test_without_a_penalty_the_value_is_zero_and_the_gradient_unchanged(three_ru
 
 
 @pytest.mark.parametrize(
-    ("settings", "weights", "parameters"),
+    ("settings", "weights", "rest"),
     [
-        (dict(model="mlp1"), 54_912, 55_050),
-        (dict(model="mlp3"), 93_696, 94_154),
-        (dict(model="mlp3", norm="batch"), 93_696, 95_050),
-        (dict(model="mlp3", norm="batch", norm_position="after"), 93_696, 95_050),
-        (dict(model="mlp", hidden=()), 7_840, 7_850),
+        (dict(model="mlp1"), 54_912, 138),
+        (dict(model="mlp3"), 93_696, 458),
+        (dict(model="mlp3", norm="batch"), 93_696, 458 + 896),
+        (dict(model="mlp3", norm="batch", norm_position="after"), 93_696, 458 + 896),
+        (dict(model="mlp3", norm="layer", freeze_gamma=True), 93_696, 458 + 448),
+        (dict(model="mlp", hidden=()), 7_840, 10),
+        (dict(model="cnn1"), 7_144, 0),
+        (dict(model="cnn1", norm="batch"), 7_144, 144),
+        (dict(model="cnn1", norm="ghost", ghost_splits=2), 7_144, 144),
+        (dict(model="cnn1", norm="group", group_size=4), 7_144, 144),
+        (dict(model="cnn1", norm="layer"), 7_144, 144),
+        (dict(model="cnn1", norm="layer_chw"), 7_144, 32_736),
+        (dict(model="cnn1", norm="batch", freeze_gamma=True), 7_144, 72),
+        (dict(model="cnn1", norm="ghost", ghost_splits=2, freeze_gamma=True), 7_144, 72),
+        (dict(model="cnn1", norm="layer_chw", freeze_gamma=True), 7_144, 16_368),
+        (dict(model="cnn2", norm="batch", norm_position="after", dropout=0.01), 6_633, 132),
+        (dict(model="cnn3", norm="batch", norm_position="after", dropout=0.04), 8_712, 168),
+        (dict(model="cnn3", norm="layer_chw", norm_position="after", dropout=0.04), 8_712, 36_000),
+        (dict(model="resnet", norm="batch", norm_position="after", dropout=0.1), 44_148, 492),
+        (dict(model="resnet", norm="layer", freeze_gamma=True), 44_148, 246),
     ],
 )
-def test_penalized_are_the_weights_of_the_linear_layers_alone_or_everything(settings, weights, parameters):
-    network = models.textbook_network(shape=(1, 28, 28), seed=0, **settings)
-    linear = {f"{name}.weight" for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
-    for runs in (1, 2):
-        model = models.side_by_side([network] * runs)
-        chosen = regularizers.penalized_parameters(model)
-        assert set(chosen) == linear
-        assert sum(parameter.numel() for parameter in chosen.values()) == runs * weights
-        everything = regularizers.penalized_parameters(model, "all")
-        assert set(everything) == {name for name, _ in model.named_parameters()}
-        assert sum(parameter.numel() for parameter in everything.values()) == runs * parameters
+def test_penalized_are_the_weights_of_linear_layers_and_convolutions_alone_or_all_that_is_trained(
+    settings, weights, rest
+):
+    network = textbook_network(settings)
+    for runs, model in [(1, network), (1, models.side_by_side([network])), (2, models.side_by_side([network] * 2))]:
+        for penalize, expected in (("weights", weights), ("all", weights + rest)):
+            chosen = regularizers.penalized_parameters(model, penalize)
+            assert list(chosen) == list(penalized_by_the_book(network, penalize))
+            assert all(parameter is model.get_parameter(name) for name, parameter in chosen.items())
+            assert sum(parameter.numel() for parameter in chosen.values()) == runs * expected
 
 
-@pytest.mark.parametrize("penalize", ["weights", "all"])
-def test_weight_decay_acts_on_what_is_penalized_and_no_parameter_is_lost_or_taken_twice(penalize):
-    networks = [models.textbook_network("mlp3", (1, 28, 28), seed=seed, norm="batch") for seed in range(2)]
-    model = models.side_by_side(networks)
+def test_the_names_of_what_is_penalized_are_those_of_the_state_dict():
+    model = models.side_by_side([textbook_network(NETWORKS["cnn1 batch"])] * 2)
+    weights = [f"{layer}.weight" for layer in (0, 3, 6, 10, 13, 16, 19)]
+    assert list(regularizers.penalized_parameters(model)) == weights
+    assert list(regularizers.penalized_parameters(model[0])) == ["weight"]
+    norms = {f"{layer}.{name}" for layer in (1, 4, 7, 11, 14, 17) for name in ("weight", "bias")}
+    assert regularizers.penalized_parameters(model, "all").keys() == norms | {*weights}
+
+
+@PENALIZE
+@ON_NETWORKS
+def test_weight_decay_acts_on_what_is_penalized_and_no_parameter_is_lost_or_taken_twice(settings, penalize):
+    model = models.side_by_side([textbook_network(settings, seed) for seed in range(2)])
     groups = regularizers.parameter_groups(model, 0.25, penalize)
     in_groups = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(in_groups) == sorted(id(parameter) for parameter in model.parameters())
     decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
-    assert decayed == {id(parameter) for parameter in regularizers.penalized_parameters(model, penalize).values()}
-    assert {group["weight_decay"] for group in groups} == ({0.25, 0.0} if penalize == "weights" else {0.25})
+    expected = penalized_by_the_book(textbook_network(settings), penalize)
+    assert decayed == {id(model.get_parameter(name)) for name in expected}
+    has_rest = len(expected) < len(list(model.parameters()))
+    assert [group["weight_decay"] for group in groups] == ([0.25, 0.0] if has_rest else [0.25])
+    assert all(group["params"] for group in groups)
+
+
+@ON_NETWORKS
+def test_without_weight_decay_there_is_one_group_of_everything(settings):
+    model = models.side_by_side([textbook_network(settings, seed) for seed in range(2)])
+    (group,) = regularizers.parameter_groups(model, 0.0, "all")
+    assert group["weight_decay"] == 0
+    assert list(map(id, group["params"])) == list(map(id, model.parameters()))
+
+
+@pytest.mark.parametrize("l1_mode", ["subgradient", "proximal"])
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("network", ["cnn1 ghost, frozen", "cnn1 layer_chw, frozen"])
+def test_a_frozen_scale_stays_one_and_without_gradient_whatever_is_penalized(network, optimizer_class, l1_mode, digits):
+    model = models.side_by_side([textbook_network(NETWORKS[network], seed) for seed in range(2)])
+    groups = regularizers.parameter_groups(model, 0.5, "all")
+    optimizer = optimizer_class(groups, lr=0.01, fused=True)
+    penalty = make_penalty(model, "all", runs=2, l1=1e-5, l2=0.1, l1_mode=l1_mode, l2_form="norm")
+    images, labels = standardized(digits, 10)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for _ in range(2):
+        optimizer.zero_grad()
+        logits = model(images.expand(-1, 2, -1, -1)).view(-1, 10)
+        F.cross_entropy(logits, labels.repeat_interleave(2)).backward()
+        penalty.add_gradient()
+        optimizer.step()
+        penalty.shrink(optimizer)
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert frozen == [f"{layer}.weight" for layer in (1, 4, 7, 11, 14, 17)]
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            assert parameter.grad is None
+            assert (parameter == 1).all()
+        else:
+            assert not torch.equal(parameter, before[name])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -194,14 +363,24 @@ def thresholds(optimizer, settings, lr, l1, gradients):
     return lr * l1 / ((mean_square / (1 - 0.999 ** len(gradients))).sqrt() + 1e-8)
 
 
+SHRUNK = {
+    "mlp": (dict(model="mlp", shape=POOLED, hidden=(12,)), pooled, 60),
+    "cnn1": (dict(model="cnn1", shape=(1, 28, 28), norm="batch"), standardized, 20),
+}
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(("optimizer_class", "settings"), OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
-def test_shrink_is_the_soft_threshold_in_the_optimizers_metric(optimizer_class, settings, fused, digits):
-    images, labels = pooled(digits, 60)
-    model = models.side_by_side([models.textbook_network("mlp", POOLED, seed, hidden=(12,)) for seed in range(2)])
-    weights = list(regularizers.penalized_parameters(model).values())
-    rest = [parameter for name, parameter in model.named_parameters() if name.endswith("bias")]
+@pytest.mark.parametrize(("network", "images_of", "count"), SHRUNK.values(), ids=SHRUNK.keys())
+def test_shrink_is_the_soft_threshold_in_the_optimizers_metric(
+    network, images_of, count, optimizer_class, settings, fused, digits
+):
+    images, labels = images_of(digits, count)
+    model = models.side_by_side([models.textbook_network(seed=seed, **network) for seed in range(2)])
+    chosen = regularizers.penalized_parameters(model)
+    weights = list(chosen.values())
+    rest = [parameter for name, parameter in model.named_parameters() if name not in chosen]
     optimizer = optimizer_class(model.parameters(), fused=fused, **settings)
     penalty = Penalty(weights, l1=0.02, l1_mode="proximal", runs=2)
     gradients = [[] for _ in weights]
@@ -222,11 +401,27 @@ def test_shrink_is_the_soft_threshold_in_the_optimizers_metric(optimizer_class, 
             expected = old.sign() * torch.maximum(old.abs() - threshold, torch.zeros_like(old))
             torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-14)
             assert torch.equal(parameter == 0, old.abs() <= threshold)
-            assert 0 < (parameter == 0).sum() < parameter.numel()
+        zero = torch.cat([(parameter == 0).flatten() for parameter in weights])
+        assert 0 < zero.sum() < len(zero)
+        assert rest
         assert all(torch.equal(parameter, old) for parameter, old in zip(rest, rest_before, strict=True))
         lr /= 2  # as a schedule would: the threshold goes with the rate of its own step
         for group in optimizer.param_groups:
             group["lr"] = lr
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_threshold_goes_with_the_momentum_of_its_own_step():
+    weight = nn.Parameter(torch.linspace(-1, 1, 101))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.95)
+    for lr, momentum in [(0.1, 0.95), (0.2, 0.9), (0.05, 0.85)]:  # as one cycle moves them
+        optimizer.param_groups[0].update(lr=lr, momentum=momentum)
+        weight.grad = torch.full_like(weight, 0.01)
+        optimizer.step()
+        before = weight.detach().clone()
+        Penalty([weight], l1=0.02, l1_mode="proximal").shrink(optimizer)
+        expected = before.sign() * torch.relu(before.abs() - 0.02 * lr / (1 - momentum))
+        torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=1e-15)
 
 
 @pytest.mark.usefixtures("float64")
@@ -442,3 +637,42 @@ def test_overall_gives_shares_of_all_weights_and_the_norms_of_the_whole_network(
         ),
         rel=1e-12,
     )
+
+
+CNN1_LAYERS = {"0": 72, "3": 576, "6": 576, "10": 1152, "13": 2304, "16": 2304, "19": 160}
+
+
+@pytest.mark.parametrize("network", ["cnn1 batch", "cnn1 ghost, frozen", "cnn1 layer_chw"])
+def test_weight_statistics_of_a_convolutional_network_are_those_of_its_convolutions(network):
+    network = textbook_network(NETWORKS[network])
+    with torch.no_grad():
+        network[0].weight[3] = 0
+        network[3].weight[0] = 0.0005
+        network[19].weight.fill_(-2)
+    assert not any(bias.any() for name, bias in network.named_parameters() if name.endswith("bias"))  # nor counted
+    rows = regularizers.weight_statistics(network)
+    assert {row["layer"]: row["weights"] for row in rows} == CNN1_LAYERS
+    by_layer = {row["layer"]: row for row in rows}
+    assert {layer: row["zeros"] for layer, row in by_layer.items()} == dict.fromkeys(CNN1_LAYERS, 0) | {"0": 9}
+    for layer, row in by_layer.items():
+        weights = network[int(layer)].weight.detach().double().numpy().ravel()
+        assert row["small"] == (np.abs(weights) < 1e-3).sum()
+        assert row["l1_norm"] == pytest.approx(np.abs(weights).sum(), rel=1e-12)
+        assert row["l2_norm"] == pytest.approx(np.linalg.norm(weights), rel=1e-12)
+    assert by_layer["3"]["small"] >= 72
+    assert (by_layer["19"]["small"], by_layer["19"]["l1_norm"]) == (0, 320)
+    total = regularizers.overall(rows)
+    weights = np.concatenate([network[int(layer)].weight.detach().double().numpy().ravel() for layer in CNN1_LAYERS])
+    assert total["zeros"] == 9 / 7_144
+    assert total["small"] == (np.abs(weights) < 1e-3).mean()
+    assert total["l2_norm"] == pytest.approx(np.linalg.norm(weights), rel=1e-12)
+
+
+def test_weight_statistics_name_the_layers_inside_residual_blocks():
+    network = textbook_network(NETWORKS["resnet batch"])
+    rows = regularizers.weight_statistics(network)
+    layers = [network.get_submodule(row["layer"]) for row in rows]
+    assert all(isinstance(layer, nn.Conv2d) for layer in layers)
+    assert [row["weights"] for row in rows] == [layer.weight.numel() for layer in layers]
+    assert [row["layer"] for row in rows if "." in row["layer"]] == ["4.0", "14.0", "15.0", "25.0", "26.0"]
+    assert sum(row["weights"] for row in rows) == 44_148

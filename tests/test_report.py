@@ -25,8 +25,9 @@ def test_one_seed_has_no_interval():
     assert math.isnan(half_width)
 
 
-def write(runs_dir, dataset, experiment, accuracies, epochs=15):
-    folder = records.open_folder(runs_dir, records.SINGLE, records.describe(experiment, dataset))
+def write(runs_dir, dataset, experiment, accuracies, epochs=15, table=records.SINGLE, title=None):
+    description = records.describe(experiment, dataset)
+    folder = records.open_folder(runs_dir, table, title or experiment.name, description)
     for seed, accuracy in enumerate(accuracies):
         result = dict(
             seed=seed,
@@ -69,12 +70,45 @@ def test_the_table_says_what_the_records_say(tmp_path, clothes, digits, capsys):
     assert text.count("An embedded sample") == 2
 
 
+def test_each_study_has_a_table_of_its_own_with_its_titles(tmp_path, digits, capsys):
+    batch = Experiment(model="cnn3", dataset="mnist_sample")
+    group = Experiment(model="cnn3", dataset="mnist_sample", norm="group")
+    write(tmp_path, digits, group, [0.7])
+    write(tmp_path, digits, batch, [0.8, 0.8], table="mnist-norms", title="BN")
+    write(tmp_path, digits, group, [0.9], table="mnist-norms", title="GN, per pixel")
+    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith(("## ", "| "))]
+    titles = [row[0].strip("| ") for row in rows]
+    counted = [
+        *("## mnist-norms: mnist_sample", "experiment", "BN", "GN, per pixel"),
+        *("## single: mnist_sample", "experiment", "cnn3,dataset=mnist_sample,norm=group"),
+    ]
+    assert titles == counted
+    assert [row[6].strip() for row in rows if len(row) > 1] == ["test %", "80.00 ± 0.00", "90.00", "test %", "70.00"]
+
+
 def test_what_was_left_out_is_named(tmp_path, digits, capsys):
     write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.9])
     broken = write(tmp_path, digits, Experiment(dataset="mnist_sample", l1=0.1), [0.9])
     (broken / "experiment.json").write_text("{")
+    old = write(tmp_path, digits, Experiment(dataset="mnist_sample", l2=0.1), [0.9]) / "experiment.json"
+    old.write_text(old.read_text().replace('"format": 2', '"format": 1'))
     report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    assert f"Left out: {broken}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Left out: {broken}" in out
+    assert f"Left out: {old}: format 1, expected 2; another version wrote it" in out
+    assert out.count("| mlp1") == 1
+
+
+def test_where_everything_was_left_out_the_reasons_are_told_in_one_line(tmp_path, digits, capsys):
+    old = write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.9]) / "experiment.json"
+    old.write_text(old.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(SystemExit) as caught:
+        report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert f"no finished run ({old}: format 1, expected 2" in error
+    assert error.count("\n") == 1
 
 
 def test_without_a_run_the_report_says_how_to_make_one(tmp_path, capsys):

@@ -1,19 +1,26 @@
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from joblib.externals.loky import reusable_executor
 
+import data
 import records
 import sources
+import studies
 import train
+from experiments import Experiment
+from progress import seed_list
+from studies import Entry, Study
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--dataset", "mnist_sample", "--epochs", "2", "--threads", "1"]
@@ -57,6 +64,44 @@ def refused(words, capsys):
         (["--jobs", "0"], "0: expected a whole number from 1 to 1024"),
         (["--threads", "many"], "many: expected a whole number from 1 to 1024"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--model", "cnn2", "--dataset", "cifar10", "--summary"], "--model cnn2: of images of 32×32 pixels it leaves"),
+        (["--model", "cnn2", "--norm", "group", "--groups", "3", "--summary"], "error: --groups 3: does not divide"),
+        (
+            ["--model", "cnn1", "--dataset", "mnist_sample", "--norm", "group", "--groups", "3"],
+            "the 8 channels of a layer",
+        ),
+        (["--study", "mnist"], "'mnist' (choose from"),
+        (["--only", "L1", "dropout"], "--only L1: names experiments of a --study"),
+        (
+            ["--study", "l1-path", "--only", "no L1", "L9"],
+            '--only L9: is none of l1-path\'s experiments, "no L1", "sub',
+        ),
+        (["--study", "l1-path", "--only"], "--only: expected at least one argument"),
+        (["--study", "l1-path", "--model", "cnn1"], "--model: a study has its own networks"),
+        (["--study", "l1-path", "--hidden"], "--hidden: a study has its own networks"),
+        (["--study", "l1-path", "--seeds", "4-0"], "--seeds 4-0: the range 4-0 falls"),
+        (["--study", "l1-path", "--epochs", "0"], "no L1: does not go with what was given: --epochs 0: expected"),
+        (
+            ["--study", "l1-path", "--norm-position", "after"],
+            "no L1: does not go with what was given: --norm-position af",
+        ),
+        (
+            ["--study", "mnist-norms", "--norm", "batch"],
+            "GN: does not go with what was given: --group-size 4: goes with",
+        ),
+        (["--study", "mnist-l1-l2-ghost", "--norm", "none"], "GBN: does not go with what was given: --freeze-gamma:"),
+        (
+            ["--study", "ghost-size", "--norm", "layer", "--only", "128", "--groups", "3"],
+            "128: does not go with what was",
+        ),
+        (
+            ["--study", "ghost-size", "--only", "128", "--norm", "group", "--groups", "3", "--summary"],
+            "128: --groups 3: ",
+        ),
+        (
+            ["--study", "mnist-dropout-ghost", "--dataset", "cifar10", "--summary"],
+            "L1+BN: --model cnn2: of images of 32",
+        ),
     ],
 )
 def test_a_mistake_is_answered_with_one_line(words, expected, capsys, tmp_path, monkeypatch):
@@ -74,7 +119,9 @@ def test_a_device_that_is_not_there_is_refused(capsys, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--l1", "-1"], ["--seeds", "4-0"], ["--model", "mlp9"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--l1", "-1"], ["--seeds", "4-0"], ["--study", "l1-path", "--only", "L9"]]
+)
 def test_help_and_refusals_answer_before_anything_heavy_is_imported(words):
     code = f"""
 import sys, train
@@ -93,29 +140,7 @@ def test_seeds_are_named_as_a_printer_takes_pages():
     assert train.parse_seeds("0,3,5-9") == [0, 3, 5, 6, 7, 8, 9]
     assert train.parse_seeds("4, 2") == [4, 2]
     for text in ("0-4", "7", "0,3,5-9"):
-        assert train.seed_list(train.parse_seeds(text)).split()[1] == text
-
-
-@pytest.mark.parametrize(
-    ("seeds", "options", "sizes", "jobs", "threads"),
-    [
-        (5, {}, [2, 3], 2, 1),
-        (1, {}, [1], 1, 1),
-        (10, {}, [5, 5], 2, 1),
-        (25, {}, [8, 8, 9], 2, 1),
-        (5, dict(jobs=1), [5], 1, 1),
-        (5, dict(runs_at_once=1), [1, 1, 1, 1, 1], 2, 1),
-        (5, dict(runs_at_once=5), [5], 1, 1),
-        (4, dict(jobs=4), [1, 1, 1, 1], 4, 1),
-        (4, dict(threads=3), [2, 2], 2, 3),
-    ],
-)
-def test_a_plan_keeps_two_cores_busy(seeds, options, sizes, jobs, threads, monkeypatch):
-    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
-    plan = train.make_plan(list(range(seeds)), "mlp1", **options)
-    assert [len(unit) for unit in plan.units] == sizes
-    assert sum(plan.units, []) == list(range(seeds))  # noqa: RUF017 a handful of lists
-    assert (plan.jobs, plan.threads) == (jobs, threads)
+        assert seed_list(train.parse_seeds(text)).split()[1] == text
 
 
 def run_folders(runs_dir):
@@ -182,6 +207,265 @@ def test_the_summary_lists_the_layers_and_trains_nothing(capsys, tmp_path, monke
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Studies
+
+
+PATH = ["--study", "l1-path", "--dataset", "mnist_sample", "--epochs", "2", "--threads", "1"]
+TWO = ["--only", "no L1", "proximal 0.001", "--seeds", "0-1"]
+TABLE = "l1-path,dataset=mnist_sample,epochs=2"
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def two_experiments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    train.main([*PATH, *TWO, "--jobs", "2", "--runs-dir", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def trained(two_experiments, tmp_path):
+    """A runs folder with two seeds of two experiments of a study."""
+    return shutil.copytree(two_experiments, tmp_path / "runs")
+
+
+@pytest.fixture
+def two_seeds(monkeypatch):
+    """A study of our own with data sets and titles that are quick to train."""
+    small = Experiment(model="mlp1", batch_size=256, epochs=1, dataset="mnist_sample")
+    study = Study(
+        asks="What is quick?",
+        experiments={
+            "first": Entry("own", small),
+            "other data": Entry("own", replace(small, dataset="fashion_mnist_sample")),
+            "first again": Entry("control", small, "a note"),
+        },
+        baseline="first",
+    )
+    monkeypatch.setitem(studies.STUDIES, "quick", study)
+
+
+def test_a_study_is_a_table_of_titles_with_seeds(two_experiments):
+    found, problems = records.read_all(two_experiments)
+    assert problems == []
+    assert [(record.table, record.title) for record in found] == [(TABLE, "no L1"), (TABLE, "proximal 0.001")]
+    expected = replace(studies.STUDIES["l1-path"].experiments["no L1"].experiment, dataset="mnist_sample", epochs=2)
+    assert found[0].experiment == expected
+    assert found[1].experiment == replace(expected, l1=0.001, l1_mode="proximal")
+    for record in found:
+        assert sorted(record.results) == [0, 1]
+        for seed, result in record.results.items():
+            assert (result["epochs"], result["seeds_beside"]) == (2, [0, 1])
+            words = [*PATH, *TWO, "--jobs", "2", "--runs-dir", str(two_experiments)]
+            assert shlex.split(result["command"]) == ["train.py", *words]
+            assert {path.name for path in (record.folder / f"seed-{seed}").iterdir()} == set(records.FILES)
+    assert contents(two_experiments).keys() >= {Path(TABLE, "no L1", "experiment.json")}
+
+
+def test_a_study_that_is_finished_is_skipped_and_stays_as_it_is(trained, capsys):
+    before = contents(trained)
+    train.main([*PATH, *TWO, "--runs-dir", str(trained)])
+    out = capsys.readouterr().out
+    assert "no L1; skipped: seeds 0-1 finished already (--force trains anew)\n" in out
+    assert "tensors (--penalize weights); skipped: seeds 0-1 finished already" in out
+    assert "training" not in out
+    assert contents(trained) == before
+
+
+def test_only_the_seeds_that_are_missing_are_trained(trained, capsys):
+    before = contents(trained)
+    shutil.rmtree(trained / TABLE / "proximal 0.001" / "seed-1")
+    train.main([*PATH, *TWO, "--runs-dir", str(trained)])
+    out = capsys.readouterr().out
+    assert "no L1; skipped: seeds 0-1" in out
+    assert "skipped: seed 0 finished already (--force trains anew); to train: seed 1\n" in out
+    assert "training: one process (1 side by side)" in out
+    assert "proximal 0.001, epoch 2/2, seed 1: " in out
+    after = contents(trained)
+    assert after.keys() == before.keys()
+    new = Path(TABLE, "proximal 0.001", "seed-1")
+    assert [name for name in before if after[name] != before[name] and new not in name.parents] == []
+
+
+def test_what_is_finished_when_ctrl_c_comes_stays(trained, capsys, monkeypatch):
+    shutil.rmtree(trained / TABLE / "proximal 0.001")
+    before = contents(trained)
+    write_run, written = records.write_run, []
+
+    def interrupt_the_second(folder, run):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write_run(folder, run))
+        return written[0]
+
+    monkeypatch.setattr(records, "write_run", interrupt_the_second)
+    words = [*PATH, *TWO, "--runs-at-once", "2", "--runs-dir", str(trained)]
+    with pytest.raises(SystemExit) as caught:
+        train.main(words)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.endswith(
+        "\ninterrupted: finished runs are kept; the same command trains what is missing\n"
+    )
+    monkeypatch.undo()
+    assert written == [trained / TABLE / "proximal 0.001" / "seed-0"]
+    assert records.finished_seeds(written[0].parent) == [0]
+    assert [path.name for path in written[0].parent.iterdir() if path.name.startswith(".")] == []
+    assert contents(trained).items() >= before.items()
+
+    finished = contents(written[0])
+    train.main(words)
+    assert "to train: seed 1\n" in capsys.readouterr().out
+    assert records.finished_seeds(written[0].parent) == [0, 1]
+    assert contents(written[0]) == finished
+
+
+def test_force_trains_what_was_asked_for_anew(trained):
+    before = contents(trained)
+    train.main([*PATH, "--only", "no L1", "--seeds", "1", "--force", "--runs-dir", str(trained)])
+    after = contents(trained)
+    changed = {name for name in before if after[name] != before[name]}
+    assert {name.parent for name in changed} == {Path(TABLE, "no L1", "seed-1")}
+    assert json.loads(after[Path(TABLE, "no L1", "seed-1", "result.json")])["seeds_beside"] == [1]
+    assert after.keys() == before.keys()
+
+
+def test_a_study_that_was_edited_is_refused_until_force_replaces_it(trained, capsys, monkeypatch):
+    before = contents(trained)
+    study = studies.STUDIES["l1-path"]
+    experiments = study.experiments | {"no L1": Entry("own", replace(studies.THIRD, lr=0.01))}
+    monkeypatch.setitem(studies.STUDIES, "l1-path", replace(study, experiments=experiments))
+    words = [*PATH, "--only", "no L1", "--seeds", "0", "--runs-dir", str(trained)]
+    error = refused(words, capsys)
+    assert "experiment.json: recorded with experiment lr 0.001, now 0.01;" in error
+    assert "--force" in error
+    assert str(trained / TABLE / "no L1") in error
+    assert contents(trained) == before
+
+    train.main([*words, "--force"])
+    folder = Path(TABLE, "no L1")
+    assert records.finished_seeds(trained / folder) == [0]  # seed 1 went with the old settings
+    assert json.loads((trained / folder / "experiment.json").read_text())["experiment"]["lr"] == 0.01
+    after = contents(trained)
+    others = [name for name in before if folder not in name.parents]
+    assert len(others) == 9
+    assert all(after[name] == before[name] for name in others)
+
+
+def test_an_experiment_that_fails_is_named_at_the_end_and_the_others_are_recorded(
+    two_seeds, tmp_path, capsys, monkeypatch
+):
+    load = data.load
+
+    def load_strange_clothes(name, data_dir, split_seed):
+        dataset = load(name, data_dir, split_seed)
+        if name == "mnist_sample":
+            return dataset
+        return replace(dataset, train=data.Split(dataset.train.images, dataset.train.labels + 100))
+
+    monkeypatch.setattr(data, "load", load_strange_clothes)
+    words = ["--study", "quick", "--seeds", "0-1", "--threads", "1", "--runs-dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as caught:
+        train.main(words)
+    assert caught.value.code == 1
+    captured = capsys.readouterr()
+    failure, advice = captured.err.splitlines()
+    assert failure.startswith("failed: other data, seeds 0-1: IndexError: Target 10")
+    assert advice == "finished runs are kept; the same command tries the others again"
+    assert failure in captured.out  # when it happened
+    assert records.finished_seeds(tmp_path / "quick" / "first") == [0, 1]
+    assert contents(tmp_path / "quick" / "other data").keys() == {Path("experiment.json")}
+
+    monkeypatch.setattr(data, "load", load)
+    train.main([*words, "--jobs", "1"])
+    assert "first; skipped: seeds 0-1" in capsys.readouterr().out
+    assert records.finished_seeds(tmp_path / "quick" / "other data") == [0, 1]
+
+
+def test_a_run_that_cannot_be_written_is_a_failure_and_the_next_is_tried(trained, capsys, monkeypatch):
+    shutil.rmtree(trained / TABLE / "no L1" / "seed-0")
+    shutil.move(trained / TABLE / "no L1" / "seed-1", trained / "elsewhere")
+    (trained / TABLE / "no L1" / "seed-0").write_text("a file")
+    with pytest.raises(SystemExit) as caught:
+        train.main([*PATH, *TWO, "--runs-at-once", "1", "--jobs", "2", "--runs-dir", str(trained)])
+    assert caught.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"failed: no L1, seed 0: {trained / TABLE / 'no L1' / 'seed-0'}: is a file")
+    assert records.finished_seeds(trained / TABLE / "no L1") == [1]
+
+
+def test_titles_with_the_same_settings_are_trained_once_and_that_is_said(two_seeds, tmp_path, capsys):
+    words = ["--study", "quick", "--seeds", "0", "--threads", "1", "--runs-dir", str(tmp_path)]
+    train.main([*words, "--only", "first again"])
+    out = capsys.readouterr().out
+    assert "first again: the same settings as first, trained under that title\n" in out
+    assert "first, epoch 1/1, seed 0: " in out
+    assert [path.name for path in (tmp_path / "quick").iterdir()] == ["first"]
+
+    train.main([*words, "--only", "first", "first again"])
+    out = capsys.readouterr().out
+    assert "first; skipped: seed 0 finished already" in out
+    assert "first again: the same settings as first, trained under that title\n" in out
+    assert "training:" not in out
+    assert [path.name for path in (tmp_path / "quick").iterdir()] == ["first"]
+
+
+def row_of(table, title):
+    (row,) = (line for line in table.splitlines() if line.startswith(f"{title}  "))
+    return " ".join(row.split())
+
+
+def test_the_list_has_every_study_and_title_and_what_of_it_is_trained(tmp_path, capsys):
+    for folder in ("fashion-mlp/L1/seed-0", "fashion-mlp/L1/seed-1", "fashion-mlp/L1/seed-7", "l1-path/no L1/seed-3"):
+        (tmp_path / folder).mkdir(parents=True)
+        for file in records.FILES[: 3 if "7" in folder else 4]:
+            (tmp_path / folder / file).touch()
+    before = contents(tmp_path)
+    train.main(["--list", "--runs-dir", str(tmp_path)])
+    out = capsys.readouterr().out
+    tables = dict(zip(studies.STUDIES, out.split(" \n\n"), strict=False))
+    assert tables.keys() == studies.STUDIES.keys()
+    for name, study in studies.STUDIES.items():
+        assert tables[name].startswith(f"{name}: {study.asks}\n")
+        for title, entry in study.experiments.items():
+            assert row_of(tables[name], title).startswith(f"{title} {entry.kind} ")
+    assert row_of(tables["fashion-mlp"], "L1") == "L1 as run 94,154 seeds 0-1"  # seed 7 lacks a file
+    assert row_of(tables["l1-path"], "no L1") == "no L1 own 94,154 seed 3"
+    assert out.count("seed 3") == 1
+    assert row_of(tables["mnist-dropout-ghost"], "BN").endswith("the same settings as L2+BN")
+    assert contents(tmp_path) == before
+
+
+def test_the_list_of_one_study_is_that_of_the_settings_beside_it(trained, capsys):
+    where = ["--study", "l1-path", "--list", "--runs-dir", str(trained)]
+    train.main([*where, "--dataset", "mnist_sample", "--epochs", "2"])
+    out = capsys.readouterr().out
+    assert row_of(out, "no L1") == "no L1 own 94,154 seeds 0-1"
+    assert row_of(out, "proximal 0.001") == "proximal 0.001 own 94,154 seeds 0-1"
+    assert row_of(out, "proximal 0.003") == "proximal 0.003 own 94,154"
+    assert "fashion-mlp" not in out
+    train.main([*where, "--only", "no L1"])
+    out = capsys.readouterr().out
+    assert row_of(out, "no L1") == "no L1 own 94,154"  # nothing at its own settings
+    assert "proximal" not in out
+
+
+def test_the_summary_of_a_study_has_the_layers_of_every_experiment(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train.main(["--study", "mnist-norms", "--summary"])
+    out = capsys.readouterr().out
+    titles = [line.split(":")[0] for line in out.splitlines() if line.endswith("parameters a run")]
+    assert titles == list(studies.STUDIES["mnist-norms"].experiments)
+    assert "LN, per pixel: 44,712 parameters a run" in out
+    train.main(["--study", "mnist-norms", "--only", "LN", "--norm", "batch", "--summary"])
+    (heading,) = (line for line in capsys.readouterr().out.splitlines() if "a run" in line)
+    assert heading.startswith("LN: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Data
 
 
@@ -204,9 +488,38 @@ def test_where_no_data_set_was_named_the_sample_takes_its_place_loudly(no_data, 
     assert description["experiment"]["dataset"] == description["dataset"]["name"] == "fashion_mnist_sample"
 
 
-@pytest.mark.parametrize("dataset", ["fashion_mnist", "mnist", "cifar10"])
-def test_a_data_set_that_was_named_is_never_replaced(dataset, no_data, tmp_path, capsys):
-    error = refused([*no_data, "--dataset", dataset], capsys)
+@pytest.mark.parametrize(
+    ("name", "title", "sample"),
+    [("l1-path", "no L1", "fashion_mnist_sample"), ("ghost-size", "128", "mnist_sample")],
+)
+def test_a_study_of_samples_is_a_table_of_its_own(name, title, sample, no_data, tmp_path, capsys):
+    words = [*no_data, "--study", name, "--only", title, "--seeds", "0"]
+    train.main(words)
+    captured = capsys.readouterr()
+    assert f"WARNING: training on the small embedded sample {sample}" in captured.err
+    (record,), problems = records.read_all(tmp_path / "runs")
+    assert (record.table, record.title, problems) == (f"{name},dataset={sample},epochs=1", title, [])
+    assert record.experiment.dataset == record.dataset["name"] == sample
+
+    train.main([*words, "--dataset", sample])  # the same, asked for
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "; skipped: seed 0 finished already" in captured.out
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [record.table]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--dataset", "fashion_mnist"],
+        ["--dataset", "mnist"],
+        ["--dataset", "cifar10"],
+        ["--study", "fashion-mlp", "--dataset", "mnist"],
+        ["--study", "fashion-mlp", "--dataset", "fashion_mnist"],  # which it would take anyway
+    ],
+)
+def test_a_data_set_that_was_named_is_never_replaced(words, no_data, tmp_path, capsys):
+    error = refused([*no_data, *words], capsys)
     assert "Ways to get it" in error
     assert str(tmp_path / "data") in error
     assert not (tmp_path / "runs").exists()
@@ -219,25 +532,17 @@ def test_a_data_dir_that_is_a_file_is_refused(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-def test_training_from_files_that_are_there_does_not_import_torchvision(tmp_path):
-    code = f"""
-import sys, train
-train.main({[*QUICK, "--seeds", "0", "--runs-dir", str(tmp_path)]!r})
-sys.exit("torchvision" in sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Ctrl-C
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process group")
-@pytest.mark.parametrize("seeds", ["0-3", "0"], ids=["two processes", "one process"])
-def test_ctrl_c_ends_every_process_with_one_line(seeds, tmp_path):
-    words = ["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", seeds, "--jobs", "2"]
+def test_ctrl_c_ends_every_process_with_one_line(tmp_path):
+    (tmp_path / "torchvision.py").write_text("import os; os._exit(77)")  # that nothing imports where the data are there
+    words = ["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0-3", "--jobs", "2"]
     process = subprocess.Popen(
-        [sys.executable, "train.py", *words, "--runs-dir", str(tmp_path)],
+        [sys.executable, "train.py", *words, "--runs-dir", str(tmp_path / "runs")],
+        env=os.environ | dict(PYTHONPATH=str(tmp_path)),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -252,7 +557,7 @@ def test_ctrl_c_ends_every_process_with_one_line(seeds, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.split("\n") == ["", "interrupted: finished runs are kept; the same command trains what is missing", ""]
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["experiment.json"]
+    assert [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()] == ["experiment.json"]
     for _ in range(100):  # joblib's own helper process ends a moment after its parent
         if not processes_of_group(process.pid):
             break
@@ -260,14 +565,13 @@ def test_ctrl_c_ends_every_process_with_one_line(seeds, tmp_path):
     assert processes_of_group(process.pid) == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_a_killed_process_is_said_with_one_line(tmp_path, capsys, monkeypatch):
-    def kill_a_worker(progress, rows):
-        os.kill(next(iter(reusable_executor._executor._processes)), signal.SIGKILL)
-
-    monkeypatch.setattr(train.Progress, "show", kill_a_worker)
-    words = ["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0-1", "--jobs", "2"]
-    assert "a training process was killed" in refused([*words, "--runs-dir", str(tmp_path)], capsys)
+def test_ctrl_c_ends_a_training_in_this_process(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train.Progress, "show", lambda *shown: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0", "--runs-dir", str(tmp_path)])
+    assert caught.value.code == 130
+    error = capsys.readouterr().err
+    assert error == "\ninterrupted: finished runs are kept; the same command trains what is missing\n"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["experiment.json"]
 
 

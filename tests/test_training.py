@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import data
 import models
@@ -20,6 +21,11 @@ def part(split, count):
     return data.Split(split.images[::every][:count], split.labels[::every][:count])
 
 
+def cut(dataset, count):
+    splits = {name: part(getattr(dataset, name), count) for name in ("train", "validation", "test")}
+    return data.Dataset(**{**vars(dataset), **splits})
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "settings",
@@ -30,31 +36,71 @@ def part(split, count):
         dict(model="mlp3", norm="batch", norm_position="after", optimizer="adamw", weight_decay=0.1, penalize="all"),
         dict(model="mlp", hidden=(40, 30), norm="batch", dropout=0.5, l1=1e-3, l1_mode="proximal"),
         dict(model="mlp", hidden=(), standardize=True),
+        dict(model="mlp1", l1=0.01, l1_reduction="mean", l2=0.01, l2_form="norm", optimizer="sgd", lr=0.1),
     ],
     ids=str,
 )
 def test_a_seed_trained_alone_equals_the_seed_beside_nine_others(settings, digits):
-    experiment = Experiment(**settings, batch_size=32)
-    train_set = part(digits.train, 20 * 32)  # 20 steps
+    check_alone_equals_beside(Experiment(**settings, batch_size=32), digits, seeds=range(10), steps=20)
+
+
+AUGMENTED = dict(
+    standardize=True,
+    crop_padding=2,
+    crop_mode="reflect",
+    flip=True,
+    rotation=15,
+    affine_degrees=10,
+    affine_translate=0.1,
+    affine_scale=0.1,
+    brightness=0.3,
+    contrast=0.3,
+    optimizer="sgd",
+    lr=0.05,
+)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("model", ["cnn1", "cnn2", "cnn3", "resnet"])
+@pytest.mark.parametrize("norm", ["none", "batch", "ghost", "layer", "group", "layer_chw"])
+def test_a_cnns_seed_trained_alone_on_augmented_images_equals_the_seed_beside_others(model, norm, digits):
+    settings = dict(lr_scheduler="one_cycle", weight_decay=1e-3, dropout=0.1) if model == "resnet" else dict(l1=1e-4)
+    experiment = Experiment(**AUGMENTED, model=model, norm=norm, batch_size=6, epochs=1, **settings)
+    check_alone_equals_beside(experiment, digits, seeds=(3, 1, 8), steps=4)
+
+
+def check_alone_equals_beside(experiment, dataset, seeds, steps):
+    train_set = part(dataset.train, steps * experiment.batch_size)
+    standardization = (dataset.mean, dataset.std) if experiment.standardize else ()
 
     def train(seeds):
-        model = models.side_by_side([training.textbook_network(experiment, digits, seed) for seed in seeds])
+        model = models.side_by_side([training.textbook_network(experiment, dataset, seed) for seed in seeds])
         optimizer = training.make_optimizer(experiment, model)
+        scheduler = training.make_scheduler(experiment, optimizer, steps)
         penalty = training.make_penalty(experiment, model, len(seeds))
-        standardization = (digits.mean, digits.std) if experiment.standardize else ()
-        training.train_epoch(model, train_set, seeds, 1, experiment.batch_size, optimizer, penalty, standardization)
+        training.train_epoch(experiment, model, optimizer, scheduler, penalty, train_set, seeds, 1, standardization)
         return [models.state_of_run(model.state_dict(), run, len(seeds)) for run in range(len(seeds))]
 
-    beside = train(list(range(10)))
-    for seed in range(10):
+    for seed, beside in zip(seeds, train(list(seeds)), strict=True):
         (alone,) = train([seed])
         for name, tensor in alone.items():
-            torch.testing.assert_close(tensor, beside[seed][name], rtol=0, atol=1e-9)
+            torch.testing.assert_close(tensor, beside[name], rtol=0, atol=1e-9)
 
 
 def test_the_same_training_twice_gives_the_same_bits(digits):
     experiment = Experiment(**SHORT, model="mlp3", dropout=0.25, norm="batch", l1=1e-4)
-    first, second = (training.train(experiment, [0, 1, 2], digits, threads=1) for _ in range(2))
+    check_twice(experiment, digits)
+
+
+def test_the_same_training_of_a_cnn_twice_gives_the_same_bits(digits):
+    settings = AUGMENTED | dict(norm="ghost", dropout=0.1, lr_scheduler="one_cycle", epochs=2)
+    check_twice(
+        Experiment(model="cnn1", **settings), data.Dataset(**{**vars(digits), "train": part(digits.train, 200)})
+    )
+
+
+def check_twice(experiment, dataset):
+    first, second = (training.train(experiment, [0, 1, 2], dataset, threads=1) for _ in range(2))
     for run, again in zip(first, second, strict=True):
         assert run.history == again.history
         assert all(torch.equal(run.weights[name], again.weights[name]) for name in run.weights)
@@ -115,7 +161,7 @@ def test_the_penalty_is_not_part_of_the_loss(digits):
 @pytest.mark.parametrize(("count", "sizes"), [(10, [4, 4, 2]), (9, [4, 5]), (8, [4, 4]), (1, [1]), (3, [3])])
 def test_every_image_is_seen_once_and_a_last_batch_of_one_joins_the_one_before(count, sizes, digits):
     train_set = data.Split(digits.train.images[:count], torch.arange(count))  # a label tells its image
-    found = list(training.batches(train_set, [0, 1], epoch=1, batch_size=4))
+    found = list(training.batches(Experiment(batch_size=4), train_set, [0, 1], epoch=1))
     assert [len(labels) for _, labels in found] == sizes
     assert all(images.shape == (len(labels), 2, 28, 28) for images, labels in found)
     for run in range(2):
@@ -126,12 +172,27 @@ def test_every_image_is_seen_once_and_a_last_batch_of_one_joins_the_one_before(c
 
 def test_a_runs_order_depends_on_its_seed_and_the_epoch_alone(digits):
     def order(seeds, epoch, seed):
-        batches = training.batches(digits.train, seeds, epoch, batch_size=600)
+        batches = training.batches(Experiment(batch_size=600), digits.train, seeds, epoch)
         return torch.cat([labels[:, seeds.index(seed)] for _, labels in batches])
 
     assert torch.equal(order([3], 1, 3), order([9, 3, 5], 1, 3))
     assert not torch.equal(order([3], 1, 3), order([3], 2, 3))
     assert not torch.equal(order([3, 4], 1, 3), order([3, 4], 1, 4))
+
+
+def test_augmented_images_are_each_runs_own_draws_of_each_epoch(digits):
+    experiment = Experiment(batch_size=50, rotation=30, brightness=0.5)
+    train_set = data.Split(part(digits.train, 200).images, torch.arange(200))
+
+    def images(seeds, epoch, seed):
+        run, found = seeds.index(seed), torch.empty(200, 28, 28)
+        for batch, labels in training.batches(experiment, train_set, seeds, epoch):
+            found[labels[:, run]] = batch[:, run]
+        return found
+
+    assert torch.equal(images([3], 1, 3), images([9, 3, 5], 1, 3))
+    assert not torch.equal(images([3], 1, 3), images([3], 2, 3))
+    assert not torch.equal(images([3], 1, 3), images([4], 1, 4))
 
 
 def test_generators_of_different_purposes_draw_different_numbers():
@@ -145,6 +206,68 @@ def test_standardized_train_images_have_mean_0_and_deviation_1(digits):
     images = data.to_float(digits.train.images, digits.mean, digits.std)
     assert images.mean().item() == pytest.approx(0, abs=1e-9)
     assert images.std(correction=0).item() == pytest.approx(1, abs=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The learning rate
+
+
+def learning_rates(experiment, digits):
+    """(lr, momentum) of every step."""
+    dataset = cut(digits, 40)
+    used = []
+
+    def note(optimizer, *_):
+        group = optimizer.param_groups[0]
+        used.append((group["lr"], group["momentum"] if "momentum" in group else group["betas"][0]))
+
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        (run,) = training.train(experiment, [0], dataset)
+    finally:
+        hook.remove()
+    return used, [row["lr"] for row in run.history]
+
+
+def test_the_learning_rate_steps_down_after_every_so_many_epochs(digits):
+    experiment = Experiment(
+        optimizer="sgd",
+        lr=0.4,
+        momentum=0.9,
+        lr_scheduler="step",
+        lr_step_size=2,
+        lr_gamma=0.5,
+        batch_size=20,
+        epochs=5,
+    )
+    used, recorded = learning_rates(experiment, digits)
+    assert recorded == pytest.approx([0.4, 0.4, 0.2, 0.2, 0.1])
+    assert used == [(lr, 0.9) for lr in recorded for _ in range(2)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_one_cycle_moves_learning_rate_and_momentum_at_every_step(optimizer, digits):
+    experiment = Experiment(optimizer=optimizer, lr=0.1, lr_scheduler="one_cycle", batch_size=4, epochs=2)
+    used, recorded = learning_rates(experiment, digits)
+
+    def cosine(start, end, share):
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+    # 20 steps: up to the peak at 30 % of them, down for the rest; steps count from 0.
+    peak, last = 0.3 * 20 - 1, 19
+    for step, (lr, momentum) in enumerate(used):
+        if step <= peak:
+            expected = cosine(0.1 / 25, 0.1, step / peak), cosine(0.95, 0.85, step / peak)
+        else:
+            share = (step - peak) / (last - peak)
+            expected = cosine(0.1, 0.1 / 25 / 1e4, share), cosine(0.85, 0.95, share)
+        assert (lr, momentum) == pytest.approx(expected)
+    assert recorded == [used[0][0], used[10][0]]
+
+
+def test_nesterov_goes_with_one_cycle(digits):
+    experiment = Experiment(optimizer="sgd", nesterov=True, lr=0.1, lr_scheduler="one_cycle", batch_size=20, epochs=2)
+    assert learning_rates(experiment, digits)[0][0][1] == pytest.approx(0.95)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

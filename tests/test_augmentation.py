@@ -1,0 +1,203 @@
+import pytest
+import torch
+
+import augmentation as module
+import sources
+from augmentation import Augmentation
+
+AFFINE = dict(affine_degrees=10.0, affine_translate=0.1, affine_scale=0.1)
+JITTER = dict(brightness=0.2, contrast=0.2)
+EVERYTHING = dict(crop_padding=4, flip=True, rotation=15.0, rotation_fill=77, **AFFINE, **JITTER)
+
+
+@pytest.fixture(scope="module")
+def functional():
+    return sources.import_torchvision().transforms.functional
+
+
+@pytest.fixture(params=["gray", "colour"])
+def images(request, digits):
+    """(60, 1, 28, 28) digits of every class, or (20, 3, 32, 32): a digit in each channel."""
+    gray = digits.train.images[::60]
+    if request.param == "gray":
+        return gray
+    return torch.nn.functional.pad(gray.view(3, 20, 28, 28).transpose(0, 1), (2, 2, 2, 2))
+
+
+def draw(augmentation, images, seed=0):
+    return augmentation.draw(len(images), images.shape[1:], torch.Generator().manual_seed(seed))
+
+
+def of_each_image(drawn, count):
+    """What was drawn for each of `count` images, and what leaves an image as it is for what is off."""
+    off = dict(flip=False, rotation=0.0, affine_degrees=0.0, affine_right=0, affine_down=0, affine_scale=1.0)
+    off |= dict(brightness=1.0, contrast=1.0, contrast_first=False)
+    return [off | {name: values[i].item() for name, values in drawn.items()} for i in range(count)]
+
+
+def moved_by_torchvision(functional, augmentation, images, drawn):
+    """Crop, flip, rotation and affine transform of PIL images, one after the other: uint8."""
+    moved = []
+    for pixels, own in zip(images, of_each_image(drawn, len(images)), strict=True):
+        image = functional.to_pil_image(pixels)
+        if augmentation.crop_padding:
+            mode = {"zero": "constant", "reflect": "reflect"}[augmentation.crop_mode]
+            image = functional.pad(image, augmentation.crop_padding, padding_mode=mode)
+            image = functional.crop(image, own["crop_top"], own["crop_left"], *pixels.shape[1:])
+        if own["flip"]:
+            image = functional.hflip(image)
+        image = functional.rotate(image, own["rotation"], fill=augmentation.rotation_fill)
+        shift = [int(own["affine_right"]), int(own["affine_down"])]
+        image = functional.affine(image, own["affine_degrees"], shift, own["affine_scale"], shear=[0.0, 0.0])
+        moved.append(functional.pil_to_tensor(image))
+    return torch.stack(moved)
+
+
+def jittered_by_torchvision(functional, image, own):
+    steps = [(functional.adjust_brightness, own["brightness"]), (functional.adjust_contrast, own["contrast"])]
+    for adjust, factor in reversed(steps) if own["contrast_first"] else steps:
+        image = adjust(image, factor)
+    return image
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(crop_padding=4),
+        dict(crop_padding=4, crop_mode="reflect"),
+        dict(flip=True),
+        dict(crop_padding=2, crop_mode="reflect", flip=True),
+        dict(rotation=15.0),
+        dict(rotation=180.0, rotation_fill=200),
+        dict(affine_degrees=30.0),
+        dict(affine_translate=0.2),
+        AFFINE,
+        dict(rotation=7.0, rotation_fill=77, **AFFINE),
+        dict(crop_padding=4, crop_mode="reflect", flip=True, rotation=30.0, rotation_fill=77, **AFFINE),
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_every_pixel_is_the_one_torchvision_picks(functional, images, settings):
+    augmentation = Augmentation(**settings)
+    drawn = draw(augmentation, images)
+    expected = moved_by_torchvision(functional, augmentation, images, drawn)
+    assert torch.equal(augmentation(images, drawn) * 255, expected.float())
+    assert not torch.equal(expected, images)
+
+
+def test_scaling_alone_picks_nearly_every_pixel_as_torchvision_does(functional, images):
+    """Without a rotation PIL counts in floats; a pixel a few 65,536ths from a tie may be its neighbour."""
+    augmentation = Augmentation(affine_translate=0.1, affine_scale=0.3)
+    drawn = draw(augmentation, images)
+    expected = moved_by_torchvision(functional, augmentation, images, drawn)
+    assert (augmentation(images, drawn) * 255 != expected).double().mean() < 1e-3
+
+
+def test_images_need_not_be_square(functional, images):
+    augmentation = Augmentation(crop_padding=3, flip=True, rotation=40.0, **AFFINE)
+    images = images[:, :, 6:-3]
+    drawn = draw(augmentation, images)
+    expected = moved_by_torchvision(functional, augmentation, images, drawn)
+    assert torch.equal(augmentation(images, drawn) * 255, expected.float())
+
+
+@pytest.mark.parametrize("settings", [dict(brightness=0.4), dict(contrast=0.4), JITTER], ids=lambda s: "-".join(s))
+def test_jitter_is_torchvisions(functional, images, settings):
+    augmentation = Augmentation(**settings)
+    drawn = draw(augmentation, images)
+    for image, ours, own in zip(images, augmentation(images, drawn), of_each_image(drawn, len(images)), strict=True):
+        expected = jittered_by_torchvision(functional, image.float() / 255, own)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+        # On PIL images each of the two steps cuts to whole 255ths, and the mean is rounded to one.
+        expected = jittered_by_torchvision(functional, functional.to_pil_image(image), own)
+        torch.testing.assert_close(ours * 255, functional.pil_to_tensor(expected).float(), rtol=0, atol=2.4)
+
+
+def test_jitter_comes_last(images):
+    moving = {name: value for name, value in EVERYTHING.items() if name not in JITTER}
+    everything = Augmentation(**EVERYTHING)
+    drawn = draw(everything, images)
+    moved = Augmentation(**moving)(images, drawn).mul(255).round().byte()
+    assert torch.equal(everything(images, drawn), Augmentation(**JITTER)(moved, drawn))
+
+
+def test_nothing_switched_on_changes_nothing(images):
+    assert draw(Augmentation(), images) == {}
+    assert torch.equal(Augmentation()(images, {}), images.float() / 255)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "low", "high"),
+    [
+        (dict(rotation=15.0), "rotation", -15, 15),
+        (dict(affine_degrees=5.0), "affine_degrees", -5, 5),
+        (dict(affine_scale=0.1), "affine_scale", 0.9, 1.1),
+        (dict(brightness=0.2), "brightness", 0.8, 1.2),
+        (dict(contrast=1.5), "contrast", 0, 2.5),
+    ],
+)
+def test_draws_are_uniform(settings, name, low, high):
+    values = (many_draws(**settings)[name] - low) / (high - low)
+    assert 0 <= values.min() < 0.001
+    assert 0.999 < values.max() <= 1
+    assert values.mean().item() == pytest.approx(1 / 2, abs=0.01)
+    assert values.var().item() == pytest.approx(1 / 12, abs=0.002)
+
+
+def test_whole_numbers_are_drawn_as_often_as_torchvision_draws_them():
+    drawn = many_draws(crop_padding=2, flip=True, affine_translate=0.1, **JITTER)
+    for name in ("crop_left", "crop_top"):
+        assert shares(drawn[name]) == pytest.approx(dict.fromkeys(range(5), 0.2), abs=0.015)
+    # Of ±2.8 rounded, 3 stands for 2.5 to 2.8; of ±2.0, 2 stands for 1.5 to 2.
+    right = {pixels: (0.3 if abs(pixels) == 3 else 1) / 5.6 for pixels in range(-3, 4)}
+    down = {pixels: (0.5 if abs(pixels) == 2 else 1) / 4 for pixels in range(-2, 3)}
+    assert shares(drawn["affine_right"]) == pytest.approx(right, abs=0.015)
+    assert shares(drawn["affine_down"]) == pytest.approx(down, abs=0.015)
+    for name in ("flip", "contrast_first"):
+        assert drawn[name].double().mean().item() == pytest.approx(0.5, abs=0.015)
+
+
+def many_draws(**settings):
+    return Augmentation(**settings).draw(20_000, (1, 20, 28), torch.Generator().manual_seed(1))
+
+
+def shares(values):
+    values, counts = values.unique(return_counts=True)
+    return dict(zip(values.tolist(), (counts / counts.sum()).tolist(), strict=True))
+
+
+def test_draws_depend_on_the_generator_alone(images):
+    first, again, other = (draw(Augmentation(**EVERYTHING), images, seed) for seed in (0, 0, 1))
+    for name, values in first.items():
+        assert torch.equal(values, again[name])
+        assert not torch.equal(values, other[name])
+        assert len(values) == len(images)
+        assert len(values.unique()) > 1
+    fewer = draw(Augmentation(rotation=15.0, contrast=0.2), images)
+    assert fewer.keys() == {"rotation", "contrast"}
+    assert all(torch.equal(values, first[name]) for name, values in fewer.items())
+
+
+def test_an_image_is_augmented_alike_in_any_batch(images, monkeypatch):
+    augmentation = Augmentation(**EVERYTHING)
+    drawn = draw(augmentation, images)
+    before = images.clone(), {name: values.clone() for name, values in drawn.items()}
+    together = augmentation(images, drawn)
+    monkeypatch.setattr(module, "VALUES_AT_ONCE", 10_000)
+    parts = [
+        augmentation(images[part], {name: values[part] for name, values in drawn.items()})
+        for part in (slice(0, 1), slice(1, None))
+    ]
+    torch.testing.assert_close(together, torch.cat(parts), rtol=0, atol=1e-6)
+    assert torch.equal(images, before[0])
+    assert all(torch.equal(values, before[1][name]) for name, values in drawn.items())
+
+
+def test_double_precision_gives_the_same_picture(images, float64):
+    augmentation = Augmentation(**EVERYTHING)
+    drawn = draw(augmentation, images)
+    doubles = augmentation(images, drawn)
+    torch.set_default_dtype(torch.float32)
+    floats = augmentation(images, drawn)
+    assert (doubles.dtype, floats.dtype) == (torch.float64, torch.float32)
+    torch.testing.assert_close(doubles, floats.double(), rtol=0, atol=1e-6)
