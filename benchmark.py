@@ -49,7 +49,7 @@ EXPERIMENTS = {
     ),
 }
 SEEDS = {"mlp1": 10, "cnn1": 4, "resnet": 4}
-IMAGES = {"mlp1": None, "cnn1": 12_800, "resnet": 5_120}  # train images of a timed epoch; None: all
+IMAGES = {"mlp1": None, "cnn1": None, "resnet": 10_240}  # train images of a timed epoch; None: all
 LATE = 10  # epochs after which L2 has driven the weights of always-black pixels towards denormal numbers
 
 

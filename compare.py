@@ -1,9 +1,18 @@
-"""Statistics over seeds."""
+"""Statistics over seeds: intervals, paired differences, and the verdict on a claim.
+
+A difference between two experiments has two sources of chance: the seeds, which vary from run to run, and the test
+images, which every run shares. The standard error of a comparison counts both.
+"""
 
 import math
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
+import numpy as np
 from scipy import stats
+
+FEWEST_SEEDS = 5  # for a verdict
+MOST_SEEDS = 1000  # beyond which more seeds are no advice
 
 
 def mean_interval(values, confidence=0.95):
@@ -12,3 +21,114 @@ def mean_interval(values, confidence=0.95):
         return mean(values), math.nan
     quantile = stats.t.ppf((1 + confidence) / 2, len(values) - 1)
     return mean(values), float(quantile * stdev(values) / math.sqrt(len(values)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A mean difference over seeds, one experiment's minus the other's."""
+
+    difference: float
+    seeds: int
+    deviation: float  # of the seeds' differences
+    image_error: float = 0.0  # the standard error over test images
+    tests: int = 1  # that the interval and p are corrected for
+
+    @property
+    def standard_error(self):
+        return math.hypot(self.deviation / math.sqrt(self.seeds), self.image_error)
+
+    @property
+    def p(self):
+        """Two-sided, of no difference, before any correction; Student's t with seeds − 1 degrees of freedom."""
+        if self.seeds < 2:
+            return math.nan
+        if self.standard_error == 0:
+            return 0.0 if self.difference else 1.0
+        return float(2 * stats.t.sf(abs(self.difference) / self.standard_error, self.seeds - 1))
+
+    def interval(self, confidence=0.95):
+        """Lower and upper end, simultaneous over `tests` (Bonferroni); NaN with one seed."""
+        if self.seeds < 2:
+            return math.nan, math.nan
+        quantile = stats.t.ppf(1 - (1 - confidence) / 2 / self.tests, self.seeds - 1)
+        half = float(quantile) * self.standard_error
+        return self.difference - half, self.difference + half
+
+
+def paired(one, other, image_differences=None):
+    """The `Comparison` of two experiments' figures, a value a seed, the same seeds in the same order.
+
+    Args:
+        image_differences: (seeds, images): a figure's difference image by image, where the figure is a mean over test
+            images; what they have in common over seeds is what other images would change.
+
+    Raises:
+        ValueError: different numbers of seeds, or none.
+    """
+    if not len(one) == len(other) > 0:
+        raise ValueError(f"{len(one)} and {len(other)} seeds: expected the same seeds, one at least")
+    differences = [mine - theirs for mine, theirs in zip(one, other, strict=True)]
+    image_error = 0.0
+    if image_differences is not None:
+        by_image = np.asarray(image_differences, dtype=np.float64).mean(0)
+        image_error = float(by_image.std(ddof=1) / math.sqrt(len(by_image)))
+    deviation = stdev(differences) if len(differences) > 1 else math.nan
+    return Comparison(mean(differences), len(differences), deviation, image_error)
+
+
+def holm(comparisons):
+    """The comparisons, each with the number of tests that Holm's procedure corrects it for (Holm 1979).
+
+    The smallest p is corrected for all of them, the next for one fewer, and so on; once one is not significant at 5 %,
+    neither are those with a larger p, so they keep its number.
+    """
+    order = sorted(range(len(comparisons)), key=lambda index: (comparisons[index].seeds < 2, comparisons[index].p))
+    corrected, tests = list(comparisons), len(comparisons)
+    for place, index in enumerate(order):
+        if place == 0 or comparisons[order[place - 1]].p * tests < 0.05:
+            tests = len(comparisons) - place
+        corrected[index] = replace(comparisons[index], tests=tests)
+    return corrected
+
+
+def verdict(comparison, direction, margin=None):
+    """What a comparison says about the claim that the difference is `higher` or `lower` than zero, or the `same`.
+
+    Args:
+        margin: differences within it make no practical difference; None where the figure has none.
+
+    Returns:
+        `no practical difference` (which supports `same`), `supported`, `contradicted`, `undecided`, or `too few seeds`.
+    """
+    if comparison.seeds < FEWEST_SEEDS:
+        return "too few seeds"
+    low, high = replace(comparison, tests=1).interval(0.90)
+    if margin is not None and -margin < low and high < margin:
+        return "supported" if direction == "same" else "no practical difference"
+    if comparison.difference == comparison.standard_error == 0:  # the same figures in every run
+        return "supported" if direction == "same" else "contradicted"
+    low, high = comparison.interval()
+    if low <= 0 <= high:
+        return "undecided"
+    found = "higher" if comparison.difference > 0 else "lower"
+    return "supported" if found == direction else "contradicted"
+
+
+def joint_verdict(verdicts):
+    """Of a claim over several others: it holds when it holds against each, and not when it is contradicted by one."""
+    for worst in ("too few seeds", "contradicted", "undecided", "no practical difference"):
+        if worst in verdicts:
+            return worst
+    return "supported"
+
+
+def seeds_to_decide(comparison):
+    """How many seeds would probably decide, if the difference is what it seems; None if the test set is too small.
+
+    They decide when the interval leaves out zero, which the error over test images may prevent however many there are.
+    """
+    for seeds in range(max(comparison.seeds + 1, FEWEST_SEEDS), MOST_SEEDS + 1):
+        low, high = replace(comparison, seeds=seeds).interval()
+        if low > 0 or high < 0:
+            return seeds
+    return None

@@ -72,6 +72,11 @@ class EarlyStopping:
         self.epoch += 1
         return [self._step_run(run, value) for run, value in enumerate(values)]
 
+    def stop(self, run, reason):
+        """Stop a run after this epoch for another reason than patience, unless it has stopped already."""
+        if self.stopped_epoch[run] is None:
+            self.stopped_epoch[run], self.reasons[run] = self.epoch, reason
+
     def _step_run(self, run, value):
         if self.stopped_epoch[run] is not None or self.epoch < self.start_from_epoch:
             return False
@@ -81,8 +86,7 @@ class EarlyStopping:
             return True
         self.checks_without_improvement[run] += 1
         if self.checks_without_improvement[run] >= self.patience:
-            self.stopped_epoch[run] = self.epoch
-            self.reasons[run] = self._reason(run)
+            self.stop(run, self._reason(run))
         return False
 
     def _is_improvement(self, value, best):

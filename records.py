@@ -11,6 +11,7 @@ A run's folder is written under a temporary name and renamed: it is there and wh
 
 import csv
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -24,7 +25,17 @@ from experiments import Experiment
 FORMAT = 2
 SINGLE = "single"  # the table of experiments typed by hand
 FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
-FIGURES = ("epochs", "parameters", "train_accuracy", "val_accuracy", "test_accuracy", "sparsity", "seconds")
+FIGURES = (
+    "diverged",
+    "stop_reason",
+    "epochs",
+    "parameters",
+    "train_accuracy",
+    "val_accuracy",
+    "test_accuracy",
+    "sparsity",
+    "seconds",
+)
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
 
 
@@ -146,7 +157,8 @@ def write_run(folder, run):
     except OSError as error:
         raise RecordError(f"{target}: cannot be written ({error.strerror})") from None
     try:
-        (workshop / "result.json").write_text(json.dumps(run.result, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(_finite(run.result), indent=2, allow_nan=False)
+        (workshop / "result.json").write_text(text + "\n", encoding="utf-8")
         with open(workshop / "history.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, HISTORY)
             writer.writeheader()
@@ -172,6 +184,18 @@ def write_run(folder, run):
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return target
+
+
+def _finite(value):
+    """A result with null in place of figures that are no number, which JSON does not have."""
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list():
+            return [_finite(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
 
 
 def _write_whole(path, text):
@@ -213,10 +237,16 @@ def read_all(runs_dir):
             if missing:
                 problems.append(f"{folder}: {', '.join(missing)} missing; the command that trained it trains it anew")
         for seed in finished_seeds(record.folder):
+            folder = record.folder / f"seed-{seed}"
             try:
-                record.results[seed] = _read_result(record.folder / f"seed-{seed}" / "result.json", seed)
+                result = _read_result(folder / "result.json", seed)
             except RecordError as error:
                 problems.append(str(error))
+                continue
+            if result["diverged"]:
+                problems.append(f"{folder}: {result['stop_reason']}; it is part of no mean")
+            else:
+                record.results[seed] = result
         if record.results:
             records.append(record)
     return records, problems

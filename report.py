@@ -1,62 +1,97 @@
-"""Compare everything trained so far.
+"""Compare everything trained so far, and judge the studies' claims.
 
 examples:
-  python report.py                          the table in the terminal and in report/report.md
+  python report.py                          the tables in the terminal and in report/report.md
+  python report.py --study mnist-norms      one study
   python report.py --runs-dir other --out other-report
 """
 
 import argparse
 import math
+import os
+import sys
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
+import experiments
+import findings
 import records
+import sources
+import studies
 from compare import mean_interval
-from experiments import OneLineParser
 
 HEADER = (
-    "experiment", "parameters", "seeds", "epochs", "train %", "validation %", "test %", "train − test", "zeros %",
-    "< 0.001 %", "seconds a run",
+    "experiment", "parameters", "seeds", "epochs", "train %", "validation %", "test %", "published test %",
+    "test − baseline", "p", "train − test", "zeros %", "< 0.001 %", "seconds a run",
 )  # fmt: skip
 EXPLANATION = """\
 Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
 are measured in evaluation mode on plain images, at the epoch that the run hands in. Zeros and < 0.001 are the shares
 of weights that are exactly zero, and smaller than that. Seconds are a process's, divided by the runs side
-by side in it."""
+by side in it.
+
+Differences are paired by seed and counted in points; their 95 % intervals count the chance of the seeds and that of
+the test images. Intervals and p are corrected for the number of comparisons (Holm): a table's with its baseline, a
+study's over all its claims. A claim is supported or contradicted where its interval leaves out zero, and makes no
+practical difference where the 90 % interval lies within the study's margin; under five seeds there is no verdict."""
+PLACES = dict(test_loss=4, epochs=1)  # decimals of a figure's difference; the others are shares, shown in points
 
 
 def main(argv=None):
     parser = make_parser()
     args = parser.parse_args(argv)
     found, problems = records.read_all(args.runs_dir)
+    if args.study:
+        found = [record for record in found if study_of(record.table)[0] == args.study]
     if not found:
         left_out = f" ({'; '.join(problems)})" if problems else ""
-        parser.error(f"--runs-dir {args.runs_dir}: no finished run{left_out}; train one: python train.py --model mlp3")
-    text = (
-        "\n\n".join(["# Report", *tables(found), EXPLANATION, *[f"Left out: {problem}" for problem in problems]]) + "\n"
-    )
+        command = f"python train.py --study {args.study}" if args.study else "python train.py --model mlp3"
+        of_study = f" of {args.study}" if args.study else ""
+        parser.error(f"--runs-dir {args.runs_dir}: no finished run{of_study}{left_out}; train one: {command}")
+    try:
+        parts = ["# Report", *sections(found, args.data_dir), EXPLANATION, *[f"Left out: {each}" for each in problems]]
+    except records.RecordError as error:
+        parser.error(str(error))
+    text = "\n\n".join(parts) + "\n"
     path = args.out / "report.md"
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         parser.error(f"--out {args.out}: cannot be written ({error.strerror}); name another folder")
-    print(f"{text}\nwritten to {path}")
+    try:
+        print(f"{text}\nwritten to {path}", flush=True)
+    except BrokenPipeError:  # nobody reads on, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def make_parser():
     description, examples = __doc__.split("\n\n", 1)
-    parser = OneLineParser(
+    parser = experiments.OneLineParser(
         prog="report.py", description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--study", choices=studies.STUDIES, help="this study alone, whatever settings it was given")
+    parser.add_argument(
+        "--data-dir", default=sources.default_data_dir(), help="folder of data sets (default: $DATA_DIR, else data)"
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of records (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: %(default)s)")
     return parser
 
 
-def tables(found):
-    """A heading and a Markdown table for each table of records and data set."""
-    from tabulate import tabulate
+def study_of(table):
+    """The name of a table's study, and the settings it was given beside its own; (None, "") of what has no study."""
+    name, _, changes = table.partition(",")
+    return (name, changes) if name in studies.STUDIES else (None, "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sections
+
+
+def sections(found, data_dir):
+    """A section of Markdown for each table of records and data set."""
 
     def key(record):
         return record.table, record.dataset["name"]
@@ -65,15 +100,112 @@ def tables(found):
         group = list(group)
         dataset = group[0].dataset
         counts = f"{dataset['train']:,} train, {dataset['validation']:,} validation, {dataset['test']:,} test images."
-        heading = f"## {table}: {name}\n\n{counts}"
         if name.endswith("_sample"):
-            heading += f" **An embedded sample: its figures are not those of the full {name.removesuffix('_sample')}.**"
-        rows = [row(record) for record in group]
-        align = ("left", *["right"] * (len(HEADER) - 1))
-        yield f"{heading}\n\n{tabulate(rows, HEADER, tablefmt='github', disable_numparse=True, colalign=align)}"
+            counts += f" **An embedded sample: its figures are not those of the full {name.removesuffix('_sample')}.**"
+        labels, problem = test_labels(group[0], data_dir)
+        notes = [f"The test images could not be read, so nothing is compared: {problem}"] if problem else []
+        study_name, changes = study_of(table)
+        if study_name:
+            parts = study_section(study_name, changes, {record.title: record for record in group}, labels)
+        else:
+            parts = single_section(group, labels)
+        yield "\n\n".join([f"## {table}: {name}", counts, *notes, *parts])
 
 
-def row(record):
+def test_labels(record, data_dir):
+    """(the labels of the test images that a record's runs were tested on, None), or (None, why they are not known)."""
+    import data
+
+    try:
+        dataset = data.load(record.dataset["name"], data_dir, record.experiment.split_seed)
+    except sources.DataError as error:
+        return None, str(error)
+    if dataset.checksum != record.dataset["checksum"]:
+        return None, f"{record.dataset['name']} in {dataset.found_in} is not what {record.title} was trained on"
+    return dataset.test.labels.numpy(), None
+
+
+def single_section(group, labels):
+    """Experiments typed by hand: each is compared with itself without regularization, where that was trained."""
+    by_title = {record.title: record for record in group}
+    baselines = {record.title: record.experiment.baseline() for record in group}
+    differences, missing = {}, {}
+    for name, members in groupby(
+        sorted(group, key=lambda each: baselines[each.title].name), lambda each: baselines[each.title].name
+    ):
+        members = list(members)
+        if name not in by_title:
+            missing[name] = baselines[members[0].title].command
+        elif labels is not None:
+            differences |= findings.differences_to(by_title[name], members, "test_accuracy", labels)
+    yield table(
+        [row(record.title, record, differences.get(record.title)) for record in group], without="published test %"
+    )
+    for name, command in missing.items():
+        yield f"No baseline yet for what differs from `{name}` by regularization alone: `{command}`"
+
+
+def study_section(name, changes, by_title, labels):
+    """A study: what it asks, its experiments in its own order, and its claims."""
+    study = studies.STUDIES[name]
+    trained_as = {title: study.trained_as(title) for title in study.experiments}
+    others = [title for title, record in by_title.items() if not (changes or is_of(study, record))]
+    trained = {
+        title: by_title[first] for title, first in trained_as.items() if first in by_title and first not in others
+    }
+    differences = {}
+    if labels is not None and study.baseline in trained:
+        differences = findings.differences_to(trained[study.baseline], trained.values(), "test_accuracy", labels)
+    yield study.asks
+    rows = []
+    for title, record in trained.items():
+        label = title if trained_as[title] == title else f"{title} (same settings as {trained_as[title]})"
+        published = study.experiments[title].published.get("test_accuracy")
+        rows.append(row(label, record, differences.get(record.title), published))
+    yield table(rows)
+    yield f"The baseline is {study.baseline}."
+    if others:
+        yield f"Left out: {', '.join(others)}, trained with other settings than the study has; `--force` trains anew."
+    missing = [title for title in study.experiments if title not in trained and trained_as[title] == title]
+    if missing:
+        titles = " ".join(f'"{title}"' for title in missing)
+        beside = f" with the settings of this table ({changes})" if changes else ""
+        yield f"Not trained yet: `python train.py --study {name} --only {titles}`{beside}"
+    if changes:
+        yield f"The claims are not judged: the study was trained with other settings than its own ({changes})."
+    elif study.claims and labels is not None:
+        judged = [claim_row(judgement) for judgement in findings.judge(study, trained, labels)]
+        yield markdown(judged, ("claim", "", "figure", "difference", "verdict"), numbers=())
+    yield "\n".join(f"- {deviation}" for deviation in study.deviations)
+
+
+def is_of(study, record):
+    """Whether a record's settings are those that the study has under its title."""
+    if record.title not in study.experiments:
+        return False
+    own = study.experiments[record.title].experiment
+    return record.experiment == replace(own, dataset=own.dataset or own.default_dataset)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows
+
+
+def table(rows, without=None):
+    keep = [index for index, name in enumerate(HEADER) if name != without]
+    rows = [[cells[index] for index in keep] for cells in rows]
+    return markdown(rows, [HEADER[index] for index in keep], numbers=range(1, len(keep)))
+
+
+def markdown(rows, header, numbers):
+    """A GitHub table; `numbers` are the columns aligned to the right."""
+    from tabulate import tabulate
+
+    align = ["right" if column in numbers else "left" for column in range(len(header))]
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def row(label, record, comparison, published=None):
     results = list(record.results.values())
 
     def percent(figure, digits=2):
@@ -81,18 +213,49 @@ def row(record):
         return f"{average:.{digits}f}" if math.isnan(half_width) else f"{average:.{digits}f} ± {half_width:.{digits}f}"
 
     return (
-        record.title,
+        label,
         f"{results[0]['parameters']:,}",
         len(results),
         epochs_run([result["epochs"] for result in results]),
         percent(lambda result: result["train_accuracy"]),
         percent(lambda result: result["val_accuracy"]),
         percent(lambda result: result["test_accuracy"]),
-        percent(lambda result: result["train_accuracy"] - result["test_accuracy"]),
-        percent(lambda result: result["sparsity"]["zeros"], 1),
+        f"{100 * published:.2f}" if published else "",
+        in_words(comparison, "test_accuracy") if comparison else "",
+        f"{min(1, comparison.p * comparison.tests):.3f}" if comparison and comparison.seeds > 1 else "",
+        percent(lambda result: findings.figure(result, "gap")),
+        percent(lambda result: findings.figure(result, "zeros"), 1),
         percent(lambda result: result["sparsity"]["small"], 1),
         f"{sum(result['seconds'] for result in results) / len(results):.1f}",
     )
+
+
+def claim_row(judgement):
+    claim = judgement.claim
+    sides = [
+        f"{judgement.one} − {title}: {in_words(comparison, claim.figure)}"
+        for title, comparison in judgement.comparisons.items()
+    ]
+    return (
+        claim.says,
+        claim.kind,
+        f"{claim.figure} {claim.direction}".replace("_", " "),
+        "; ".join(sides),
+        judgement.verdict,
+    )
+
+
+def in_words(comparison, figure):
+    """`+0.12 [−0.05, +0.29], n 5`."""
+    places = PLACES.get(figure, 2)
+    scale = 1 if figure in PLACES else 100
+
+    def number(value):
+        return f"{scale * value:+.{places}f}".replace("-", "−")
+
+    low, high = comparison.interval()
+    interval = "" if math.isnan(low) else f" [{number(low)}, {number(high)}]"
+    return f"{number(comparison.difference)}{interval}, n {comparison.seeds}"
 
 
 def epochs_run(epochs):

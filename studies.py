@@ -10,10 +10,13 @@ A study of one's own is one more `Study` in STUDIES.
 """
 
 import contextlib
+import re
 from dataclasses import dataclass, field, replace
 
 from experiments import Experiment
 
+NOT_IN_TITLES = r'<>:"/\|?*'
+TITLE = re.compile(rf"(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
 KINDS = ("as run", "corrected", "control", "own")
 FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")  # that claims speak of
 DIRECTIONS = ("higher", "lower", "same")
@@ -47,7 +50,8 @@ class Study:
     """A named set of experiments with a baseline and claims.
 
     Raises:
-        ValueError: a claim or the baseline names an experiment that is not there, or a word that means nothing.
+        ValueError: a title that cannot name a folder, a claim or baseline that names an experiment that is not there,
+            or a word that means nothing.
     """
 
     asks: str
@@ -58,6 +62,11 @@ class Study:
     margin: float = MARGIN
 
     def __post_init__(self):
+        for title in self.experiments:
+            if not TITLE.fullmatch(title):
+                raise ValueError(
+                    f"{title!r}: expected a title that can be a folder's name anywhere, without {NOT_IN_TITLES}"
+                )
         named = {self.baseline}
         for claim in self.claims:
             named.update([claim.one] if isinstance(claim.one, str) else claim.one)

@@ -239,15 +239,19 @@ def train_all(args, asked, changes, seeds):
                 for run in runs:
                     run.result |= shared | dict(finished=datetime.now(UTC).isoformat(timespec="seconds"))
                     path = records.write_run(unit.task.folder, run)
-                    progress.say(
-                        f"{label}seed {run.seed}: test accuracy {100 * run.result['test_accuracy']:.2f} % "
-                        f"at epoch {run.result['chosen_epoch']} ({run.result['stop_reason']}) → {path}"
-                    )
+                    progress.say(f"{label}seed {run.seed}: {outcome(run.result)} → {path}")
                 progress.spare(unit.epochs - sum(run.result["epochs"] for run in runs))
             except (CannotTrain, records.RecordError) as error:
                 failures.append(f"failed: {label}{seed_list(unit.seeds)}: {error}\n")
                 progress.say(failures[-1].rstrip())
     return "".join(failures) and f"{''.join(failures)}finished runs are kept; the same command tries the others again\n"
+
+
+def outcome(result):
+    if result["diverged"]:
+        return result["stop_reason"]
+    accuracy, epoch = 100 * result["test_accuracy"], result["chosen_epoch"]
+    return f"test accuracy {accuracy:.2f} % at epoch {epoch} ({result['stop_reason']})"
 
 
 def make_tasks(args, asked, changes, seeds):

@@ -62,6 +62,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
     restore_best = experiment.patience is not None and experiment.restore == "best"
     chosen = [(0, None)] * runs  # the epoch whose weights a run hands in, and these weights
     history = [[] for _ in seeds]
+    diverged = [False] * runs
 
     for epoch in range(1, experiment.epochs + 1):
         was_running = stopping.is_running
@@ -83,6 +84,9 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
                 latest.append(history[run][-1])
                 if improved[run] or not restore_best or chosen[run][1] is None:
                     chosen[run] = (epoch, models.state_of_run(model.state_dict(), run, runs))
+                if not all(map(math.isfinite, (figures["train_loss"][run], figures["val_loss"][run]))):
+                    diverged[run] = True  # its part of the model is lost, and no other part is reached by it
+                    stopping.stop(run, f"diverged: its loss was not finite in epoch {epoch}")
         if on_epoch:
             on_epoch(latest)
         if stopping.all_stopped:
@@ -95,6 +99,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
         chosen_epoch, weights = chosen[run]
         reason = stopping.reasons[run] or f"trained all {experiment.epochs} epochs"
         result = dict(seed=seed, epochs=len(history[run]), chosen_epoch=chosen_epoch, stop_reason=reason)
+        result["diverged"] = diverged[run]
         finished.append(finish(experiment, dataset, weights, standardization, result | shared, history[run]))
     return finished
 

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -22,12 +23,13 @@ def folder(tmp_path, description):
     return records.open_folder(tmp_path, records.SINGLE, EXPERIMENT.name, description)
 
 
-def make_run(seed, accuracy=0.5):
+def make_run(seed, accuracy=0.5, diverged=False, stop_reason="trained all 2 epochs"):
     rows = [dict.fromkeys(records.HISTORY, 0.1) | dict(seed=seed, epoch=epoch, val_loss=1 / epoch) for epoch in (1, 2)]
     weights = {"1.weight": torch.full((2, 3), float(seed))}
     return records.Run(
         seed,
-        dict.fromkeys(records.FIGURES, 0.1) | dict(seed=seed, test_accuracy=accuracy),
+        dict.fromkeys(records.FIGURES, 0.1)
+        | dict(seed=seed, test_accuracy=accuracy, diverged=diverged, stop_reason=stop_reason),
         rows,
         weights,
         np.eye(4, 3, dtype=np.float32),
@@ -183,8 +185,10 @@ def test_the_models_own_given_or_not_is_the_same_record(tmp_path, digits):
 )
 def test_every_setting_is_recorded_and_read_back(settings, tmp_path, digits):
     experiment = Experiment(dataset="mnist_sample", **settings)
-    folder = records.open_folder(tmp_path, records.SINGLE, experiment.name, records.describe(experiment, digits))
+    description = records.describe(experiment, digits)
+    folder = records.open_folder(tmp_path, records.SINGLE, experiment.name, description)
     records.write_run(folder, make_run(0))
+    assert records.open_folder(tmp_path, records.SINGLE, experiment.name, description) == folder
     (record,), problems = records.read_all(tmp_path)
     assert (record.experiment, record.title, problems) == (experiment, experiment.name, [])
     assert json.loads((folder / "experiment.json").read_text())["experiment"].keys() == experiment.to_dict().keys()
@@ -286,6 +290,25 @@ def test_a_damaged_result_is_left_out_and_named(content, folder, tmp_path):
     assert list(record.results) == [0]
     assert "seed-1" in problems[0]
     assert "--seeds 1 --force" in problems[0]
+
+
+def test_a_run_that_diverged_is_left_out_and_named_but_finished(folder, tmp_path):
+    records.write_run(folder, make_run(0))
+    path = records.write_run(folder, make_run(1, float("nan"), diverged=True, stop_reason="the loss became NaN"))
+    (record,), problems = records.read_all(tmp_path)
+    assert list(record.results) == [0]
+    assert problems == [f"{path}: the loss became NaN; it is part of no mean"]
+    assert records.finished_seeds(folder) == [0, 1]
+
+
+def test_figures_that_are_no_numbers_are_null_however_deep_and_the_rest_is_as_it_was(folder):
+    run = make_run(0)
+    run.result |= dict(
+        penalty=float("inf"), layers=[dict(l1_norm=float("nan"), zeros=3)], sparsity=dict(zeros=-math.inf)
+    )
+    text = (records.write_run(folder, run) / "result.json").read_text()
+    written = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert written == run.result | dict(penalty=None, layers=[dict(l1_norm=None, zeros=3)], sparsity=dict(zeros=None))
 
 
 def test_unfinished_folders_are_not_seen(folder, tmp_path):

@@ -639,6 +639,14 @@ def test_overall_gives_shares_of_all_weights_and_the_norms_of_the_whole_network(
     )
 
 
+def test_a_weight_of_exactly_a_thousandth_is_not_small():
+    network = nn.Sequential(nn.Linear(3, 1)).double()
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[0.001, -0.001, 0.000999]], dtype=torch.float64))
+    (row,) = regularizers.weight_statistics(network)
+    assert (row["weights"], row["small"], row["zeros"]) == (3, 1, 0)
+
+
 CNN1_LAYERS = {"0": 72, "3": 576, "6": 576, "10": 1152, "13": 2304, "16": 2304, "19": 160}
 
 

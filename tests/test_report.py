@@ -1,36 +1,25 @@
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 import records
 import report
-from compare import mean_interval
+import studies
 from experiments import Experiment
-
-
-def test_the_interval_is_students():
-    values = [88.0, 88.5, 87.5, 88.2, 88.9]
-    average, half_width = mean_interval(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
-    assert average == pytest.approx(np.mean(values))
-    assert (average - half_width, average + half_width) == pytest.approx((low, high))
-
-
-def test_one_seed_has_no_interval():
-    average, half_width = mean_interval([88.0])
-    assert average == 88.0
-    assert math.isnan(half_width)
+from studies import Claim, Entry, Study
 
 
 def write(runs_dir, dataset, experiment, accuracies, epochs=15, table=records.SINGLE, title=None):
     description = records.describe(experiment, dataset)
     folder = records.open_folder(runs_dir, table, title or experiment.name, description)
+    predictions = np.zeros((len(dataset.test), 10), dtype=np.float32)
     for seed, accuracy in enumerate(accuracies):
         result = dict(
             seed=seed,
+            diverged=False,
+            stop_reason="trained all epochs",
             epochs=epochs + seed if experiment.patience else epochs,
             parameters=94_154,
             train_accuracy=accuracy + 0.03,
@@ -39,8 +28,22 @@ def write(runs_dir, dataset, experiment, accuracies, epochs=15, table=records.SI
             sparsity=dict(zeros=0.125, small=0.5),
             seconds=12.345,
         )
-        records.write_run(folder, records.Run(seed, result, [], {"w": torch.zeros(1)}, np.zeros((1, 10))))
+        records.write_run(folder, records.Run(seed, result, [], {"w": torch.zeros(1)}, predictions))
     return folder
+
+
+def rows_of(text):
+    """The rows of all tables of experiments, in order: {column: cell}."""
+    rows, header = [], None
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
+        if cells is None:
+            header = None
+        elif header is None:
+            header = cells
+        elif header[0] == "experiment" and cells[0].strip(":-"):  # the line under the header has nothing else
+            rows.append(dict(zip(header, cells, strict=True)))
+    return rows
 
 
 def test_the_table_says_what_the_records_say(tmp_path, clothes, digits, capsys):
@@ -53,38 +56,44 @@ def test_the_table_says_what_the_records_say(tmp_path, clothes, digits, capsys):
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert text in out
 
-    cells = {}
-    for line in text.splitlines():
-        if line.startswith("| mlp"):
-            experiment, *rest = (cell.strip() for cell in line.strip("|").split("|"))
-            cells[experiment] = rest
+    rows = {row["experiment"]: row for row in rows_of(text)}
     # Half-widths: s·t/√n with s = 0.5 and 0.707, t = 4.303 and 12.706, n = 3 and 2.
-    figures = (
-        "94,154 | 3 | 15 | 91.00 ± 1.24 | 89.00 ± 1.24 | 88.00 ± 1.24 | 3.00 ± 0.00 | 12.5 ± 0.0 | 50.0 ± 0.0 | 12.3"
-    )
-    assert cells["mlp3,dataset=fashion_mnist_sample"] == figures.split(" | ")
-    assert cells["mlp1,dataset=fashion_mnist_sample,epochs=20,patience=3"][1:3] == ["2", "10.5 (10–11)"]
-    assert cells["mlp1,dataset=fashion_mnist_sample,epochs=20,patience=3"][5] == "80.50 ± 6.35"
-    assert cells["mlp1,dataset=mnist_sample"][5] == "90.00"
+    expected = {
+        "parameters": "94,154",
+        "seeds": "3",
+        "epochs": "15",
+        "train %": "91.00 ± 1.24",
+        "validation %": "89.00 ± 1.24",
+        "test %": "88.00 ± 1.24",
+        "train − test": "3.00 ± 0.00",
+        "zeros %": "12.5 ± 0.0",
+        "< 0.001 %": "50.0 ± 0.0",
+        "seconds a run": "12.3",
+    }
+    row = rows["mlp3,dataset=fashion_mnist_sample"]
+    assert {column: row[column] for column in expected} == expected
+    stopped = rows["mlp1,dataset=fashion_mnist_sample,epochs=20,patience=3"]
+    assert (stopped["seeds"], stopped["epochs"], stopped["test %"]) == ("2", "10.5 (10–11)", "80.50 ± 6.35")
+    assert rows["mlp1,dataset=mnist_sample"]["test %"] == "90.00"
     assert text.count("## single: ") == 2, "data sets are never compared with each other"
     assert text.count("An embedded sample") == 2
 
 
-def test_each_study_has_a_table_of_its_own_with_its_titles(tmp_path, digits, capsys):
+def test_each_table_has_a_section_of_its_own_with_its_titles_in_order(tmp_path, digits, capsys):
     batch = Experiment(model="cnn3", dataset="mnist_sample")
     group = Experiment(model="cnn3", dataset="mnist_sample", norm="group")
     write(tmp_path, digits, group, [0.7])
-    write(tmp_path, digits, batch, [0.8, 0.8], table="mnist-norms", title="BN")
-    write(tmp_path, digits, group, [0.9], table="mnist-norms", title="GN, per pixel")
+    write(tmp_path, digits, batch, [0.8, 0.8], table="norms", title="plain")
+    write(tmp_path, digits, group, [0.9], table="norms", title="groups, norm")
     report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith(("## ", "| "))]
-    titles = [row[0].strip("| ") for row in rows]
-    counted = [
-        *("## mnist-norms: mnist_sample", "experiment", "BN", "GN, per pixel"),
-        *("## single: mnist_sample", "experiment", "cnn3,dataset=mnist_sample,norm=group"),
+    out = capsys.readouterr().out
+    headings = [line for line in out.splitlines() if line.startswith("## ")]
+    assert headings == ["## norms: mnist_sample", "## single: mnist_sample"]
+    assert [(row["experiment"], row["test %"]) for row in rows_of(out)] == [
+        ("groups, norm", "90.00"),
+        ("plain", "80.00 ± 0.00"),
+        ("cnn3,dataset=mnist_sample,norm=group", "70.00"),
     ]
-    assert titles == counted
-    assert [row[6].strip() for row in rows if len(row) > 1] == ["test %", "80.00 ± 0.00", "90.00", "test %", "70.00"]
 
 
 def test_what_was_left_out_is_named(tmp_path, digits, capsys):
@@ -97,7 +106,7 @@ def test_what_was_left_out_is_named(tmp_path, digits, capsys):
     out = capsys.readouterr().out
     assert f"Left out: {broken}" in out
     assert f"Left out: {old}: format 1, expected 2; another version wrote it" in out
-    assert out.count("| mlp1") == 1
+    assert [row["experiment"] for row in rows_of(out)] == ["mlp1,dataset=mnist_sample"]
 
 
 def test_where_everything_was_left_out_the_reasons_are_told_in_one_line(tmp_path, digits, capsys):
@@ -128,3 +137,86 @@ def test_a_report_folder_that_is_a_file_is_refused(tmp_path, digits, capsys):
         report.main(["--runs-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "report")])
     assert caught.value.code == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_path, digits, capsys, monkeypatch):
+    plain = Experiment(dataset="mnist_sample")
+    entries = {
+        "worse": Entry("as run", replace(plain, l1=0.1), published=dict(test_accuracy=0.75)),
+        "plain": Entry("control", plain),
+        "plain again": Entry("control", plain),
+        "never": Entry("corrected", replace(plain, l1=0.2)),
+    }
+    claims = (
+        Claim("as run", "L1 helps", "worse", ("plain",), "test_accuracy", "higher"),
+        Claim("corrected", "less L1 helps", "never", ("plain",), "test_accuracy", "higher"),
+    )
+    study = Study("Does L1 help?", entries, "plain", claims, ("Nothing is like the original.",))
+    monkeypatch.setitem(studies.STUDIES, "mine", study)
+    for title, wrongs in (("worse", (170, 180, 175, 185, 160)), ("plain", (70, 77, 63, 70, 70))):
+        folder = write(
+            tmp_path,
+            digits,
+            entries[title].experiment,
+            [1 - wrong / 700 for wrong in wrongs],
+            table="mine",
+            title=title,
+        )
+        for seed, wrong in enumerate(wrongs):
+            predicted = digits.test.labels.clone()
+            predicted[torch.randperm(700, generator=torch.Generator().manual_seed(wrong))[:wrong]] += 1
+            log_probabilities = torch.nn.functional.one_hot(predicted % 10, 10).float().numpy()
+            np.savez(folder / f"seed-{seed}" / "predictions.npz", log_probabilities=log_probabilities)
+    write(tmp_path, digits, replace(plain, l2=0.5), [0.5], table="mine", title="another")
+    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report"), "--study", "mine"])
+    lines = capsys.readouterr().out.splitlines()
+    cells = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:]] for line in lines if "|" in line
+    }
+
+    accuracies = [
+        np.array([1 - wrong / 700 for wrong in wrongs]) for wrongs in ((170, 180, 175, 185, 160), (70, 77, 63, 70, 70))
+    ]
+    assert cells["worse"][6] == "75.00"
+    assert cells["worse"][7].startswith(f"−{100 * -(accuracies[0] - accuracies[1]).mean():.2f} [−")
+    assert cells["worse"][7].endswith("], n 5")
+    assert cells["worse"][8] == "0.000"
+    assert cells["plain again (same settings as plain)"][5:8] == [cells["plain"][5], "", ""]
+    assert cells["L1 helps"][0] == "as run"
+    assert cells["L1 helps"][3] == "contradicted"
+    assert cells["less L1 helps"][3] == "not trained: never"
+    text = "\n".join(lines)
+    assert 'Not trained yet: `python train.py --study mine --only "never"`' in text
+    assert "Left out: another, trained with other settings than the study has" in text
+    assert "- Nothing is like the original." in text
+
+
+def test_with_other_settings_than_its_own_a_study_is_not_judged(tmp_path, digits, capsys):
+    batch = Experiment(model="cnn3", dataset="mnist_sample")
+    write(tmp_path, digits, batch, [0.8], table="mnist-norms,dataset=mnist_sample", title="BN")
+    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
+    out = capsys.readouterr().out
+    assert (
+        "The claims are not judged: the study was trained with other settings than its own (dataset=mnist_sample)."
+        in out
+    )
+    assert "verdict |" not in out
+
+
+def test_where_the_test_images_cannot_be_read_nothing_is_compared(tmp_path, digits, capsys):
+    folder = write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.8])
+    write(tmp_path, digits, Experiment(dataset="mnist_sample", l1=0.1), [0.8])
+    for path in folder.parent.glob("*/experiment.json"):
+        path.write_text(path.read_text().replace(digits.checksum, "0" * 64))
+    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
+    assert "The test images could not be read, so nothing is compared: mnist_sample in" in capsys.readouterr().out
+
+
+def test_a_single_experiment_is_compared_with_itself_unregularized(tmp_path, digits, capsys):
+    plain = Experiment(dataset="mnist_sample")
+    write(tmp_path, digits, replace(plain, l1=0.1), [0.8, 0.7])
+    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
+    command = "`python train.py --dataset mnist_sample`"
+    assert f"No baseline yet for what differs from `mlp1,dataset=mnist_sample` by regularization alone: {command}" in (
+        capsys.readouterr().out
+    )

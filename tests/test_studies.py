@@ -85,7 +85,7 @@ def differences(one, other):
 # What the studies say
 
 
-@pytest.mark.parametrize(("name", "title"), AS_RUN, ids="/".join)
+@pytest.mark.parametrize(("name", "title"), AS_RUN)
 def test_what_is_as_run_has_the_originals_settings(name, title):
     assert differences(experiment(name, title), Experiment(**AS_RUN[name, title])) == set()
 
@@ -98,7 +98,7 @@ def test_every_experiment_as_run_is_among_those_above_and_has_published_figures(
     assert with_figures == as_run
 
 
-@pytest.mark.parametrize(("name", "title"), AS_RUN, ids="/".join)
+@pytest.mark.parametrize(("name", "title"), AS_RUN)
 def test_published_figures_are_fractions_and_positive_losses(name, title):
     published = STUDIES[name].experiments[title].published
     assert {"train_accuracy", "test_accuracy"} <= published.keys() <= set(FIGURES)
@@ -242,6 +242,14 @@ UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]|^[. ]|[. ]$|^(con|prn|aux|nul|co
 )
 def test_names_that_some_system_refuses_are_known_here(name):
     assert UNSAFE.search(name)
+
+
+@pytest.mark.parametrize("title", ["a/b", "..", ".a", "a ", "a.", "a\\b", "a\n", 'a"', "what?", "x:y", ""])
+def test_a_title_that_cannot_name_a_folder_is_refused(title):
+    entries = dict(plain=Entry("own", Experiment()))
+    assert Study(asks="?", experiments=entries, baseline="plain").experiments
+    with pytest.raises(ValueError, match="expected a title that can be a folder's name anywhere"):
+        Study(asks="?", experiments=entries | {title: Entry("own", Experiment(l1=0.1))}, baseline="plain")
 
 
 @pytest.mark.parametrize("names", [list(STUDIES), *[list(study.experiments) for study in STUDIES.values()]])

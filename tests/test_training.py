@@ -271,6 +271,41 @@ def test_nesterov_goes_with_one_cycle(digits):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Divergence
+
+
+def test_a_run_that_diverges_is_stopped_and_reaches_no_other_run(digits, monkeypatch):
+    experiment = Experiment(model="cnn1", norm="ghost", dropout=0.1, batch_size=25, epochs=3, optimizer="sgd", lr=0.01)
+    dataset = cut(digits, 100)
+    textbook_network = training.textbook_network
+
+    def disturbed(experiment, dataset, seed):
+        network = textbook_network(experiment, dataset, seed)
+        if seed == 1:
+            with torch.no_grad():
+                network[0].weight.fill_(math.inf)
+        return network
+
+    whole = training.train(experiment, [0, 1, 2], dataset, threads=1)
+    monkeypatch.setattr(training, "textbook_network", disturbed)
+    runs = training.train(experiment, [0, 1, 2], dataset, threads=1)
+    assert [run.result["diverged"] for run in runs] == [False, True, False]
+    assert runs[1].result["epochs"] == len(runs[1].history) == 1
+    assert runs[1].result["stop_reason"] == "diverged: its loss was not finite in epoch 1"
+    for run in (0, 2):
+        assert runs[run].history == whole[run].history
+        assert all(torch.equal(runs[run].weights[name], tensor) for name, tensor in whole[run].weights.items())
+
+
+def test_where_every_run_diverges_training_ends(digits):
+    seen = []
+    experiment = Experiment(optimizer="sgd", lr=1e30, epochs=50)
+    runs = training.train(experiment, [0, 1], cut(digits, 100), on_epoch=seen.append)
+    assert all(run.result["diverged"] for run in runs)
+    assert len(seen) <= 2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Early stopping
 
 OVERFITTING = dict(dataset="mnist_sample", model="mlp2", lr=0.005)
