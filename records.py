@@ -15,6 +15,8 @@ import math
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -298,14 +300,25 @@ def read_weights(folder):
 
 def read_log_probabilities(folder):
     """A run's log-probabilities of the test images, float32 (images, classes)."""
-    with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
-        return arrays["log_probabilities"]
+    path = folder / "predictions.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["log_probabilities"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(f"{path}: cannot be read ({error}); train it anew with --force") from None
 
 
 def read_history(folder):
     """A run's history: a list with one dict of numbers for each epoch."""
-    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
-        return [
-            {name: int(value) if name in ("seed", "epoch") else float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    path = folder / "history.csv"
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            history = [
+                {name: (int if name in ("seed", "epoch") else float)(row[name]) for name in HISTORY}
+                for row in csv.DictReader(file)
+            ]
+        if not history:
+            raise ValueError("it holds no epoch")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RecordError(f"{path}: cannot be read ({error}); train it anew with --force") from None
+    return history

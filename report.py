@@ -13,8 +13,10 @@ import sys
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote
 
 import experiments
+import figures
 import findings
 import records
 import sources
@@ -49,15 +51,14 @@ def main(argv=None):
         command = f"python train.py --study {args.study}" if args.study else "python train.py --model mlp3"
         of_study = f" of {args.study}" if args.study else ""
         parser.error(f"--runs-dir {args.runs_dir}: no finished run{of_study}{left_out}; train one: {command}")
-    try:
-        parts = ["# Report", *sections(found, args.data_dir), EXPLANATION, *[f"Left out: {each}" for each in problems]]
-    except records.RecordError as error:
-        parser.error(str(error))
-    text = "\n\n".join(parts) + "\n"
     path = args.out / "report.md"
     try:
         args.out.mkdir(parents=True, exist_ok=True)
+        parts = ["# Report", *sections(found, args), EXPLANATION, *[f"Left out: {each}" for each in problems]]
+        text = "\n\n".join(parts) + "\n"
         path.write_text(text, encoding="utf-8")
+    except records.RecordError as error:
+        parser.error(str(error))
     except OSError as error:
         parser.error(f"--out {args.out}: cannot be written ({error.strerror}); name another folder")
     try:
@@ -90,8 +91,8 @@ def study_of(table):
 # Sections
 
 
-def sections(found, data_dir):
-    """A section of Markdown for each table of records and data set."""
+def sections(found, args):
+    """A section of Markdown for each table of records and data set, its figures written beside it."""
 
     def key(record):
         return record.table, record.dataset["name"]
@@ -102,13 +103,14 @@ def sections(found, data_dir):
         counts = f"{dataset['train']:,} train, {dataset['validation']:,} validation, {dataset['test']:,} test images."
         if name.endswith("_sample"):
             counts += f" **An embedded sample: its figures are not those of the full {name.removesuffix('_sample')}.**"
-        labels, problem = test_labels(group[0], data_dir)
+        labels, problem = test_labels(group[0], args.data_dir)
         notes = [f"The test images could not be read, so nothing is compared: {problem}"] if problem else []
         study_name, changes = study_of(table)
+        by_title = {record.title: record for record in group}
         if study_name:
-            parts = study_section(study_name, changes, {record.title: record for record in group}, labels)
+            parts = study_section(study_name, changes, by_title, labels, args.out / "figures" / table)
         else:
-            parts = single_section(group, labels)
+            parts = single_section(by_title, labels, args.out / "figures" / f"{table},{name}")
         yield "\n\n".join([f"## {table}: {name}", counts, *notes, *parts])
 
 
@@ -125,27 +127,25 @@ def test_labels(record, data_dir):
     return dataset.test.labels.numpy(), None
 
 
-def single_section(group, labels):
+def single_section(by_title, labels, path):
     """Experiments typed by hand: each is compared with itself without regularization, where that was trained."""
-    by_title = {record.title: record for record in group}
-    baselines = {record.title: record.experiment.baseline() for record in group}
-    differences, missing = {}, {}
-    for name, members in groupby(
-        sorted(group, key=lambda each: baselines[each.title].name), lambda each: baselines[each.title].name
-    ):
-        members = list(members)
-        if name not in by_title:
-            missing[name] = baselines[members[0].title].command
+    members = {}
+    for record in by_title.values():
+        members.setdefault(record.experiment.baseline(), []).append(record)
+    differences, missing = {}, []
+    for baseline, others in members.items():
+        if baseline.name not in by_title:
+            missing.append(baseline)
         elif labels is not None:
-            differences |= findings.differences_to(by_title[name], members, "test_accuracy", labels)
-    yield table(
-        [row(record.title, record, differences.get(record.title)) for record in group], without="published test %"
-    )
-    for name, command in missing.items():
-        yield f"No baseline yet for what differs from `{name}` by regularization alone: `{command}`"
+            differences |= findings.differences_to(by_title[baseline.name], others, "test_accuracy", labels)
+    rows = [row(record.title, record, differences.get(record.title)) for record in by_title.values()]
+    yield table(rows, without="published test %")
+    for baseline in missing:
+        yield f"No baseline yet for what is `{baseline.name}` with regularization: `{baseline.command}`"
+    yield from pictures(path, by_title)
 
 
-def study_section(name, changes, by_title, labels):
+def study_section(name, changes, by_title, labels, path):
     """A study: what it asks, its experiments in its own order, and its claims."""
     study = studies.STUDIES[name]
     trained_as = {title: study.trained_as(title) for title in study.experiments}
@@ -156,12 +156,19 @@ def study_section(name, changes, by_title, labels):
     differences = {}
     if labels is not None and study.baseline in trained:
         differences = findings.differences_to(trained[study.baseline], trained.values(), "test_accuracy", labels)
+    published = {title: study.experiments[title].published.get("test_accuracy") for title in trained}
+    if changes:
+        published = dict.fromkeys(published)  # of other data, or another training
     yield study.asks
+    if differences:
+        of_baseline = published[study.baseline]
+        theirs = {title: published[title] - of_baseline for title in differences if published[title] and of_baseline}
+        forest = figures.forest(differences, study.baseline, study.margin, theirs)
+        yield picture(forest, f"{path}-forest", f"Differences in test accuracy from {study.baseline}, with intervals")
     rows = []
     for title, record in trained.items():
         label = title if trained_as[title] == title else f"{title} (same settings as {trained_as[title]})"
-        published = study.experiments[title].published.get("test_accuracy")
-        rows.append(row(label, record, differences.get(record.title), published))
+        rows.append(row(label, record, differences.get(record.title), published[title]))
     yield table(rows)
     yield f"The baseline is {study.baseline}."
     if others:
@@ -176,6 +183,15 @@ def study_section(name, changes, by_title, labels):
     elif study.claims and labels is not None:
         judged = [claim_row(judgement) for judgement in findings.judge(study, trained, labels)]
         yield markdown(judged, ("claim", "", "figure", "difference", "verdict"), numbers=())
+    own = {title: record for title, record in trained.items() if trained_as[title] == title}
+    yield from pictures(path, own, {title: value for title, value in published.items() if value and title in own})
+    if points := sweep_points(study, trained):
+        outside = study.baseline in trained and study.baseline not in study.sweep
+        baseline = (study.baseline, values(trained, study.baseline)) if outside else None
+        sweep = figures.sweep(points, study.sweep_over, baseline)
+        yield picture(
+            sweep, f"{path}-sweep", f"Test accuracy and weights that are exactly zero against {study.sweep_over}"
+        )
     yield "\n".join(f"- {deviation}" for deviation in study.deviations)
 
 
@@ -185,6 +201,40 @@ def is_of(study, record):
         return False
     own = study.experiments[record.title].experiment
     return record.experiment == replace(own, dataset=own.dataset or own.default_dataset)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures
+
+
+def picture(figure, path, alt):
+    """Write a figure beside the report; its Markdown."""
+    png, _ = figures.save(figure, Path(path))
+    return f"![{alt}](figures/{quote(png.name)})"
+
+
+def pictures(path, trained, published=()):
+    """The curves and the seeds of experiments, {title: record}."""
+    histories = {
+        title: [records.read_history(record.folder / f"seed-{seed}") for seed in record.results]
+        for title, record in trained.items()
+    }
+    yield picture(figures.curves(histories), f"{path}-curves", "Loss and accuracy against the epoch")
+    accuracies = {title: values(trained, title) for title in trained}
+    yield picture(figures.seeds(accuracies, dict(published)), f"{path}-seeds", "Test accuracy of every seed")
+
+
+def values(trained, title, figure="test_accuracy"):
+    return [findings.figure(result, figure) for result in trained[title].results.values()]
+
+
+def sweep_points(study, trained):
+    """{line: {place: (test accuracies, shares of zeros)}} of a study that sweeps a setting."""
+    points = {}
+    for title, (line, place) in study.sweep.items():
+        if title in trained:
+            points.setdefault(line, {})[place] = values(trained, title), values(trained, title, "zeros")
+    return points
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ class Study:
     claims: tuple[Claim, ...] = ()
     deviations: tuple[str, ...] = ()  # from the original
     margin: float = MARGIN
+    sweep: dict[str, tuple[str, float]] = field(default_factory=dict)  # title: (line, place) of a setting that is swept
+    sweep_over: str = ""  # what that setting is called
 
     def __post_init__(self):
         for title in self.experiments:
@@ -67,7 +69,7 @@ class Study:
                 raise ValueError(
                     f"{title!r}: expected a title that can be a folder's name anywhere, without {NOT_IN_TITLES}"
                 )
-        named = {self.baseline}
+        named = {self.baseline, *self.sweep}
         for claim in self.claims:
             named.update([claim.one] if isinstance(claim.one, str) else claim.one)
             named.update(claim.others if isinstance(claim.others, tuple) else ())
@@ -378,6 +380,8 @@ GHOST_SIZE = Study(
             "higher",
         ),
     ),
+    sweep={str(size): ("ghost batch norm", size) for size in (*GHOST_SIZES, 128)},
+    sweep_over="images that are normalized together",
     deviations=("A study of our own, in the setting of mnist-l1-l2-ghost; the claim is one that its write-up quotes.",),
     margin=MNIST_MARGIN,
 )
@@ -510,6 +514,8 @@ L1_PATH = Study(
         )
         for weight in LAMBDAS
     ),
+    sweep={f"{mode} {weight:g}": (mode, weight) for mode in ("subgradient", "proximal") for weight in LAMBDAS},
+    sweep_over="λ of L1",
     deviations=("A study of our own.",),
 )
 

@@ -1,4 +1,6 @@
+import re
 from dataclasses import replace
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 import records
 import report
 import studies
+import train
 from experiments import Experiment
 from studies import Claim, Entry, Study
 
@@ -14,6 +17,7 @@ from studies import Claim, Entry, Study
 def write(runs_dir, dataset, experiment, accuracies, epochs=15, table=records.SINGLE, title=None):
     description = records.describe(experiment, dataset)
     folder = records.open_folder(runs_dir, table, title or experiment.name, description)
+    history = [dict.fromkeys(records.HISTORY, 1)]
     predictions = np.zeros((len(dataset.test), 10), dtype=np.float32)
     for seed, accuracy in enumerate(accuracies):
         result = dict(
@@ -28,7 +32,7 @@ def write(runs_dir, dataset, experiment, accuracies, epochs=15, table=records.SI
             sparsity=dict(zeros=0.125, small=0.5),
             seconds=12.345,
         )
-        records.write_run(folder, records.Run(seed, result, [], {"w": torch.zeros(1)}, predictions))
+        records.write_run(folder, records.Run(seed, result, history, {"w": torch.zeros(1)}, predictions))
     return folder
 
 
@@ -189,6 +193,39 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     assert 'Not trained yet: `python train.py --study mine --only "never"`' in text
     assert "Left out: another, trained with other settings than the study has" in text
     assert "- Nothing is like the original." in text
+    pictures = [unquote(link) for link in re.findall(r"!\[.+?\]\((.+?)\)", text)]
+    assert pictures == [f"figures/mine-{kind}.png" for kind in ("forest", "curves", "seeds")]
+    assert all(
+        (tmp_path / "report" / each).with_suffix(kind).stat().st_size for each in pictures for kind in (".png", ".pdf")
+    )
+
+
+def test_what_was_trained_has_curves_and_a_sweep_where_the_study_has_one(tmp_path, digits, capsys):
+    words = ["--study", "l1-path", "--only", "no L1", "proximal 0.001", "--dataset", "mnist_sample", "--epochs", "1"]
+    train.main([*words, "--seeds", "0", "--runs-dir", str(tmp_path)])
+    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
+    names = [path.name for path in sorted((tmp_path / "report" / "figures").glob("*.png"))]
+    assert names == [
+        f"l1-path,dataset=mnist_sample,epochs=1-{kind}.png" for kind in ("curves", "forest", "seeds", "sweep")
+    ]
+    text = capsys.readouterr().out
+    assert all(f"(figures/{quote(name)})" in text for name in names)
+
+
+@pytest.mark.parametrize("file", ["predictions.npz", "history.csv"])
+def test_a_damaged_file_is_answered_with_one_line(file, tmp_path, capsys):
+    words = ["--dataset", "mnist_sample", "--epochs", "1", "--seeds", "0", "--runs-dir", str(tmp_path)]
+    for settings in ([], ["--l1", "0.1"]):
+        train.main([*words, *settings])
+    for path in tmp_path.glob(f"single/*/seed-0/{file}"):
+        path.write_bytes(path.read_bytes()[:40])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert f"{file}: cannot be read" in error
+    assert error.count("\n") == 1
 
 
 def test_with_other_settings_than_its_own_a_study_is_not_judged(tmp_path, digits, capsys):
@@ -217,6 +254,5 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(tmp_path, dig
     write(tmp_path, digits, replace(plain, l1=0.1), [0.8, 0.7])
     report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
     command = "`python train.py --dataset mnist_sample`"
-    assert f"No baseline yet for what differs from `mlp1,dataset=mnist_sample` by regularization alone: {command}" in (
-        capsys.readouterr().out
-    )
+    expected = f"No baseline yet for what is `mlp1,dataset=mnist_sample` with regularization: {command}"
+    assert expected in capsys.readouterr().out
