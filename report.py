@@ -1,7 +1,7 @@
 """Compare everything trained so far, and judge the studies' claims.
 
 examples:
-  python report.py                          the tables in the terminal and in report/report.md
+  python report.py                          in the terminal, report/report.md and report/report.html
   python report.py --study mnist-norms      one study
   python report.py --runs-dir other --out other-report
 """
@@ -22,6 +22,7 @@ import records
 import sources
 import studies
 from compare import mean_interval
+from page import page
 
 HEADER = (
     "experiment", "parameters", "seeds", "epochs", "train %", "validation %", "test %", "published test %",
@@ -54,15 +55,17 @@ def main(argv=None):
     path = args.out / "report.md"
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        parts = ["# Report", *sections(found, args), EXPLANATION, *[f"Left out: {each}" for each in problems]]
+        opening, closing = notes(args.runs_dir / "notes.md")
+        parts = [*opening, *sections(found, args), EXPLANATION, *[f"Left out: {each}" for each in problems], *closing]
         text = "\n\n".join(parts) + "\n"
         path.write_text(text, encoding="utf-8")
+        path.with_suffix(".html").write_text(page(text, args.out), encoding="utf-8")
     except records.RecordError as error:
         parser.error(str(error))
     except OSError as error:
         parser.error(f"--out {args.out}: cannot be written ({error.strerror}); name another folder")
     try:
-        print(f"{text}\nwritten to {path}", flush=True)
+        print(f"{text}\nwritten to {path} and {path.with_suffix('.html')}", flush=True)
     except BrokenPipeError:  # nobody reads on, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -79,6 +82,24 @@ def make_parser():
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of records (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: %(default)s)")
     return parser
+
+
+def notes(path):
+    """The student's own words, two lists of Markdown: what opens the report and what closes it.
+
+    A line of `---` parts them. Without the file, the report says how to write it.
+    """
+    try:
+        opening, _, closing = path.read_text(encoding="utf-8").partition("\n---\n")
+    except FileNotFoundError:
+        return ["# Report"], [
+            f"(Title, author and conclusions of your own: write `{path}`, its parts divided by `---`.)"
+        ]
+    except (OSError, UnicodeDecodeError) as error:
+        raise records.RecordError(f"{path}: cannot be read ({error}); expected Markdown in UTF-8") from None
+    opening = opening.strip()
+    heading = [] if opening.startswith("# ") else ["# Report"]
+    return [*heading, *[opening] * bool(opening)], [closing.strip()] * bool(closing.strip())
 
 
 def study_of(table):
@@ -248,11 +269,11 @@ def table(rows, without=None):
 
 
 def markdown(rows, header, numbers):
-    """A GitHub table; `numbers` are the columns aligned to the right."""
+    """A table as GitHub reads it; `numbers` are the columns aligned to the right."""
     from tabulate import tabulate
 
     align = ["right" if column in numbers else "left" for column in range(len(header))]
-    return tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=align)
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
 def row(label, record, comparison, published=None):

@@ -256,3 +256,35 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(tmp_path, dig
     command = "`python train.py --dataset mnist_sample`"
     expected = f"No baseline yet for what is `mlp1,dataset=mnist_sample` with regularization: {command}"
     assert expected in capsys.readouterr().out
+
+
+def test_the_students_notes_open_and_close_the_report_and_survive_it(tmp_path, digits, capsys):
+    write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.8])
+    words = ["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")]
+    report.main(words)
+    out = capsys.readouterr().out
+    assert out.startswith("# Report\n")
+    assert f"write `{tmp_path / 'notes.md'}`" in out
+
+    own = "# Mine\n\nA. Student\n\n---\n\n## Conclusions\n\nIt <b>depends</b>.\n"
+    (tmp_path / "notes.md").write_text(own, encoding="utf-8")
+    for _ in range(2):
+        report.main(words)
+        out = capsys.readouterr().out
+        assert out.startswith("# Mine\n\nA. Student\n\n## single: mnist_sample")
+        assert "## Conclusions\n\nIt <b>depends</b>.\n\nwritten to" in out
+        assert out.count("# Report") == 0
+    html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<title>Mine</title>" in html
+    assert "It &lt;b&gt;depends&lt;/b&gt;." in html
+    assert html.count("data:image/png;base64,") == 2
+    assert (tmp_path / "notes.md").read_text(encoding="utf-8") == own
+
+
+def test_notes_that_are_no_text_are_refused(tmp_path, digits, capsys):
+    write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.8])
+    (tmp_path / "notes.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(SystemExit) as caught:
+        report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
+    assert caught.value.code == 2
+    assert "notes.md: cannot be read" in capsys.readouterr().err
