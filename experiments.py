@@ -151,8 +151,10 @@ class Experiment:
             _refuse("momentum", self.momentum, "--lr-scheduler one_cycle sets the momentum itself")
         if self.nesterov and not (self.optimizer == "sgd" and (self.momentum or self.lr_scheduler == "one_cycle")):
             _refuse("nesterov", True, "needs --optimizer sgd and --momentum above 0")
-        if (self.lr_scheduler == "step") != (self.lr_step_size is not None):
-            _refuse("lr_step_size", self.lr_step_size, "goes with --lr-scheduler step, and that with it")
+        if self.lr_scheduler == "step" and self.lr_step_size is None:
+            _refuse("lr_scheduler", "step", "needs --lr-step-size, such as --lr-step-size 5")
+        if self.lr_scheduler != "step" and self.lr_step_size is not None:
+            _refuse("lr_step_size", self.lr_step_size, "goes with --lr-scheduler step")
         if self.lr_scheduler != "step":
             self._need_default("lr_gamma", "goes with --lr-scheduler step")
         if self.l1_mode == "proximal" and not self.l1:

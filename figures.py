@@ -10,6 +10,7 @@ from statistics import mean
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from compare import mean_interval
 
@@ -76,13 +77,19 @@ def curves(histories):
             scale = 100 if measure == "accuracy" else 1
             for (title, runs), style in zip(histories.items(), lines(len(histories)), strict=True):
                 _curve(panel, [[scale * each[f"{images}_{measure}"] for each in run] for run in runs], title, style)
-            panel.set_title(f"{'validation' if images == 'val' else images} {measure}{' (%)' if scale == 100 else ''}")
+            which = "validation" if images == "val" else "train"
+            during = ", during training" if images == "train" else ""
+            panel.set_title(f"{which} {measure}{' (%)' if scale == 100 else ''}{during}")
     for panel in panels[0]:
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
     for panel in panels[1]:
         panel.set_xlabel("epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    columns = max(1, min(4, 100 // max(map(len, histories))))
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -90,7 +97,8 @@ def _curve(panel, runs, title, style):
     longest = max(map(len, runs))
     at_epoch = [[run[epoch] for run in runs if epoch < len(run)] for epoch in range(longest)]
     epochs = range(1, longest + 1)
-    panel.plot(epochs, [mean(values) for values in at_epoch], label=title, linewidth=1.3, **style)
+    marker = "s" if longest == 1 else None  # a line needs two points
+    panel.plot(epochs, [mean(values) for values in at_epoch], label=title, linewidth=1.3, marker=marker, **style)
     panel.fill_between(
         epochs, list(map(min, at_epoch)), list(map(max, at_epoch)), color=style["color"], alpha=0.12, lw=0
     )

@@ -9,6 +9,7 @@
 A run's folder is written under a temporary name and renamed: it is there and whole, or it is not there.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -108,7 +109,10 @@ def open_folder(runs_dir, table, title, description, replace=False):
     path = folder / "experiment.json"
     try:
         if path.exists():
-            difference = _difference(path, json.loads(json.dumps(description)))
+            try:
+                difference = _difference(path, json.loads(json.dumps(description)))
+            except RecordError as error:
+                difference = str(error).removeprefix(f"{path}: ")
             if difference and replace:
                 shutil.rmtree(folder)
             elif difference:
@@ -141,10 +145,17 @@ def _flat(description):
 
 
 def finished_seeds(folder):
-    """The seeds whose folders are there with all their files."""
-    whole = (path for path in folder.glob("seed-*") if all((path / file).is_file() for file in FILES))
-    names = (path.name.removeprefix("seed-") for path in whole)
-    return sorted(int(name) for name in names if name.isdecimal())
+    """The seeds whose folders are there with all their files and a result that can be read."""
+    names = (path.name.removeprefix("seed-") for path in folder.glob("seed-*"))
+    return sorted(int(name) for name in names if name.isdecimal() and _is_whole(folder / f"seed-{name}"))
+
+
+def _is_whole(folder):
+    if not all((folder / file).is_file() for file in FILES):
+        return False
+    with contextlib.suppress(RecordError):
+        return bool(_read_json(folder / "result.json"))
+    return False
 
 
 def write_run(folder, run):
@@ -238,8 +249,11 @@ def read_all(runs_dir):
             missing = [file for file in FILES if not (folder / file).is_file()]
             if missing:
                 problems.append(f"{folder}: {', '.join(missing)} missing; the command that trained it trains it anew")
-        for seed in finished_seeds(record.folder):
-            folder = record.folder / f"seed-{seed}"
+        for folder in sorted(record.folder.glob("seed-*")):
+            name = folder.name.removeprefix("seed-")
+            if not name.isdecimal() or not all((folder / file).is_file() for file in FILES):
+                continue
+            seed = int(name)
             try:
                 result = _read_result(folder / "result.json", seed)
             except RecordError as error:

@@ -9,6 +9,7 @@ examples:
 import argparse
 import math
 import os
+import shlex
 import sys
 from dataclasses import replace
 from itertools import groupby
@@ -32,7 +33,8 @@ EXPLANATION = """\
 Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
 are measured in evaluation mode on plain images, at the epoch that the run hands in. Zeros and < 0.001 are the shares
 of weights that are exactly zero, and smaller than that. Seconds are a process's, divided by the runs side
-by side in it.
+by side in it. In the curves, train loss and accuracy are running means during training, with dropout and augmentation,
+and the band reaches from the lowest seed to the highest.
 
 Differences are paired by seed and counted in points; their 95 % intervals count the chance of the seeds and that of
 the test images. Intervals and p are corrected for the number of comparisons (Holm): a table's with its baseline, a
@@ -160,9 +162,9 @@ def single_section(by_title, labels, path):
         elif labels is not None:
             differences |= findings.differences_to(by_title[baseline.name], others, "test_accuracy", labels)
     rows = [row(record.title, record, differences.get(record.title)) for record in by_title.values()]
-    yield table(rows, without="published test %")
+    yield table(rows)
     for baseline in missing:
-        yield f"No baseline yet for what is `{baseline.name}` with regularization: `{baseline.command}`"
+        yield f"`{baseline.name}`, the baseline of some of them, is not trained yet: `{baseline.command}`"
     yield from pictures(path, by_title)
 
 
@@ -196,9 +198,10 @@ def study_section(name, changes, by_title, labels, path):
         yield f"Left out: {', '.join(others)}, trained with other settings than the study has; `--force` trains anew."
     missing = [title for title in study.experiments if title not in trained and trained_as[title] == title]
     if missing:
-        titles = " ".join(f'"{title}"' for title in missing)
-        beside = f" with the settings of this table ({changes})" if changes else ""
-        yield f"Not trained yet: `python train.py --study {name} --only {titles}`{beside}"
+        words = ["--study", name, "--only", *missing]
+        for setting, _, value in (change.partition("=") for change in changes.split(",") if change):
+            words += [experiments.flag_of(setting), *[value] * (value != "true")]
+        yield f"Not trained yet: `python train.py {shlex.join(words)}`"
     if changes:
         yield f"The claims are not judged: the study was trained with other settings than its own ({changes})."
     elif study.claims and labels is not None:
@@ -213,7 +216,8 @@ def study_section(name, changes, by_title, labels, path):
         yield picture(
             sweep, f"{path}-sweep", f"Test accuracy and weights that are exactly zero against {study.sweep_over}"
         )
-    yield "\n".join(f"- {deviation}" for deviation in study.deviations)
+    if not changes:
+        yield "\n".join(f"- {deviation}" for deviation in study.deviations)
 
 
 def is_of(study, record):
@@ -262,8 +266,9 @@ def sweep_points(study, trained):
 # Rows
 
 
-def table(rows, without=None):
-    keep = [index for index, name in enumerate(HEADER) if name != without]
+def table(rows):
+    """A table of experiments without the columns in which nothing stands."""
+    keep = [index for index in range(len(HEADER)) if any(cells[index] != "" for cells in rows)]
     rows = [[cells[index] for index in keep] for cells in rows]
     return markdown(rows, [HEADER[index] for index in keep], numbers=range(1, len(keep)))
 

@@ -256,6 +256,10 @@ def outcome(result):
 
 def make_tasks(args, asked, changes, seeds):
     """A `units.Task` for each experiment asked for, with the seeds that are not finished yet, which is said."""
+    networks = {  # refused before anything is downloaded or written
+        title: network_of(title, experiment, sources.SOURCES[experiment.dataset or experiment.default_dataset])
+        for title, experiment in asked.items()
+    }
     datasets = load_data(asked.values(), args.data_dir)
     resolved, sample = {}, {}
     for title, experiment in asked.items():
@@ -269,7 +273,6 @@ def make_tasks(args, asked, changes, seeds):
             f"{dataset.name} from {dataset.found_in}: {len(dataset.train):,} train / "
             f"{len(dataset.validation):,} validation / {len(dataset.test):,} test images"
         )
-    networks = {title: network_of(title, *both) for title, both in resolved.items()}  # before anything is written
     table = experiments.folder_name(args.study, sample | changes) if args.study else records.SINGLE
     tasks = {}
     for title, (experiment, dataset) in resolved.items():

@@ -1,5 +1,6 @@
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import models
 import records
 import report
 import sources
+import studies
 import train
 import training
 from experiments import MODELS, Experiment
@@ -70,3 +72,12 @@ def test_every_link_leads_to_a_file():
     links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXT)
     assert links
     assert all((ROOT / link).exists() for link in links)
+
+
+def test_the_study_of_ones_own_is_one(monkeypatch):
+    block = re.search(r"\n(    STUDIES\[.+?\n    \))\n", TEXT, re.DOTALL).group(1)
+    monkeypatch.setattr(studies, "STUDIES", dict(studies.STUDIES))
+    exec(textwrap.dedent(block), vars(studies))
+    study = studies.STUDIES["wide-or-not"]
+    assert list(study.experiments) == ["narrow", "wide"]
+    assert study.experiments[study.claims[0].one].experiment.hidden == (512,)

@@ -326,3 +326,20 @@ def test_the_data_sets_description_is_recorded(description, digits):
     assert description["dataset"]["checksum"] == digits.checksum == data.load("mnist_sample", "unused").checksum
     assert description["dataset"]["mean"] == list(digits.mean)
     assert (description["dataset"]["train"], description["dataset"]["test"]) == (3600, 700)
+
+
+def test_a_run_whose_result_cannot_be_read_is_not_finished(folder):
+    for seed in (0, 1):
+        records.write_run(folder, make_run(seed))
+    (folder / "seed-1" / "result.json").write_text("garbage")
+    assert records.finished_seeds(folder) == [0]
+
+
+def test_a_damaged_description_names_the_way_out_and_force_takes_it(folder, tmp_path, description):
+    records.write_run(folder, make_run(0))
+    (folder / "experiment.json").write_text("{garbage")
+    with pytest.raises(records.RecordError, match=r"cannot be read .+ or let --force replace it"):
+        records.open_folder(tmp_path, records.SINGLE, folder.name, description)
+    assert records.finished_seeds(folder) == [0]
+    assert records.open_folder(tmp_path, records.SINGLE, folder.name, description, replace=True) == folder
+    assert records.finished_seeds(folder) == []

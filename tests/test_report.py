@@ -190,7 +190,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     assert cells["L1 helps"][3] == "contradicted"
     assert cells["less L1 helps"][3] == "not trained: never"
     text = "\n".join(lines)
-    assert 'Not trained yet: `python train.py --study mine --only "never"`' in text
+    assert "Not trained yet: `python train.py --study mine --only never`" in text
     assert "Left out: another, trained with other settings than the study has" in text
     assert "- Nothing is like the original." in text
     pictures = [unquote(link) for link in re.findall(r"!\[.+?\]\((.+?)\)", text)]
@@ -254,7 +254,7 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(tmp_path, dig
     write(tmp_path, digits, replace(plain, l1=0.1), [0.8, 0.7])
     report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
     command = "`python train.py --dataset mnist_sample`"
-    expected = f"No baseline yet for what is `mlp1,dataset=mnist_sample` with regularization: {command}"
+    expected = f"`mlp1,dataset=mnist_sample`, the baseline of some of them, is not trained yet: {command}"
     assert expected in capsys.readouterr().out
 
 

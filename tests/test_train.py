@@ -420,7 +420,7 @@ def test_the_list_has_every_study_and_title_and_what_of_it_is_trained(tmp_path, 
     for folder in ("fashion-mlp/L1/seed-0", "fashion-mlp/L1/seed-1", "fashion-mlp/L1/seed-7", "l1-path/no L1/seed-3"):
         (tmp_path / folder).mkdir(parents=True)
         for file in records.FILES[: 3 if "7" in folder else 4]:
-            (tmp_path / folder / file).touch()
+            (tmp_path / folder / file).write_text('{"seed": 0}')
     before = contents(tmp_path)
     train.main(["--list", "--runs-dir", str(tmp_path)])
     out = capsys.readouterr().out
@@ -586,3 +586,19 @@ def test_ctrl_c_ends_a_training_in_this_process(tmp_path, capsys, monkeypatch):
 def processes_of_group(group):
     listing = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
     return [line for line in listing.splitlines() if line.split()[0] == str(group)]
+
+
+def test_a_network_that_does_not_fit_is_refused_before_a_download(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "download", lambda *_: pytest.fail("downloads"))
+    words = [
+        "--model",
+        "cnn2",
+        "--dataset",
+        "cifar10",
+        "--data-dir",
+        str(tmp_path),
+        "--runs-dir",
+        str(tmp_path / "runs"),
+    ]
+    assert "--model cnn2: of images of 32×32 pixels it leaves 2×2 pixels" in refused(words, capsys)
+    assert list(tmp_path.iterdir()) == []
