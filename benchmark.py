@@ -21,32 +21,12 @@ from statistics import median
 
 import experiments
 import sources
+import studies
 
 EXPERIMENTS = {
     "mlp1": experiments.Experiment(l1=0.001),
-    "cnn1": experiments.Experiment(
-        model="cnn1",
-        standardize=True,
-        rotation=7,
-        brightness=0.1,
-        contrast=0.1,
-        batch_size=128,
-        optimizer="sgd",
-        lr=0.02,
-        momentum=0.9,
-    ),
-    "resnet": experiments.Experiment(
-        model="resnet",
-        standardize=True,
-        crop_padding=4,
-        crop_mode="reflect",
-        flip=True,
-        rotation=15,
-        batch_size=512,
-        optimizer="sgd",
-        lr=0.02,
-        momentum=0.9,
-    ),
+    "cnn1": replace(studies.A1_BN, rotation=7, affine_degrees=0, affine_translate=0, affine_scale=0),
+    "resnet": studies.C_PLAIN,
 }
 SEEDS = {"mlp1": 10, "cnn1": 4, "resnet": 4}
 IMAGES = {"mlp1": None, "cnn1": None, "resnet": 10_240}  # train images of a timed epoch; None: all
@@ -162,7 +142,7 @@ def plain_loop(experiment, dataset):
     model = training.textbook_network(experiment, dataset, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=experiment.lr)
     if experiment.optimizer == "sgd":
-        optimizer = torch.optim.SGD(model.parameters(), lr=experiment.lr, momentum=experiment.momentum)
+        optimizer = torch.optim.SGD(model.parameters(), lr=experiment.lr, momentum=0.9)
     loss_of = nn.CrossEntropyLoss()
 
     started = time.perf_counter()

@@ -1,6 +1,6 @@
 """What the records say: each experiment's figures, differences between experiments, and verdicts on a study's claims.
 
-Figures are those of `studies.FIGURES`; the runs of two experiments are compared seed by seed, over the seeds both have.
+Figures are those of `study.FIGURES`; the runs of two experiments are compared seed by seed, over the seeds both have.
 """
 
 import math
@@ -73,7 +73,7 @@ def differences_to(baseline, others, name, labels):
 class Judgement:
     """A claim with what was found: the comparison with each of the others, and the verdict or why there is none."""
 
-    claim: object  # studies.Claim
+    claim: object  # study.Claim
     one: str  # the title that was compared
     comparisons: dict[str, compare.Comparison]
     verdict: str

@@ -9,7 +9,6 @@
 A run's folder is written under a temporary name and renamed: it is there and whole, or it is not there.
 """
 
-import contextlib
 import csv
 import json
 import math
@@ -146,16 +145,23 @@ def _flat(description):
 
 def finished_seeds(folder):
     """The seeds whose folders are there with all their files and a result that can be read."""
-    names = (path.name.removeprefix("seed-") for path in folder.glob("seed-*"))
-    return sorted(int(name) for name in names if name.isdecimal() and _is_whole(folder / f"seed-{name}"))
+    return sorted(seed for seed, result in _runs_in(folder) if isinstance(result, dict))
 
 
-def _is_whole(folder):
-    if not all((folder / file).is_file() for file in FILES):
-        return False
-    with contextlib.suppress(RecordError):
-        return bool(_read_json(folder / "result.json"))
-    return False
+def _runs_in(folder):
+    """Yield (seed, its result.json, or in its place the RecordError that says why it cannot be used)."""
+    for path in sorted(folder.glob("seed-*")):
+        seed = path.name.removeprefix("seed-")
+        if not seed.isdecimal():
+            yield seed, RecordError(f"{path}: expected a folder named after its seed, such as seed-0; move it away")
+            continue
+        try:
+            missing = [file for file in FILES if not (path / file).is_file()]
+            if missing:
+                raise RecordError(f"{path}: {', '.join(missing)} missing")
+            yield int(seed), _read_result(path / "result.json")
+        except RecordError as error:
+            yield int(seed), RecordError(f"{error}; the command that trained it trains it anew")
 
 
 def write_run(folder, run):
@@ -245,22 +251,11 @@ def read_all(runs_dir):
         except RecordError as error:
             problems.append(str(error))
             continue
-        for folder in sorted(record.folder.glob("seed-*")):
-            missing = [file for file in FILES if not (folder / file).is_file()]
-            if missing:
-                problems.append(f"{folder}: {', '.join(missing)} missing; the command that trained it trains it anew")
-        for folder in sorted(record.folder.glob("seed-*")):
-            name = folder.name.removeprefix("seed-")
-            if not name.isdecimal() or not all((folder / file).is_file() for file in FILES):
-                continue
-            seed = int(name)
-            try:
-                result = _read_result(folder / "result.json", seed)
-            except RecordError as error:
-                problems.append(str(error))
-                continue
-            if result["diverged"]:
-                problems.append(f"{folder}: {result['stop_reason']}; it is part of no mean")
+        for seed, result in _runs_in(record.folder):
+            if isinstance(result, RecordError):
+                problems.append(str(result))
+            elif result["diverged"]:
+                problems.append(f"{record.folder / f'seed-{seed}'}: {result['stop_reason']}; it is part of no mean")
             else:
                 record.results[seed] = result
         if record.results:
@@ -284,14 +279,10 @@ def _read_record(path):
     return record
 
 
-def _read_result(path, seed):
-    try:
-        result = _read_json(path)
-        missing = [name for name in FIGURES if name not in result]
-        if missing:
-            raise RecordError(f"{path}: {missing[0]} is missing")
-    except RecordError as error:
-        raise RecordError(f"{error}; train it anew with --seeds {seed} --force") from None
+def _read_result(path):
+    result = _read_json(path)
+    if missing := [name for name in FIGURES if name not in result]:
+        raise RecordError(f"{path}: {missing[0]} is missing")
     return result
 
 

@@ -9,112 +9,12 @@ original lacked one. The claims are those of the write-ups in our words, each ju
 A study of one's own is one more `Study` in STUDIES.
 """
 
-import contextlib
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from experiments import Experiment
+from study import Claim, Entry, Study
 
-NOT_IN_TITLES = r'<>:"/\|?*'
-TITLE = re.compile(rf"(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
-KINDS = ("as run", "corrected", "control", "own")
-FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")  # that claims speak of
-DIRECTIONS = ("higher", "lower", "same")
-MNIST_MARGIN, MARGIN = 0.001, 0.005  # differences in accuracy that make no practical difference
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One experiment of a study."""
-
-    kind: str  # one of KINDS
-    experiment: Experiment
-    note: str = ""  # what the original called it, or what was corrected
-    published: dict[str, float] = field(default_factory=dict)  # figure: value; accuracies as fractions
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One sentence of a write-up: the figure of `one` is higher or lower than, or the same as, that of each other."""
-
-    kind: str  # one of KINDS
-    says: str
-    one: str | tuple[str, ...]  # a title; of several, the one with the best mean validation accuracy
-    others: tuple[str, ...] | float  # titles, or a constant
-    figure: str  # one of FIGURES; gap is train accuracy − test accuracy, zeros the share of weights exactly zero
-    direction: str  # one of DIRECTIONS
-
-
-@dataclass(frozen=True)
-class Study:
-    """A named set of experiments with a baseline and claims.
-
-    Raises:
-        ValueError: a title that cannot name a folder, a claim or baseline that names an experiment that is not there,
-            or a word that means nothing.
-    """
-
-    asks: str
-    experiments: dict[str, Entry]  # title: entry
-    baseline: str
-    claims: tuple[Claim, ...] = ()
-    deviations: tuple[str, ...] = ()  # from the original
-    margin: float = MARGIN
-    sweep: dict[str, tuple[str, float]] = field(default_factory=dict)  # title: (line, place) of a setting that is swept
-    sweep_over: str = ""  # what that setting is called
-
-    def __post_init__(self):
-        for title in self.experiments:
-            if not TITLE.fullmatch(title):
-                raise ValueError(
-                    f"{title!r}: expected a title that can be a folder's name anywhere, without {NOT_IN_TITLES}"
-                )
-        named = {self.baseline, *self.sweep}
-        for claim in self.claims:
-            named.update([claim.one] if isinstance(claim.one, str) else claim.one)
-            named.update(claim.others if isinstance(claim.others, tuple) else ())
-            words = (claim.kind, KINDS), (claim.figure, FIGURES), (claim.direction, DIRECTIONS)
-            for word, known in words:
-                if word not in known:
-                    raise ValueError(f"claim {claim.says!r}: {word!r}, expected one of {', '.join(known)}")
-        for title in named - self.experiments.keys():
-            raise ValueError(f"{title!r} is none of the study's experiments: {', '.join(self.experiments)}")
-
-    def experiment(self, title, changes):
-        """An experiment with some settings changed, as given beside `--study`.
-
-        Raises:
-            ValueError: it does not go with the changes.
-        """
-        try:
-            return replace(self.experiments[title].experiment, **changes)
-        except ValueError as error:
-            raise ValueError(f"{title}: does not go with what was given: {error}") from None
-
-    def changes(self, settings):
-        """Those of some settings, {name: value}, that differ from what an experiment of the study has.
-
-        Raises:
-            ValueError: of the network, which is the study's own.
-        """
-        own = [entry.experiment for entry in self.experiments.values()]
-        own = [replace(experiment, dataset=experiment.dataset or experiment.default_dataset) for experiment in own]
-        for name in ("model", "hidden"):
-            if name in settings:
-                raise ValueError(f"--{name}: a study has its own networks; leave it out, or leave out --study")
-        return {
-            name: value
-            for name, value in settings.items()
-            if any(getattr(experiment, name) != value for experiment in own)
-        }
-
-    def trained_as(self, title, changes=None):
-        """The title that an experiment is trained under: the first one with the same settings."""
-        experiment = self.experiment(title, changes or {})
-        for first in self.experiments:
-            with contextlib.suppress(ValueError):  # one that does not go with the changes is not trained
-                if self.experiment(first, changes or {}) == experiment:
-                    return first
+MNIST_MARGIN = 0.001  # differences in accuracy within it make no practical difference
 
 
 def last_five(accuracy, loss, train_accuracy):
@@ -202,10 +102,8 @@ FASHION_MLP = Study(
 # ---------------------------------------------------------------------------------------------------------------------
 # L1, L2 and ghost batch normalization on MNIST, two assignments
 
-A1_BN = Experiment(
-    model="cnn1",
+FAMILY_A = dict(
     standardize=True,
-    affine_degrees=10,
     affine_translate=0.1,
     affine_scale=0.1,
     brightness=0.1,
@@ -213,12 +111,12 @@ A1_BN = Experiment(
     epochs=25,
     batch_size=128,
     optimizer="sgd",
-    lr=0.022,
     momentum=0.9,
     lr_scheduler="step",
-    lr_step_size=6,
 )
-A1_L1, A1_L2 = dict(l1=1e-4, penalize="all"), dict(weight_decay=1e-3, penalize="all")
+L1, L2 = dict(l1=1e-4, penalize="all"), dict(weight_decay=1e-3, penalize="all")
+
+A1_BN = Experiment(model="cnn1", **FAMILY_A, affine_degrees=10, lr=0.022, lr_step_size=6)
 A1_GHOST = dict(norm="ghost", ghost_splits=2, freeze_gamma=True, batch_size=256)
 SMALLER_GHOST = dict(norm="ghost", ghost_splits=4)
 A1_GHOSTS = {"as run": ("GBN", "L1+L2+GBN"), "corrected": ("GBN, batch 128", "L1+L2+GBN, batch 128")}
@@ -226,9 +124,9 @@ A1_GHOSTS = {"as run": ("GBN", "L1+L2+GBN"), "corrected": ("GBN, batch 128", "L1
 MNIST_L1_L2_GHOST = Study(
     asks="Do L1, L2 and ghost batch normalization improve a small CNN on MNIST, alone and together?",
     experiments={
-        "L1+BN": Entry("as run", replace(A1_BN, **A1_L1), published=last_five(99.478, 0.0175, 98.94)),
-        "L2+BN": Entry("as run", replace(A1_BN, **A1_L2), published=last_five(99.464, 0.0186, 98.72)),
-        "L1+L2+BN": Entry("as run", replace(A1_BN, **A1_L1 | A1_L2), published=last_five(99.312, 0.0215, 98.74)),
+        "L1+BN": Entry("as run", replace(A1_BN, **L1), published=last_five(99.478, 0.0175, 98.94)),
+        "L2+BN": Entry("as run", replace(A1_BN, **L2), published=last_five(99.464, 0.0186, 98.72)),
+        "L1+L2+BN": Entry("as run", replace(A1_BN, **L1 | L2), published=last_five(99.312, 0.0215, 98.74)),
         "GBN": Entry(
             "as run",
             replace(A1_BN, **A1_GHOST),
@@ -237,14 +135,14 @@ MNIST_L1_L2_GHOST = Study(
         ),
         "L1+L2+GBN": Entry(
             "as run",
-            replace(A1_BN, **A1_GHOST | A1_L1 | A1_L2),
+            replace(A1_BN, **A1_GHOST | L1 | L2),
             "batch 256 and a frozen scale, as in GBN",
             published=last_five(99.320, 0.0263, 98.55),
         ),
         "GBN, batch 128": Entry(
             "corrected", replace(A1_BN, **SMALLER_GHOST), "the others' batch size, parts of 32 images, learned scale"
         ),
-        "L1+L2+GBN, batch 128": Entry("corrected", replace(A1_BN, **SMALLER_GHOST | A1_L1 | A1_L2), "the same"),
+        "L1+L2+GBN, batch 128": Entry("corrected", replace(A1_BN, **SMALLER_GHOST | L1 | L2), "the same"),
         "BN": Entry("control", A1_BN, "plain batch norm; the original compared with another network"),
         "no norm": Entry("control", replace(A1_BN, norm="none")),
     },
@@ -280,29 +178,19 @@ MNIST_L1_L2_GHOST = Study(
 
 A2_BN = Experiment(
     model="cnn2",
-    standardize=True,
+    **FAMILY_A,
     rotation=7,
     rotation_fill=1,
     affine_degrees=20,
-    affine_translate=0.1,
-    affine_scale=0.1,
-    brightness=0.1,
-    contrast=0.1,
-    epochs=25,
-    batch_size=128,
-    optimizer="sgd",
     lr=0.1,
-    momentum=0.9,
-    lr_scheduler="step",
     lr_step_size=5,
     lr_gamma=0.5,
 )
-A2_L1, A2_L2 = dict(l1=1e-4, penalize="all"), dict(weight_decay=1e-3, penalize="all")
 
 MNIST_DROPOUT_GHOST = Study(
     asks="The same question for a CNN with a little dropout: L1, L2 and ghost batch normalization on MNIST.",
     experiments={
-        "L1+BN": Entry("as run", replace(A2_BN, **A2_L1), published=last_five(99.472, 0.0177, 98.39)),
+        "L1+BN": Entry("as run", replace(A2_BN, **L1), published=last_five(99.472, 0.0177, 98.39)),
         "L2+BN": Entry(
             "as run",
             A2_BN,
@@ -311,7 +199,7 @@ MNIST_DROPOUT_GHOST = Study(
         ),
         "L1+L2+BN": Entry(
             "as run",
-            replace(A2_BN, **A2_L1),
+            replace(A2_BN, **L1),
             "its weight decay was 0: L1+BN again",
             published=last_five(99.368, 0.0184, 98.42),
         ),
@@ -320,15 +208,15 @@ MNIST_DROPOUT_GHOST = Study(
         ),
         "L1+L2+GBN": Entry(
             "as run",
-            replace(A2_BN, norm="ghost", ghost_splits=2, **A2_L1),
+            replace(A2_BN, norm="ghost", ghost_splits=2, **L1),
             "its weight decay was 0: L1+GBN",
             published=last_five(99.386, 0.0176, 98.32),
         ),
         "L1+BN, 0.001": Entry("corrected", replace(A2_BN, l1=1e-3, penalize="all"), "the λ that the write-up names"),
-        "L2+BN, true": Entry("corrected", replace(A2_BN, **A2_L2), "weight decay 0.001; the write-up names none"),
-        "L1+L2+BN, true": Entry("corrected", replace(A2_BN, **A2_L1 | A2_L2), "weight decay 0.001"),
+        "L2+BN, true": Entry("corrected", replace(A2_BN, **L2), "weight decay 0.001; the write-up names none"),
+        "L1+L2+BN, true": Entry("corrected", replace(A2_BN, **L1 | L2), "weight decay 0.001"),
         "L1+L2+GBN, true": Entry(
-            "corrected", replace(A2_BN, norm="ghost", ghost_splits=2, **A2_L1 | A2_L2), "weight decay 0.001"
+            "corrected", replace(A2_BN, norm="ghost", ghost_splits=2, **L1 | L2), "weight decay 0.001"
         ),
         "BN": Entry("control", A2_BN),
         "no norm": Entry("control", replace(A2_BN, norm="none"), "at a learning rate chosen for batch norm"),
@@ -403,14 +291,13 @@ B_BN = Experiment(
     lr=0.015,
     lr_scheduler="one_cycle",
 )
-B_L1 = dict(l1=1e-4, penalize="all")
 
 MNIST_NORMS = Study(
     asks="Which of batch normalization with L1, group and layer normalization suits a small CNN on MNIST best?",
     experiments={
         "BN+L1": Entry(
             "as run",
-            replace(B_BN, l1_reduction="mean", **B_L1),
+            replace(B_BN, l1_reduction="mean", **L1),
             "L1 as the sum of the tensors' means: practically zero",
             published=last_five(99.454, 0.0172, 99.46),
         ),
@@ -422,9 +309,9 @@ MNIST_NORMS = Study(
             "layer norm of an earlier notebook: a scale and shift for each channel and pixel, 44,712 parameters",
             published=last_five(99.432, 0.0172, 99.58),
         ),
-        "BN+L1, sum": Entry("corrected", replace(B_BN, **B_L1), "λ·Σ|w|"),
-        "GN+L1, sum": Entry("corrected", replace(B_BN, norm="group", **B_L1), "L1 on every model"),
-        "LN+L1, sum": Entry("corrected", replace(B_BN, norm="layer", **B_L1), "L1 on every model"),
+        "BN+L1, sum": Entry("corrected", replace(B_BN, **L1), "λ·Σ|w|"),
+        "GN+L1, sum": Entry("corrected", replace(B_BN, norm="group", **L1), "L1 on every model"),
+        "LN+L1, sum": Entry("corrected", replace(B_BN, norm="layer", **L1), "L1 on every model"),
         "BN": Entry("control", B_BN),
         "no norm": Entry("control", replace(B_BN, norm="none")),
     },

@@ -124,6 +124,8 @@ def what_is_asked(args):
     if args.study is None:
         if args.only:
             raise ValueError(f"--only {args.only[0]}: names experiments of a --study")
+        if args.list and given:
+            raise ValueError(f"--list {experiments.flag_of(min(given))}: settings go with --list --study NAME")
         return {"": experiments.Experiment(**given)}, {}
     study = studies.STUDIES[args.study]
     for title in args.only or ():

@@ -20,6 +20,7 @@ import data
 import models
 import records
 import regularizers
+import side_by_side
 from augmentation import Augmentation
 from early_stopping import EarlyStopping
 
@@ -48,7 +49,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
 
     started = time.perf_counter()
     runs = len(seeds)
-    model = models.side_by_side([textbook_network(experiment, dataset, seed) for seed in seeds]).to(device)
+    model = side_by_side.join([textbook_network(experiment, dataset, seed) for seed in seeds]).to(device)
     optimizer = make_optimizer(experiment, model)
     scheduler = make_scheduler(experiment, optimizer, len(batch_bounds(len(train_set), experiment.batch_size)))
     penalty = make_penalty(experiment, model, runs)
@@ -83,7 +84,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
                 history[run].append(row | {name: values[run] for name, values in figures.items()})
                 latest.append(history[run][-1])
                 if improved[run] or not restore_best or chosen[run][1] is None:
-                    chosen[run] = (epoch, models.state_of_run(model.state_dict(), run, runs))
+                    chosen[run] = (epoch, side_by_side.state_of_run(model.state_dict(), run, runs))
                 if not all(map(math.isfinite, (figures["train_loss"][run], figures["val_loss"][run]))):
                     diverged[run] = True  # its part of the model is lost, and no other part is reached by it
                     stopping.stop(run, f"diverged: its loss was not finite in epoch {epoch}")
@@ -262,7 +263,7 @@ def generator(seed, purpose, epoch, *which, device="cpu"):
 
 
 def seed_dropout(model, seeds, epoch, device):
-    layers = [layer for layer in model.modules() if isinstance(layer, models.RunsDropout)]
+    layers = [layer for layer in model.modules() if isinstance(layer, side_by_side.RunsDropout)]
     for number, layer in enumerate(layers):
         layer.seed([generator(seed, "dropout", epoch, number, device=device) for seed in seeds])
 

@@ -8,7 +8,7 @@ from scipy import stats
 import findings
 import records
 from experiments import Experiment
-from studies import Claim, Entry, Study
+from study import Claim, Entry, Study
 
 LABELS = np.random.default_rng(0).integers(0, 10, 500)
 

@@ -289,7 +289,8 @@ def test_a_damaged_result_is_left_out_and_named(content, folder, tmp_path):
     (record,), problems = records.read_all(tmp_path)
     assert list(record.results) == [0]
     assert "seed-1" in problems[0]
-    assert "--seeds 1 --force" in problems[0]
+    assert "the command that trained it trains it anew" in problems[0]
+    assert 1 not in records.finished_seeds(folder)
 
 
 def test_a_run_that_diverged_is_left_out_and_named_but_finished(folder, tmp_path):

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 import data
 import models
 import regularizers
+import side_by_side
 from regularizers import Penalty
 
 POOLED = (1, 7, 7)
@@ -91,9 +92,9 @@ def textbook_network(settings, seed=0):
     return models.textbook_network(shape=shape, seed=seed, **settings)
 
 
-def side_by_side(settings, runs=RUNS):
+def joined(settings, runs=RUNS):
     """Networks in double precision whose scales, shifts and biases differ too, with some weights exactly zero."""
-    model = models.side_by_side([textbook_network(settings, seed) for seed in range(runs)]).double()
+    model = side_by_side.join([textbook_network(settings, seed) for seed in range(runs)]).double()
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -133,10 +134,10 @@ def penalized_by_the_book(network, penalize):
 @PENALIZE
 @ON_NETWORKS
 def test_each_runs_value_and_gradient_are_its_own_textbook_networks_by_autograd(settings, penalize):
-    model = side_by_side(settings)
+    model = joined(settings)
     networks = [textbook_network(settings).double() for _ in range(RUNS)]
     for run, network in enumerate(networks):
-        network.load_state_dict(models.state_of_run(model.state_dict(), run, RUNS))
+        network.load_state_dict(side_by_side.state_of_run(model.state_dict(), run, RUNS))
     for form, (lambdas, of_tensor) in FORMS.items():
         penalty = make_penalty(model, penalize, **lambdas)
         values, gradients = penalty.value().tolist(), added(model, penalty)
@@ -146,7 +147,7 @@ def test_each_runs_value_and_gradient_are_its_own_textbook_networks_by_autograd(
             expected = sum(of_tensor(weights) for weights in penalized_by_the_book(network, penalize).values())
             expected.backward()
             assert values[run] == pytest.approx(expected.item(), rel=1e-12), form
-            own = models.state_of_run(gradients, run, RUNS)
+            own = side_by_side.state_of_run(gradients, run, RUNS)
             trained = {name: tensor for name, tensor in network.named_parameters() if tensor.requires_grad}
             assert own.keys() == trained.keys()
             for name, parameter in trained.items():
@@ -158,7 +159,7 @@ def test_each_runs_value_and_gradient_are_its_own_textbook_networks_by_autograd(
 @IN_FORMS
 @pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 ghost, frozen", "cnn1 layer_chw"])
 def test_what_one_run_weighs_changes_nothing_for_the_others(network, lambdas, of_tensor, penalize):
-    model = side_by_side(NETWORKS[network])
+    model = joined(NETWORKS[network])
     penalty = make_penalty(model, penalize, **lambdas)
     values, gradients = penalty.value().tolist(), added(model, penalty)
     with torch.no_grad():
@@ -203,7 +204,7 @@ def test_a_small_example_by_hand():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 batch"])
 def test_a_tensor_of_zeros_has_a_norm_without_gradient(network, dtype, penalize):
-    model = side_by_side(NETWORKS[network]).to(dtype)
+    model = joined(NETWORKS[network]).to(dtype)
     chosen = regularizers.penalized_parameters(model, penalize)
     with torch.no_grad():
         for parameter in chosen.values():
@@ -232,7 +233,7 @@ def test_the_norms_gradient_is_never_longer_than_lambda_even_where_squares_under
 
 @pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 batch"])
 def test_in_proximal_mode_the_value_has_l1_and_the_gradient_has_not(network):
-    model = side_by_side(NETWORKS[network])
+    model = joined(NETWORKS[network])
     for l2_form in ("square", "norm"):
         proximal = make_penalty(model, l1=0.01, l2=0.003, l1_mode="proximal", l2_form=l2_form)
         both = make_penalty(model, l1=0.01, l2=0.003, l2_form=l2_form)
@@ -245,7 +246,7 @@ def test_in_proximal_mode_the_value_has_l1_and_the_gradient_has_not(network):
 
 @pytest.mark.parametrize("form", [dict(), dict(l1_reduction="mean", l2_form="norm"), dict(l1_mode="proximal")])
 def test_without_a_penalty_the_value_is_zero_and_the_gradient_unchanged(form):
-    model = side_by_side(NETWORKS["cnn1 batch"])
+    model = joined(NETWORKS["cnn1 batch"])
     penalty = make_penalty(model, **form)
     assert penalty.value().tolist() == [0, 0, 0]
     assert not any(gradient.any() for gradient in added(model, penalty).values())
@@ -284,7 +285,7 @@ def test_penalized_are_the_weights_of_linear_layers_and_convolutions_alone_or_al
     settings, weights, rest
 ):
     network = textbook_network(settings)
-    for runs, model in [(1, network), (1, models.side_by_side([network])), (2, models.side_by_side([network] * 2))]:
+    for runs, model in [(1, network), (1, side_by_side.join([network])), (2, side_by_side.join([network] * 2))]:
         for penalize, expected in (("weights", weights), ("all", weights + rest)):
             chosen = regularizers.penalized_parameters(model, penalize)
             assert list(chosen) == list(penalized_by_the_book(network, penalize))
@@ -293,7 +294,7 @@ def test_penalized_are_the_weights_of_linear_layers_and_convolutions_alone_or_al
 
 
 def test_the_names_of_what_is_penalized_are_those_of_the_state_dict():
-    model = models.side_by_side([textbook_network(NETWORKS["cnn1 batch"])] * 2)
+    model = side_by_side.join([textbook_network(NETWORKS["cnn1 batch"])] * 2)
     weights = [f"{layer}.weight" for layer in (0, 3, 6, 10, 13, 16, 19)]
     assert list(regularizers.penalized_parameters(model)) == weights
     assert list(regularizers.penalized_parameters(model[0])) == ["weight"]
@@ -304,7 +305,7 @@ def test_the_names_of_what_is_penalized_are_those_of_the_state_dict():
 @PENALIZE
 @ON_NETWORKS
 def test_weight_decay_acts_on_what_is_penalized_and_no_parameter_is_lost_or_taken_twice(settings, penalize):
-    model = models.side_by_side([textbook_network(settings, seed) for seed in range(2)])
+    model = side_by_side.join([textbook_network(settings, seed) for seed in range(2)])
     groups = regularizers.parameter_groups(model, 0.25, penalize)
     in_groups = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(in_groups) == sorted(id(parameter) for parameter in model.parameters())
@@ -318,7 +319,7 @@ def test_weight_decay_acts_on_what_is_penalized_and_no_parameter_is_lost_or_take
 
 @ON_NETWORKS
 def test_without_weight_decay_there_is_one_group_of_everything(settings):
-    model = models.side_by_side([textbook_network(settings, seed) for seed in range(2)])
+    model = side_by_side.join([textbook_network(settings, seed) for seed in range(2)])
     (group,) = regularizers.parameter_groups(model, 0.0, "all")
     assert group["weight_decay"] == 0
     assert list(map(id, group["params"])) == list(map(id, model.parameters()))
@@ -328,7 +329,7 @@ def test_without_weight_decay_there_is_one_group_of_everything(settings):
 @pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize("network", ["cnn1 ghost, frozen", "cnn1 layer_chw, frozen"])
 def test_a_frozen_scale_stays_one_and_without_gradient_whatever_is_penalized(network, optimizer_class, l1_mode, digits):
-    model = models.side_by_side([textbook_network(NETWORKS[network], seed) for seed in range(2)])
+    model = side_by_side.join([textbook_network(NETWORKS[network], seed) for seed in range(2)])
     groups = regularizers.parameter_groups(model, 0.5, "all")
     optimizer = optimizer_class(groups, lr=0.01, fused=True)
     penalty = make_penalty(model, "all", runs=2, l1=1e-5, l2=0.1, l1_mode=l1_mode, l2_form="norm")
@@ -377,7 +378,7 @@ def test_shrink_is_the_soft_threshold_in_the_optimizers_metric(
     network, images_of, count, optimizer_class, settings, fused, digits
 ):
     images, labels = images_of(digits, count)
-    model = models.side_by_side([models.textbook_network(seed=seed, **network) for seed in range(2)])
+    model = side_by_side.join([models.textbook_network(seed=seed, **network) for seed in range(2)])
     chosen = regularizers.penalized_parameters(model)
     weights = list(chosen.values())
     rest = [parameter for name, parameter in model.named_parameters() if name not in chosen]

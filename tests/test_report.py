@@ -11,7 +11,7 @@ import report
 import studies
 import train
 from experiments import Experiment
-from studies import Claim, Entry, Study
+from study import Claim, Entry, Study
 
 
 def write(runs_dir, dataset, experiment, accuracies, epochs=15, table=records.SINGLE, title=None):

@@ -10,7 +10,8 @@ import studies
 import train
 import training
 from experiments import LONGEST_NAME, Experiment
-from studies import DIRECTIONS, FIGURES, KINDS, STUDIES, Claim, Entry, Study
+from studies import STUDIES
+from study import DIRECTIONS, FIGURES, KINDS, Claim, Entry, Study
 
 ENTRIES = [(name, title) for name, study in STUDIES.items() for title in study.experiments]
 PUBLISHED = ("fashion-mlp", "mnist-l1-l2-ghost", "mnist-dropout-ghost", "mnist-norms", "cifar-norms")

@@ -20,7 +20,7 @@ import studies
 import train
 from experiments import Experiment
 from progress import seed_list
-from studies import Entry, Study
+from study import Entry, Study
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--dataset", "mnist_sample", "--epochs", "2", "--threads", "1"]
@@ -72,6 +72,7 @@ def refused(words, capsys):
         ),
         (["--study", "mnist"], "'mnist' (choose from"),
         (["--only", "L1", "dropout"], "--only L1: names experiments of a --study"),
+        (["--list", "--model", "mlp3"], "--list --model: settings go with --list --study NAME"),
         (
             ["--study", "l1-path", "--only", "no L1", "L9"],
             '--only L9: is none of l1-path\'s experiments, "no L1", "sub',
@@ -420,7 +421,7 @@ def test_the_list_has_every_study_and_title_and_what_of_it_is_trained(tmp_path, 
     for folder in ("fashion-mlp/L1/seed-0", "fashion-mlp/L1/seed-1", "fashion-mlp/L1/seed-7", "l1-path/no L1/seed-3"):
         (tmp_path / folder).mkdir(parents=True)
         for file in records.FILES[: 3 if "7" in folder else 4]:
-            (tmp_path / folder / file).write_text('{"seed": 0}')
+            (tmp_path / folder / file).write_text(json.dumps(dict.fromkeys(records.FIGURES, 0)))
     before = contents(tmp_path)
     train.main(["--list", "--runs-dir", str(tmp_path)])
     out = capsys.readouterr().out

@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import data
-import models
 import records
+import side_by_side
 import training
 from experiments import Experiment
 
@@ -74,12 +74,12 @@ def check_alone_equals_beside(experiment, dataset, seeds, steps):
     standardization = (dataset.mean, dataset.std) if experiment.standardize else ()
 
     def train(seeds):
-        model = models.side_by_side([training.textbook_network(experiment, dataset, seed) for seed in seeds])
+        model = side_by_side.join([training.textbook_network(experiment, dataset, seed) for seed in seeds])
         optimizer = training.make_optimizer(experiment, model)
         scheduler = training.make_scheduler(experiment, optimizer, steps)
         penalty = training.make_penalty(experiment, model, len(seeds))
         training.train_epoch(experiment, model, optimizer, scheduler, penalty, train_set, seeds, 1, standardization)
-        return [models.state_of_run(model.state_dict(), run, len(seeds)) for run in range(len(seeds))]
+        return [side_by_side.state_of_run(model.state_dict(), run, len(seeds)) for run in range(len(seeds))]
 
     for seed, beside in zip(seeds, train(list(seeds)), strict=True):
         (alone,) = train([seed])
