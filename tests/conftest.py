@@ -4,6 +4,10 @@ import torch
 import data
 
 
+def pytest_addoption(parser):
+    parser.addoption("--studies", type=int, default=100, help="studies that test_statistics.py simulates of each kind")
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Two threads that wait for each other after every small product are slow where other programs use the cores."""

@@ -82,6 +82,20 @@ def test_holms_correction_steps_down_until_one_is_not_significant():
     assert significant == [False, True, False, False]
 
 
+def test_holms_correction_rejects_what_it_does_in_a_published_example():
+    """The fifteen p of Benjamini and Hochberg (1995): Bonferroni's procedure and Hochberg's both reject three.
+
+    Holm's rejects at least as many as the one and at most as many as the other.
+    """
+    ps = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344]
+    ps += [0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
+    corrected = holm([with_p(p) for p in ps])
+    assert [each.p * each.tests for each in corrected[:4]] == pytest.approx([0.0015, 0.0056, 0.0247, 0.1140])
+    significant = [not low <= 0 <= high for low, high in (each.interval() for each in corrected)]
+    assert significant == [True] * 3 + [False] * 12
+    assert [verdict(each, "higher") for each in corrected] == ["supported"] * 3 + ["undecided"] * 12
+
+
 def test_one_seed_does_not_disturb_holms_order():
     corrected = holm([replace(with_p(0.5), seeds=1), with_p(0.01)])
     assert corrected[1].tests == 2
