@@ -8,7 +8,7 @@ Pictures and distributions are those of torchvision's RandomCrop, RandomHorizont
 ColorJitter on PIL images, with their default, nearest pixels, in this order; but a whole batch takes a few passes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional as F
@@ -42,6 +42,11 @@ class Augmentation:
     affine_scale: float = 0.0  # 1 ±, below 1
     brightness: float = 0.0  # 1 ±
     contrast: float = 0.0  # 1 ±
+
+    @classmethod
+    def of(cls, settings):
+        """That of anything with attributes of these names, such as an `experiments.Experiment`."""
+        return cls(**{setting.name: getattr(settings, setting.name) for setting in fields(cls)})
 
     def draw(self, count, shape, generator):
         """The parameters of `count` images of `shape` (channels, height, width): {name: (count,)} of what is on.

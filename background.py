@@ -4,7 +4,7 @@ The text is `templates/background.md`; its numbers are computed here, with the l
 trained with, whenever a report is made.
 """
 
-from functools import partial
+from functools import cache, partial
 from statistics import mean, median
 
 import torch
@@ -36,6 +36,7 @@ STEPS = 100
 TARGETS = torch.tensor([1.0, 0.35, 0.12, -0.05], dtype=torch.float64)  # a, where ½(w − a)² is least
 
 
+@cache
 def background():
     """The section in Markdown, its headings of the third level; the same every time."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True)

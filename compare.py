@@ -60,7 +60,8 @@ def paired(one, other, image_differences=None):
 
     Args:
         image_differences: (seeds, images): a figure's difference image by image, where the figure is a mean over test
-            images; what they have in common over seeds is what other images would change.
+            images; what they have in common over seeds is what other images would change. What is a single run's on a
+            single image is in the deviation of the seeds already, and is subtracted (a two-way analysis of variance).
 
     Raises:
         ValueError: different numbers of seeds, or none.
@@ -70,8 +71,13 @@ def paired(one, other, image_differences=None):
     differences = [mine - theirs for mine, theirs in zip(one, other, strict=True)]
     image_error = 0.0
     if image_differences is not None:
-        by_image = np.asarray(image_differences, dtype=np.float64).mean(0)
-        image_error = float(by_image.std(ddof=1) / math.sqrt(len(by_image)))
+        by_image = np.asarray(image_differences, dtype=np.float64)
+        seeds, images = by_image.shape
+        variance = by_image.mean(0).var(ddof=1)
+        if seeds > 1:
+            residuals = by_image - by_image.mean(0) - by_image.mean(1, keepdims=True) + by_image.mean()
+            variance -= (residuals**2).sum() / (seeds - 1) / (images - 1) / seeds
+        image_error = math.sqrt(max(variance, 0) / images)
     deviation = stdev(differences) if len(differences) > 1 else math.nan
     return Comparison(mean(differences), len(differences), deviation, image_error)
 
@@ -132,3 +138,13 @@ def seeds_to_decide(comparison):
         if low > 0 or high < 0:
             return seeds
     return None
+
+
+def prediction_interval(values, others=1, confidence=0.95):
+    """Lower and upper end of what holds all of `others` further draws, where `values` are draws of a normal variable.
+
+    Student's t with n − 1 degrees of freedom, corrected for the number of draws (Bonferroni).
+    """
+    quantile = float(stats.t.ppf(1 - (1 - confidence) / 2 / others, len(values) - 1))
+    half = quantile * stdev(values) * math.sqrt(1 + 1 / len(values))
+    return mean(values) - half, mean(values) + half

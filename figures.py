@@ -8,7 +8,9 @@ from functools import wraps
 from itertools import cycle
 from statistics import mean
 
+import numpy as np
 from matplotlib import rc_context
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -26,7 +28,6 @@ STYLE = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "savefig.dpi": 150,
-    "pdf.fonttype": 42,  # text stays text
 }
 
 
@@ -47,36 +48,38 @@ def save(figure, path):
     written = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
     with rc_context(STYLE):
         figure.savefig(written[0], metadata={"Software": None})
+        figure.set_layout_engine("none")  # it is laid out; a second time would take as long
         figure.savefig(written[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return written
 
 
-def lines(count):
-    """Colour and dash for each of `count` lines."""
-    styles = [dict(color=colour, linestyle=dash) for dash in DASHES for colour in COLOURS]
-    return [style for style, _ in zip(cycle(styles), range(count), strict=False)]
+def styles_of(titles):
+    """{title: colour and dash}, so that an experiment looks the same in every picture."""
+    looks = [dict(color=colour, linestyle=dash) for dash in DASHES for colour in COLOURS]
+    return dict(zip(titles, cycle(looks), strict=False))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @in_style
-def curves(histories):
+def curves(histories, styles):
     """Loss and accuracy of train and validation images against the epoch, all experiments in one picture.
 
     Args:
         histories: {title: [a run's history, rows of `records.HISTORY`]}.
 
     The line is the mean of the runs that still go on, the band reaches from the lowest to the highest of them; a dot
-    marks the last epoch of each run that ended before the longest.
+    marks the last epoch of each run that ended before the longest, with the number of those that go on.
     """
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
     for row, measure in zip(panels, ("loss", "accuracy"), strict=True):
         for panel, images in zip(row, ("train", "val"), strict=True):
             scale = 100 if measure == "accuracy" else 1
-            for (title, runs), style in zip(histories.items(), lines(len(histories)), strict=True):
-                _curve(panel, [[scale * each[f"{images}_{measure}"] for each in run] for run in runs], title, style)
+            for title, runs in histories.items():
+                values = [[scale * each[f"{images}_{measure}"] for each in run] for run in runs]
+                _curve(panel, values, title, styles[title])
             which = "validation" if images == "val" else "train"
             during = ", during training" if images == "train" else ""
             panel.set_title(f"{which} {measure}{' (%)' if scale == 100 else ''}{during}")
@@ -104,10 +107,13 @@ def _curve(panel, runs, title, style):
     )
     ended = [run for run in runs if len(run) < longest]
     panel.plot([len(run) for run in ended], [run[-1] for run in ended], "o", color=style["color"], markersize=4)
+    for run in ended:
+        left = sum(len(other) > len(run) for other in runs)
+        panel.annotate(str(left), (len(run), run[-1]), (3, 3), textcoords="offset points", fontsize=7)
 
 
 @in_style
-def seeds(accuracies, published):
+def seeds(accuracies, published, styles):
     """Test accuracy of every run as a dot, with the mean and its 95 % interval, and the published figure.
 
     Args:
@@ -118,18 +124,18 @@ def seeds(accuracies, published):
     for place, (title, values) in enumerate(accuracies.items()):
         values = [100 * value for value in values]
         average, half_width = mean_interval(values)
-        panel.plot(values, [place] * len(values), "o", color=COLOURS[5], markersize=5, alpha=0.7, zorder=2)
+        panel.plot(values, [place] * len(values), "o", color=styles[title]["color"], markersize=5, alpha=0.6, zorder=2)
         if not math.isnan(half_width):
             panel.errorbar(average, place, xerr=half_width, fmt="|", color="black", capsize=4, markersize=12, zorder=3)
         if title in published:
-            panel.plot(100 * published[title], place, "D", color=COLOURS[1], markersize=5, zorder=4)
+            _published(panel, published[title], place)
     panel.set_xlabel("test accuracy (%)")
-    _key(panel, ("a seed", dict(marker="o", color=COLOURS[5])), bool(published))
+    _key(panel, "a seed; bar: mean and 95 % interval", bool(published))
     return figure
 
 
 @in_style
-def forest(differences, baseline, margin, published):
+def forest(differences, baseline, margin, published, styles):
     """Differences in test accuracy from the baseline with their intervals, in points.
 
     Args:
@@ -142,13 +148,13 @@ def forest(differences, baseline, margin, published):
     panel.axvline(0, color=GREY, linewidth=1)
     for place, (title, comparison) in enumerate(differences.items()):
         low, high = comparison.interval()
-        panel.plot(100 * comparison.difference, place, "o", color=COLOURS[0], markersize=6, zorder=3)
+        panel.plot(100 * comparison.difference, place, "o", color=styles[title]["color"], markersize=6, zorder=3)
         if not math.isnan(low):
-            panel.plot([100 * low, 100 * high], [place, place], color=COLOURS[0], linewidth=1.5, zorder=2)
+            panel.plot([100 * low, 100 * high], [place, place], color=styles[title]["color"], linewidth=1.5, zorder=2)
         if title in published:
-            panel.plot(100 * published[title], place, "D", color=COLOURS[1], markersize=5, zorder=4)
+            _published(panel, published[title], place)
     panel.set_xlabel(f"test accuracy − that of {baseline} (points); shaded: no practical difference")
-    _key(panel, ("ours, 95 % interval", dict(marker="o", color=COLOURS[0])), bool(published))
+    _key(panel, "ours, 95 % interval", bool(published))
     return figure
 
 
@@ -161,11 +167,14 @@ def _one_row_each(titles):
     return figure, panel
 
 
+def _published(panel, share, place):
+    panel.plot(100 * share, place, "D", markerfacecolor="white", markeredgecolor="black", markersize=5, zorder=4)
+
+
 def _key(panel, ours, with_published):
-    label, style = ours
-    panel.plot([], [], linestyle="none", label=label, **style)
+    panel.plot([], [], "o", color=GREY, label=ours)
     if with_published:
-        panel.plot([], [], linestyle="none", marker="D", color=COLOURS[1], label="published")
+        panel.plot([], [], "D", markerfacecolor="white", markeredgecolor="black", label="published")
     panel.figure.legend(loc="outside upper right", ncols=2)
 
 
@@ -180,13 +189,14 @@ def sweep(series, over, baseline=None):
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)
-    for (name, points), style in zip(series.items(), lines(len(series)), strict=True):
+    looks = styles_of(series)
+    for name, points in series.items():
         for which, panel in enumerate(panels):
             places = sorted(points)
             found = [mean_interval([100 * value for value in points[place][which]]) for place in places]
             half_widths = [0 if math.isnan(half_width) else half_width for _, half_width in found]
             panel.errorbar(
-                places, [average for average, _ in found], half_widths, label=name, marker="o", capsize=3, **style
+                places, [average for average, _ in found], half_widths, label=name, marker="o", capsize=3, **looks[name]
             )
     if baseline:
         title, values = baseline
@@ -197,3 +207,131 @@ def sweep(series, over, baseline=None):
         panel.set_title(label)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights
+
+
+@in_style
+def weights(values, small, styles):
+    """How large the weights are: a histogram of each experiment's |w|, with its exact zeros as a bar of their own.
+
+    Args:
+        values: {title: |w| of all runs' weights, (weights,)}.
+        small: what counts as nearly zero, marked by a line.
+    """
+    powers = np.linspace(-8, 1, 46)
+    columns = min(3, len(values))
+    figure, panels = _grid(len(values), columns, width=3.3, height=2)
+    for panel, (title, magnitudes) in zip(panels, values.items(), strict=False):
+        zeros = np.count_nonzero(magnitudes == 0)
+        logarithms = np.log10(magnitudes[magnitudes > 0]).clip(powers[0], powers[-1])
+        shares = 100 * np.histogram(logarithms, powers)[0] / len(magnitudes)
+        panel.stairs(shares, powers, fill=True, color=styles[title]["color"])
+        panel.bar(powers[0] - 1, 100 * zeros / len(magnitudes), 0.6, color=styles[title]["color"], hatch="///")
+        panel.set_title(title, fontsize=8)
+        panel.set_yscale("log")
+        panel.set_ylim(0.01, 100)
+        panel.set_xticks([powers[0] - 1, -6, -3, 0], ["0", "10⁻⁶", "10⁻³", "1"])
+        panel.tick_params(labelbottom=True)
+        panel.axvline(math.log10(small), color=GREY, linewidth=1, linestyle=":")
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    figure.supxlabel(f"|w|; hatched: exactly zero; dotted line: {small:g}", fontsize=9)
+    figure.supylabel("weights (%)", fontsize=9)
+    return figure
+
+
+@in_style
+def sparsity(layers, styles):
+    """The share of weights that are exactly zero, and nearly zero, in each layer from the input on.
+
+    Args:
+        layers: {title: [(share of zeros, share of small weights) of each layer]}.
+    """
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for which, panel in enumerate(panels):
+        for title, shares in layers.items():
+            places = range(1, len(shares) + 1)
+            panel.plot(places, [100 * share[which] for share in shares], label=title, marker="o", **styles[title])
+        panel.set_xlabel("layer, from the input on")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    panels[0].set_title("weights exactly zero (%)")
+    panels[1].set_title("weights nearly zero, |w| < 0.001 (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Classes and images
+
+
+@in_style
+def confusion(matrices, classes):
+    """Confusion matrices side by side: of the images of each class, the share (%) that was taken for each class.
+
+    Args:
+        matrices: {title: shares (classes, classes), a row for each actual class}.
+    """
+    figure = Figure(figsize=(5.2 * len(matrices), 5), layout="constrained")
+    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for panel, (title, shares) in zip(panels, matrices.items(), strict=True):
+        panel.imshow(shares, cmap="Blues", norm=PowerNorm(0.4, vmin=0, vmax=1))  # so that small shares show
+        _write_cells(panel, shares, lambda share: f"{100 * share:.1f}" if share >= 0.0005 else "", dark=0.25)
+        panel.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        panel.set_yticks(range(len(classes)), classes)
+        panel.set_xlabel("predicted")
+        panel.set_title(title)
+    panels[0].set_ylabel("actual")
+    return figure
+
+
+@in_style
+def by_class(accuracies, classes):
+    """The test accuracy (%) of each class, a row for each experiment.
+
+    Args:
+        accuracies: {title: shares (classes,), means over runs}.
+    """
+    shares = np.array(list(accuracies.values()))
+    figure = Figure(figsize=(8, 1.2 + 0.3 * len(accuracies)), layout="constrained")
+    panel = figure.subplots()
+    panel.imshow(shares, cmap="Blues", aspect="auto")
+    dark = (shares.min() + 2 * shares.max()) / 3
+    _write_cells(panel, shares, lambda share: f"{100 * share:.1f}", dark=dark)
+    panel.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    panel.set_yticks(range(len(accuracies)), list(accuracies))
+    return figure
+
+
+def _write_cells(panel, shares, text, dark):
+    panel.grid(visible=False)
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > dark else "black"
+        panel.text(column, row, text(share), ha="center", va="center", fontsize=6.5, color=colour)
+
+
+@in_style
+def gallery(images, titles, columns):
+    """Images in rows of `columns`, each under its title.
+
+    Args:
+        images: uint8 (n, channels, height, width), grey or red, green, blue.
+    """
+    figure, panels = _grid(len(images), columns, width=max(0.9, 9 / columns), height=max(1.1, 9 / columns), share=False)
+    for panel, image, title in zip(panels, images, titles, strict=False):
+        panel.imshow(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1), cmap="gray", vmin=0, vmax=255)
+        panel.set_title(title, fontsize=7)
+        panel.axis("off")
+    return figure
+
+
+def _grid(count, columns, width, height, share=True):
+    """A figure with `count` panels in rows of `columns`; the last row may have fewer."""
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flatten()
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    return figure, panels[:count]

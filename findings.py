@@ -1,18 +1,178 @@
 """What the records say: each experiment's figures, differences between experiments, and verdicts on a study's claims.
 
-Figures are those of `study.FIGURES`; the runs of two experiments are compared seed by seed, over the seeds both have.
+Figures are those of `study.FIGURES` and of a run's result; the runs of two experiments are compared seed by seed, over
+the seeds both have.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
 from statistics import mean
 
 import numpy as np
 
 import compare
 import records
+import sources
+import studies
+from study import MARGIN, Study
 
+IMAGES = dict(test_accuracy="test_accuracy", test_loss="test_loss", gap="test_accuracy")  # the part of test images
 MARGINS = ("test_accuracy", "train_accuracy", "gap")  # figures of which a difference can be too small to matter
+
+
+@dataclass
+class Findings:
+    """What is found in one table of records on one data set: a study's, or experiments that were typed by hand."""
+
+    table: str
+    dataset_name: str
+    trained: dict[str, records.Record]  # title: record, in the order of the study
+    dataset: object = None  # data.Dataset; None where it could not be read
+    problem: str = ""  # why it could not
+    study_name: str | None = None
+    changes: str = ""  # the settings that the study was given beside its own
+    same: dict[str, str] = field(default_factory=dict)  # title: the title that the same settings were trained under
+    left_out: list[str] = field(default_factory=list)  # titles that hold other settings than the study's
+
+    @property
+    def name(self):
+        """Of its files."""
+        return self.table if self.study_name else f"{self.table},{self.dataset_name}"
+
+    @property
+    def study(self):
+        return studies.STUDIES[self.study_name] if self.study_name else None
+
+    @cached_property
+    def titles(self):
+        """Of all rows: what was trained, and what has the same settings as something trained."""
+        order = self.study.experiments if self.study else self.trained
+        return [title for title in order if self.same.get(title, title) in self.trained]
+
+    def record(self, title):
+        return self.trained[self.same.get(title, title)]
+
+    @cached_property
+    def baselines(self):
+        """{title: its baseline's title}: the study's, or the name of the same experiment without regularization."""
+        if self.study:
+            return dict.fromkeys(self.trained, self.same.get(self.study.baseline, self.study.baseline))
+        return {title: record.experiment.baseline().name for title, record in self.trained.items()}
+
+    @property
+    def missing(self):
+        """Titles of the study that are not trained."""
+        order = self.study.experiments if self.study else ()
+        return [title for title in order if title not in self.titles and self.same[title] == title]
+
+    @property
+    def missing_baselines(self):
+        """Experiments that were typed by hand lack these."""
+        if self.study:
+            return []
+        missing = {record.experiment.baseline() for record in self.trained.values()}
+        return sorted((each for each in missing if each.name not in self.trained), key=lambda each: each.name)
+
+    @cached_property
+    def differences(self):
+        """{title: comparison of its test accuracy with its baseline's}, corrected for each baseline (Holm)."""
+        found = {}
+        for baseline in dict.fromkeys(self.baselines.values()):
+            if self.dataset and baseline in self.trained:
+                others = [record for title, record in self.trained.items() if self.baselines[title] == baseline]
+                found |= differences_to(self.trained[baseline], others, "test_accuracy", self.labels)
+        return {title: found[title] for title in self.trained if title in found}
+
+    @property
+    def labels(self):
+        return self.dataset.test.labels.numpy()
+
+    @cached_property
+    def judgements(self):
+        """The study's claims, judged where it was trained with its own settings."""
+        if not self.study or self.changes or not self.dataset:
+            return []
+        return judge(self.study, {title: self.record(title) for title in self.titles}, self.labels)
+
+    def published(self, title):
+        """The published figures of an experiment, where what was trained is the original's data and training."""
+        return self.study.experiments[title].published if self.study and not self.changes else {}
+
+    @cached_property
+    def by_validation(self):
+        """The titles, the best mean validation accuracy first."""
+        return sorted(self.trained, key=lambda title: -mean(self.values(title, "val_accuracy")))
+
+    @cached_property
+    def leads(self):
+        """Whether the best by validation differs from the second, paired by seed; False under five seeds."""
+        if len(self.trained) < 2:
+            return False
+        comparison = difference(*(self.trained[title] for title in self.by_validation[:2]), "val_accuracy")
+        return bool(comparison) and compare.verdict(comparison, "higher") == "supported"
+
+    @property
+    def margin(self):
+        return self.study.margin if self.study else MARGIN
+
+    def log_probabilities(self, title):
+        """Of the test images, (runs, images, classes)."""
+        record = self.record(title)
+        return np.stack([read_log_probabilities(record, seed, len(self.labels)) for seed in record.results])
+
+    def values(self, title, name):
+        """A figure of each of its runs."""
+        return [figure(result, name) for result in self.record(title).results.values()]
+
+
+def gather(found, data_dir):
+    """The `Findings` of some records, a table and data set each."""
+
+    def key(record):
+        return record.table, record.dataset["name"]
+
+    for (table, name), group in groupby(sorted(found, key=lambda record: (key(record), record.title)), key):
+        group = {record.title: record for record in group}
+        dataset, problem = test_set(next(iter(group.values())), data_dir)
+        study_name, changes = study_of(table)
+        if not study_name:
+            yield Findings(table, name, group, dataset, problem)
+            continue
+        study = studies.STUDIES[study_name]
+        same = {title: study.trained_as(title) for title in study.experiments}
+        left_out = [title for title, record in group.items() if not (changes or is_of(study, record))]
+        trained = {title: group[title] for title in study.experiments if title in group and title not in left_out}
+        if trained:
+            yield Findings(table, name, trained, dataset, problem, study_name, changes, same, left_out)
+
+
+def study_of(table):
+    """The name of a table's study, and the settings it was given beside its own; (None, "") of what has no study."""
+    name, _, changes = table.partition(",")
+    return (name, changes) if name in studies.STUDIES else (None, "")
+
+
+def is_of(study: Study, record):
+    """Whether a record's settings are those that the study has under its title."""
+    if record.title not in study.experiments:
+        return False
+    own = study.experiments[record.title].experiment
+    return record.experiment == replace(own, dataset=own.dataset or own.default_dataset)
+
+
+def test_set(record, data_dir):
+    """(the `data.Dataset` that a record's runs were tested on, ""), or (None, why it is not to be had)."""
+    import data
+
+    try:
+        dataset = data.load(record.dataset["name"], data_dir, record.experiment.split_seed)
+    except sources.DataError as error:
+        return None, str(error)
+    if dataset.checksum != record.dataset["checksum"]:
+        return None, f"{record.dataset['name']} in {dataset.found_in} is not what {record.title} was trained on"
+    return dataset, ""
 
 
 def figure(result, name):
@@ -20,17 +180,18 @@ def figure(result, name):
     match name:
         case "gap":
             return result["train_accuracy"] - result["test_accuracy"]
-        case "zeros":
-            return result["sparsity"]["zeros"]
+        case "zeros" | "small" | "l2_norm":
+            return result["sparsity"][name]
         case _:
             return result[name]
 
 
-def difference(one, other, name, labels):
+def difference(one, other, name, labels=None):
     """The `compare.Comparison` of a figure of two records, or of a record and a constant; None without a common seed.
 
     Args:
-        labels: of the test images, (images,); the figures that are means over test images count their chance too.
+        labels: of the test images, (images,); the figures that are means over test images, or contain one, count
+            their chance too.
     """
     if not isinstance(other, records.Record):
         values = [figure(result, name) for result in one.results.values()]
@@ -39,27 +200,36 @@ def difference(one, other, name, labels):
     if not seeds:
         return None
     by_image = None
-    if name in ("test_accuracy", "test_loss"):
-        by_image = [by_test_image(one, seed, name, labels) - by_test_image(other, seed, name, labels) for seed in seeds]
+    if figure_of_images := IMAGES.get(name):
+        by_image = [
+            by_test_image(one, seed, figure_of_images, labels) - by_test_image(other, seed, figure_of_images, labels)
+            for seed in seeds
+        ]
     values = ([figure(record.results[seed], name) for seed in seeds] for record in (one, other))
     return compare.paired(*values, by_image)
 
 
 def by_test_image(record, seed, name, labels):
-    """What each test image adds to a run's accuracy (0 or 1) or loss, (images,).
-
-    Raises:
-        records.RecordError: the stored predictions are not of these images.
-    """
-    log_probabilities = records.read_log_probabilities(record.folder / f"seed-{seed}")
-    if len(log_probabilities) != len(labels):
-        raise records.RecordError(
-            f"{record.folder}/seed-{seed}: predictions of {len(log_probabilities)} images, expected {len(labels)}; "
-            f"train it anew with --seeds {seed} --force"
-        )
+    """What each test image adds to a run's accuracy (0 or 1) or loss, (images,)."""
+    log_probabilities = read_log_probabilities(record, seed, len(labels))
     if name == "test_accuracy":
         return (log_probabilities.argmax(1) == labels).astype(np.float64)
     return -log_probabilities[np.arange(len(labels)), labels].astype(np.float64)
+
+
+def read_log_probabilities(record, seed, images):
+    """A run's log-probabilities of the test images, (images, classes).
+
+    Raises:
+        records.RecordError: what is stored cannot be read, or is of another number of images.
+    """
+    log_probabilities = records.read_log_probabilities(record.folder / f"seed-{seed}")
+    if len(log_probabilities) != images:
+        raise records.RecordError(
+            f"{record.folder}/seed-{seed}: predictions of {len(log_probabilities)} images, expected {images}; "
+            f"train it anew with --seeds {seed} --force"
+        )
+    return log_probabilities
 
 
 def differences_to(baseline, others, name, labels):

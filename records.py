@@ -27,17 +27,23 @@ from experiments import Experiment
 FORMAT = 2
 SINGLE = "single"  # the table of experiments typed by hand
 FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
-FIGURES = (
-    "diverged",
-    "stop_reason",
-    "epochs",
-    "parameters",
-    "train_accuracy",
-    "val_accuracy",
-    "test_accuracy",
-    "sparsity",
-    "seconds",
+RESULT = dict(  # what others rely on in result.json, and of which type it is
+    seed=int,
+    diverged=bool,
+    stop_reason=str,
+    epochs=int,
+    parameters=int,
+    **{f"{split}_{figure}": float for split in ("train", "val", "test") for figure in ("loss", "accuracy")},
+    sparsity=dict(zeros=float, small=float, l2_norm=float),
+    layers=[dict(layer=str, weights=int, zeros=int, small=int)],
+    seconds=float,
+    threads=int,
+    device=str,
+    versions=dict(torch=str),
+    command=str,
+    finished=str,
 )
+MOST_PREDICTIONS = 2**26  # bytes of log-probabilities; a file that claims more would only fill the memory
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
 
 
@@ -233,8 +239,13 @@ def _flush(path):
 # Reading
 
 
-def read_all(runs_dir):
-    """Every experiment under a runs folder, in the order of the folders' names.
+def is_of_study(table, study):
+    """Whether a table holds a study's records, whatever settings it was given; all do where none is named."""
+    return study is None or table.partition(",")[0] == study
+
+
+def read_all(runs_dir, study=None):
+    """Every experiment under a runs folder, or of one study there, in the order of the folders' names.
 
     Returns:
         (records, problems): a list of `Record`, those without a finished run left out, and one line for each file that
@@ -246,6 +257,8 @@ def read_all(runs_dir):
     except OSError as error:
         return [], [f"{runs_dir}: cannot be read ({error.strerror})"]
     for path in paths:
+        if not is_of_study(path.parent.parent.name, study):
+            continue
         try:
             record = _read_record(path)
         except RecordError as error:
@@ -281,35 +294,82 @@ def _read_record(path):
 
 def _read_result(path):
     result = _read_json(path)
-    if missing := [name for name in FIGURES if name not in result]:
-        raise RecordError(f"{path}: {missing[0]} is missing")
+    figures = {} if result.get("diverged") is True else RESULT  # of a diverged run none is used
+    try:
+        _check(result, dict(diverged=bool, stop_reason=str) | figures, "")
+    except ValueError as error:
+        raise RecordError(f"{path}: {error}") from None
     return result
+
+
+def _check(value, expected, name):
+    """Whether a value of JSON is what is expected: a type, or a list or dictionary of what is expected in it.
+
+    Raises:
+        ValueError: it is not; the message names it.
+    """
+    kind = expected if isinstance(expected, type) else type(expected)
+    fits = isinstance(value, kind) or (kind is float and type(value) is int)
+    if not fits or (isinstance(value, bool) and kind is not bool) or (kind is float and not math.isfinite(value)):
+        raise ValueError(f"{name or 'it'} is {str(value)[:40]!r}, expected {kind.__name__}")
+    if kind is dict:
+        for key, inner in expected.items():
+            if key not in value:
+                raise ValueError(f"{' '.join([name, key]).strip()} is missing")
+            _check(value[key], inner, f"{name} {key}".strip())
+    if kind is list:
+        for each in value:
+            _check(each, expected[0], name)
 
 
 def _read_json(path):
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_int=_whole_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise RecordError(f"{path}: expected a JSON object")
     return content
 
 
+def _whole_number(digits):
+    if len(digits) > 19:
+        raise ValueError(f"{digits[:19]}… is too large")
+    return int(digits)
+
+
 def read_weights(folder):
-    """The state_dict of a run's textbook network."""
+    """The state_dict of a run's textbook network.
+
+    Raises:
+        RecordError: it cannot be read, or is no dictionary of tensors.
+    """
     import torch
 
-    return torch.load(folder / "weights.pt", weights_only=True)
+    path = folder / "weights.pt"
+    try:
+        weights = torch.load(path, weights_only=True)
+        if not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+            raise ValueError("expected tensors alone")
+    except Exception as error:  # torch.load raises what the damage leads to
+        says = str(error).partition("\n")[0]
+        raise RecordError(f"{path}: cannot be read ({says}); train it anew with --force") from None
+    return weights
 
 
 def read_log_probabilities(folder):
     """A run's log-probabilities of the test images, float32 (images, classes)."""
     path = folder / "predictions.npz"
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("log_probabilities.npy").file_size > MOST_PREDICTIONS:
+                raise ValueError(f"expected at most {MOST_PREDICTIONS:,} bytes")
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays["log_probabilities"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            log_probabilities = arrays["log_probabilities"]
+        if log_probabilities.ndim != 2 or log_probabilities.dtype != np.float32:
+            raise ValueError(f"{log_probabilities.dtype} {log_probabilities.shape}, expected float32 (images, classes)")
+        return log_probabilities
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path}: cannot be read ({error}); train it anew with --force") from None
 
 

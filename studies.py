@@ -174,6 +174,8 @@ MNIST_L1_L2_GHOST = Study(
     ),
     deviations=(VALIDATION, LAST_FIVE, JITTER),
     margin=MNIST_MARGIN,
+    mistakes_of=("GBN",),
+    mistakes=(26, 13),
 )
 
 A2_BN = Experiment(
@@ -247,6 +249,8 @@ MNIST_DROPOUT_GHOST = Study(
         "The write-up names 15 epochs and an L1 of 0.001; its code ran 25 epochs and 0.0001.",
     ),
     margin=MNIST_MARGIN,
+    mistakes_of=("GBN",),
+    mistakes=(25, 5),
 )
 
 GHOST_SIZES = (2, 4, 8, 16, 32, 64)
@@ -324,6 +328,7 @@ MNIST_NORMS = Study(
     ),
     deviations=(VALIDATION, LAST_FIVE, JITTER),
     margin=MNIST_MARGIN,
+    mistakes_of=("BN+L1", "GN", "LN"),
 )
 
 
@@ -371,6 +376,7 @@ CIFAR_NORMS = Study(
         ),
     ),
     deviations=(FULL_VALIDATION, LAST_FIVE),
+    mistakes_of=("batch", "layer", "group"),
 )
 
 

@@ -56,6 +56,8 @@ class Study:
     margin: float = MARGIN
     sweep: dict[str, tuple[str, float]] = field(default_factory=dict)  # title: (line, place) of a setting that is swept
     sweep_over: str = ""  # what that setting is called
+    mistakes_of: tuple[str, ...] = ()  # titles whose misclassified images are shown; the baseline's if none is named
+    mistakes: tuple[int, int] = (10, 5)  # how many images of each, in how many columns
 
     def __post_init__(self):
         for title in self.experiments:
@@ -63,7 +65,7 @@ class Study:
                 raise ValueError(
                     f"{title!r}: expected a title that can be a folder's name anywhere, without {NOT_IN_TITLES}"
                 )
-        named = {self.baseline, *self.sweep}
+        named = {self.baseline, *self.sweep, *self.mistakes_of}
         for claim in self.claims:
             named.update([claim.one] if isinstance(claim.one, str) else claim.one)
             named.update(claim.others if isinstance(claim.others, tuple) else ())

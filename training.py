@@ -10,7 +10,6 @@ import ctypes
 import math
 import platform
 import time
-from dataclasses import fields
 
 import numpy as np
 import torch
@@ -138,7 +137,7 @@ def batches(experiment, train_set, seeds, epoch, standardization=()):
     orders = [torch.randperm(count, generator=generator(seed, "order", epoch)) for seed in seeds]
     order = torch.stack(orders, 1).to(device)  # (images, runs)
     labels = train_set.labels[order]
-    augmentation = Augmentation(**{setting.name: getattr(experiment, setting.name) for setting in fields(Augmentation)})
+    augmentation = Augmentation.of(experiment)
     drawn = [augmentation.draw(count, shape, generator(seed, "augmentation", epoch, device=device)) for seed in seeds]
     drawn = {name: torch.stack([of_run[name] for of_run in drawn], 1) for name in drawn[0]}  # (images, runs) each
     for start, end in batch_bounds(count, experiment.batch_size):

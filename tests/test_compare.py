@@ -34,12 +34,31 @@ def test_without_an_error_over_images_a_comparison_is_scipys_paired_t_test():
     assert paired(OTHER, ONE).difference == pytest.approx(-comparison.difference)
 
 
-def test_the_error_over_images_is_that_of_the_mean_over_seeds_and_adds_in_squares():
-    by_image = np.random.default_rng(0).choice([-1, 0, 0, 0, 1], (5, 400))
+def images_by_analysis_of_variance(table):
+    """The variance over images of a (seeds, images) table, as textbooks have it: by sums of squares."""
+    seeds, images = table.shape
+    of_images = seeds * ((table.mean(0) - table.mean()) ** 2).sum()
+    of_seeds = images * ((table.mean(1) - table.mean()) ** 2).sum()
+    rest = ((table - table.mean()) ** 2).sum() - of_images - of_seeds
+    return (of_images / (images - 1) - rest / (seeds - 1) / (images - 1)) / seeds
+
+
+def test_the_error_over_images_is_that_of_an_analysis_of_variance_and_adds_in_squares():
+    generator = np.random.default_rng(0)
+    by_image = generator.choice([-1, 0, 0, 0, 1], (5, 400)) + generator.normal(0, 1, 400)
     comparison = paired(ONE, OTHER, by_image)
-    assert comparison.image_error == pytest.approx(stats.sem(by_image.mean(0)))
+    variance = images_by_analysis_of_variance(by_image) / 400
+    assert comparison.image_error**2 == pytest.approx(variance)
     seeds_alone = paired(ONE, OTHER).standard_error
-    assert comparison.standard_error**2 == pytest.approx(seeds_alone**2 + stats.sem(by_image.mean(0)) ** 2)
+    assert comparison.standard_error**2 == pytest.approx(seeds_alone**2 + variance)
+
+
+def test_the_chance_of_single_runs_on_single_images_is_counted_once():
+    """Without anything common to images, only the deviation of the seeds is left, however noisy each run is."""
+    by_image = np.random.default_rng(0).normal(0, 1, (5, 400))
+    by_image -= by_image.mean(0)
+    assert paired(ONE, OTHER, by_image).image_error == 0
+    assert paired(ONE[:1], OTHER[:1], by_image[:1]).image_error == pytest.approx(stats.sem(by_image[0]))
 
 
 def test_the_interval_covers_what_other_seeds_and_other_images_would_give():

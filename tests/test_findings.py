@@ -1,10 +1,11 @@
 from dataclasses import replace
 
+import made_up
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
+import compare
 import findings
 import records
 from experiments import Experiment
@@ -13,34 +14,21 @@ from study import Claim, Entry, Study
 LABELS = np.random.default_rng(0).integers(0, 10, 500)
 
 
-def predictions(wrong, generator):
-    """Log-probabilities of 500 images: those of index `wrong` favour the next class."""
-    favoured = LABELS.copy()
-    favoured[wrong] = (favoured[wrong] + 1) % 10
-    logits = generator.normal(0, 0.1, (500, 10))
-    logits[np.arange(500), favoured] += 4
-    return torch.tensor(logits).log_softmax(1).numpy().astype(np.float32)
+HARDEST_FIRST = np.random.default_rng(1).permutation(500)
 
 
-def make_record(folder, title, wrongs, **figures):
-    """A record with a run for each number of images that are wrong."""
+def make_record(folder, title, wrongs, shift=0, **figures):
+    """A record with a run for each number of images that are wrong, the hardest; by a shift, others are hard."""
     record = records.Record(folder / title, Experiment(), {})
     record.folder.mkdir(parents=True)
     for seed, wrong in wrongs.items():
         generator = np.random.default_rng([seed, wrong])
-        log_probabilities = predictions(generator.choice(500, wrong, replace=False), generator)
-        own = -log_probabilities[np.arange(500), LABELS]
-        result = dict(
-            seed=seed,
-            epochs=15,
-            train_accuracy=1 - wrong / 1000,
-            val_accuracy=1 - wrong / 500,
-            test_accuracy=1 - wrong / 500,
-            test_loss=float(own.mean()),
-            sparsity=dict(zeros=0.0),
-        )
-        record.results[seed] = result | figures
-        records.write_run(record.folder, records.Run(seed, result, [], {"w": torch.zeros(1)}, log_probabilities))
+        stored = made_up.log_probabilities(LABELS, np.roll(HARDEST_FIRST, shift)[:wrong], generator)
+        own = -stored[np.arange(500), LABELS]
+        of_run = dict(test_loss=float(own.mean()), train_accuracy=1 - wrong / 1000, val_accuracy=1 - wrong / 500)
+        of_run["sparsity"] = dict(zeros=0.0, small=0.0, l2_norm=1.0)
+        record.results[seed] = made_up.result(seed, 1 - wrong / 500, **of_run | figures)
+        made_up.write_run(record.folder, record.results[seed], stored)
     return record
 
 
@@ -54,7 +42,7 @@ GOOD, BAD = (
 def trained(tmp_path):
     return {
         "good": make_record(tmp_path, "good", GOOD),
-        "same": make_record(tmp_path, "same", {seed: wrong + 1 for seed, wrong in GOOD.items()}),
+        "same": make_record(tmp_path, "same", {seed: wrong + 1 for seed, wrong in GOOD.items()}, shift=4),
         "bad": make_record(tmp_path, "bad", BAD, epochs=10),
     }
 
@@ -74,7 +62,18 @@ def test_a_difference_counts_the_chance_of_seeds_and_of_test_images(name, traine
         by_image.append(mine - theirs)
     np.testing.assert_allclose(np.mean(by_image, 1), by_seed, rtol=0, atol=1e-6)
     assert found.difference == pytest.approx(np.mean(by_seed))
-    assert found.standard_error == pytest.approx(np.hypot(stats.sem(by_seed), stats.sem(np.mean(by_image, 0))))
+    own = [record.results[seed][name] for record in (good, bad) for seed in GOOD]
+    assert found == compare.paired(own[:6], own[6:], by_image)
+    assert found.image_error > 0
+    assert found.standard_error > stats.sem(by_seed)
+
+
+def test_the_gap_has_the_chance_of_the_test_images_in_it(trained):
+    gap, accuracy = (
+        findings.difference(trained["good"], trained["bad"], name, LABELS) for name in ("gap", "test_accuracy")
+    )
+    assert gap.image_error == accuracy.image_error > 0
+    assert gap.difference != accuracy.difference
 
 
 def test_only_seeds_that_both_have_are_compared(trained, tmp_path):

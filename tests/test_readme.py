@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import benchmark
+import grade
 import models
 import records
 import report
@@ -17,7 +18,7 @@ from experiments import MODELS, Experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-PARSERS = {"train.py": train.make_parser, "report.py": report.make_parser, "benchmark.py": benchmark.make_parser}
+PARSERS = {"train.py": train.make_parser, "grade.py": grade.make_parser, "report.py": report.make_parser, "benchmark.py": benchmark.make_parser}
 LINES = re.findall(r"^ {4}(\S[^\n#]*)", TEXT, re.MULTILINE)  # those of commands, without comments
 COMMANDS = [command.strip() for line in LINES for command in line.split("&&") if re.match(r" *python \w+\.py", command)]
 

@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 
+import made_up
 import numpy as np
 import pytest
 import torch
@@ -28,8 +29,7 @@ def make_run(seed, accuracy=0.5, diverged=False, stop_reason="trained all 2 epoc
     weights = {"1.weight": torch.full((2, 3), float(seed))}
     return records.Run(
         seed,
-        dict.fromkeys(records.FIGURES, 0.1)
-        | dict(seed=seed, test_accuracy=accuracy, diverged=diverged, stop_reason=stop_reason),
+        made_up.result(seed, accuracy, diverged=diverged, stop_reason=stop_reason),
         rows,
         weights,
         np.eye(4, 3, dtype=np.float32),

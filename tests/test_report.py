@@ -1,290 +1,347 @@
+import csv
 import re
 from dataclasses import replace
-from urllib.parse import quote, unquote
+from pathlib import Path
+from urllib.parse import unquote
 
+import made_up
 import numpy as np
 import pytest
-import torch
+from made_up import write_runs
 
-import records
+import figures
 import report
 import studies
 import train
 from experiments import Experiment
 from study import Claim, Entry, Study
 
-
-def write(runs_dir, dataset, experiment, accuracies, epochs=15, table=records.SINGLE, title=None):
-    description = records.describe(experiment, dataset)
-    folder = records.open_folder(runs_dir, table, title or experiment.name, description)
-    history = [dict.fromkeys(records.HISTORY, 1)]
-    predictions = np.zeros((len(dataset.test), 10), dtype=np.float32)
-    for seed, accuracy in enumerate(accuracies):
-        result = dict(
-            seed=seed,
-            diverged=False,
-            stop_reason="trained all epochs",
-            epochs=epochs + seed if experiment.patience else epochs,
-            parameters=94_154,
-            train_accuracy=accuracy + 0.03,
-            val_accuracy=accuracy + 0.01,
-            test_accuracy=accuracy,
-            sparsity=dict(zeros=0.125, small=0.5),
-            seconds=12.345,
-        )
-        records.write_run(folder, records.Run(seed, result, history, {"w": torch.zeros(1)}, predictions))
-    return folder
+PLAIN = Experiment(dataset="mnist_sample")
 
 
-def rows_of(text):
-    """The rows of all tables of experiments, in order: {column: cell}."""
-    rows, header = [], None
+def write_nothing(figure, path):
+    """In place of `figures.save`, which takes a second a picture: the files, empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
+    for each in written:
+        each.write_bytes(b"")
+    return written
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Make a report of the records in `runs` and write it, without its pictures' content; its text."""
+    monkeypatch.setattr(figures, "save", write_nothing)
+
+    def make(*words):
+        report.main(["--runs-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), *words])
+        return (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+    return make
+
+
+def text_of(runs):
+    """The report's text, for which no picture is drawn."""
+    return report.make_document(runs, "unused").text
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return tmp_path / "runs"
+
+
+def refused(make, capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        make(*words)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def rows_of(text, column):
+    """{first cell: {column: cell}} of all tables that have a column."""
+    rows, header = {}, None
     for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] if line.startswith("|") else None
         if cells is None:
             header = None
         elif header is None:
             header = cells
-        elif header[0] == "experiment" and cells[0].strip(":-"):  # the line under the header has nothing else
-            rows.append(dict(zip(header, cells, strict=True)))
+        elif column in header and cells[0].strip(":-"):  # the line under the header has nothing else
+            rows.setdefault(cells[0], {}).update(zip(header, cells, strict=True))
     return rows
 
 
-def test_the_table_says_what_the_records_say(tmp_path, clothes, digits, capsys):
-    runs = tmp_path / "runs"
-    write(runs, clothes, Experiment(model="mlp3", dataset="fashion_mnist_sample"), [0.88, 0.885, 0.875])
-    write(runs, clothes, Experiment(dataset="fashion_mnist_sample", patience=3, epochs=20), [0.8, 0.81], epochs=10)
-    write(runs, digits, Experiment(dataset="mnist_sample"), [0.9])
-    report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "report")])
-    out = capsys.readouterr().out
-    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert text in out
+def test_the_tables_say_what_the_records_say(runs, clothes, digits):
+    clothing = Experiment(model="mlp3", dataset="fashion_mnist_sample")
+    write_runs(runs, clothes, clothing, [0.88, 0.885, 0.875])
+    stopped = write_runs(runs, clothes, replace(clothing, patience=3, epochs=20), [0.8, 0.81], epochs=10)
+    result = stopped / "seed-1" / "result.json"
+    result.write_text(result.read_text().replace('"epochs": 10', '"epochs": 11'))
+    write_runs(runs, digits, PLAIN, [0.9])
+    text = text_of(runs)
 
-    rows = {row["experiment"]: row for row in rows_of(text)}
     # Half-widths: s·t/√n with s = 0.5 and 0.707, t = 4.303 and 12.706, n = 3 and 2.
-    expected = {
-        "parameters": "94,154",
-        "seeds": "3",
-        "epochs": "15",
-        "train %": "91.00 ± 1.24",
-        "validation %": "89.00 ± 1.24",
-        "test %": "88.00 ± 1.24",
-        "train − test": "3.00 ± 0.00",
-        "zeros %": "12.5 ± 0.0",
-        "< 0.001 %": "50.0 ± 0.0",
-        "seconds a run": "12.3",
-    }
-    row = rows["mlp3,dataset=fashion_mnist_sample"]
+    row = rows_of(text, "test %")["mlp3,dataset=fashion\\_mnist\\_sample".replace("\\_", "_")]
+    expected = {"seeds": "3", "epochs": "15", "train %": "91.00 ± 1.24", "validation %": "89.00 ± 1.24"}
+    expected |= {"test %": "88.00 ± 1.24", "train − test": "3.00 ± 0.00"}
     assert {column: row[column] for column in expected} == expected
-    stopped = rows["mlp1,dataset=fashion_mnist_sample,epochs=20,patience=3"]
-    assert (stopped["seeds"], stopped["epochs"], stopped["test %"]) == ("2", "10.5 (10–11)", "80.50 ± 6.35")
-    assert rows["mlp1,dataset=mnist_sample"]["test %"] == "90.00"
-    assert text.count("## single: ") == 2, "data sets are never compared with each other"
+    row = rows_of(text, "zeros %")["mlp3,dataset=fashion_mnist_sample"]
+    expected = {"parameters": "94,154", "test loss": "0.1200 ± 0.0124", "zeros %": "50.0 ± 0.0", "‖w‖": "2.0 ± 0.0"}
+    expected |= {"< 0.001 %": "50.0 ± 0.0", "seconds a run": "12.3"}
+    assert {column.replace("\\", ""): cell for column, cell in row.items()}.items() >= expected.items()
+    row = rows_of(text, "test %")["mlp3,dataset=fashion_mnist_sample,epochs=20,patience=3"]
+    assert (row["seeds"], row["epochs"], row["test %"]) == ("2", "10.5 (10–11)", "80.50 ± 6.35")
+    assert rows_of(text, "test %")["mlp1,dataset=mnist_sample"]["test %"] == "90.00"
+    assert text.count("## single: ") == 4, "a summary and a chapter for each data set, which are never compared"
     assert text.count("An embedded sample") == 2
 
 
-def test_each_table_has_a_section_of_its_own_with_its_titles_in_order(tmp_path, digits, capsys):
-    batch = Experiment(model="cnn3", dataset="mnist_sample")
-    group = Experiment(model="cnn3", dataset="mnist_sample", norm="group")
-    write(tmp_path, digits, group, [0.7])
-    write(tmp_path, digits, batch, [0.8, 0.8], table="norms", title="plain")
-    write(tmp_path, digits, group, [0.9], table="norms", title="groups, norm")
-    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    out = capsys.readouterr().out
-    headings = [line for line in out.splitlines() if line.startswith("## ")]
-    assert headings == ["## norms: mnist_sample", "## single: mnist_sample"]
-    assert [(row["experiment"], row["test %"]) for row in rows_of(out)] == [
-        ("groups, norm", "90.00"),
-        ("plain", "80.00 ± 0.00"),
-        ("cnn3,dataset=mnist_sample,norm=group", "70.00"),
+def test_each_table_has_a_chapter_of_its_own_with_the_titles_in_the_studys_order(runs, digits):
+    batch, group = (Experiment(model="cnn3", dataset="mnist_sample", norm=norm) for norm in ("batch", "group"))
+    write_runs(runs, digits, group, [0.7])
+    write_runs(runs, digits, batch, [0.8, 0.8], table="mnist-norms,dataset=mnist_sample", title="BN")
+    write_runs(runs, digits, group, [0.9], table="mnist-norms,dataset=mnist_sample", title="GN")
+    text = text_of(runs)
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings[:3] == [
+        "## What was found",
+        "## mnist-norms,dataset=mnist_sample: mnist_sample",
+        "## single: mnist_sample",
     ]
+    assert headings[3:] == ["## How to read the figures", "## Background", "## Provenance"]
+    assert list(rows_of(text, "test %")) == ["GN", "BN", "cnn3,dataset=mnist_sample,norm=group"]
 
 
-def test_what_was_left_out_is_named(tmp_path, digits, capsys):
-    write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.9])
-    broken = write(tmp_path, digits, Experiment(dataset="mnist_sample", l1=0.1), [0.9])
+def test_what_was_left_out_is_named(runs, digits):
+    write_runs(runs, digits, PLAIN, [0.9])
+    broken = write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.9])
     (broken / "experiment.json").write_text("{")
-    old = write(tmp_path, digits, Experiment(dataset="mnist_sample", l2=0.1), [0.9]) / "experiment.json"
+    old = write_runs(runs, digits, replace(PLAIN, l2=0.1), [0.9]) / "experiment.json"
     old.write_text(old.read_text().replace('"format": 2', '"format": 1'))
-    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    out = capsys.readouterr().out
-    assert f"Left out: {broken}" in out
-    assert f"Left out: {old}: format 1, expected 2; another version wrote it" in out
-    assert [row["experiment"] for row in rows_of(out)] == ["mlp1,dataset=mnist_sample"]
+    half = write_runs(runs, digits, replace(PLAIN, l2=0.2), [0.9, 0.8]) / "seed-1" / "result.json"
+    half.write_text(half.read_text()[:100])
+    diverged = write_runs(runs, digits, replace(PLAIN, l2=0.3), [0.9], diverged=True, stop_reason="diverged: so")
+    text = text_of(runs)
+    assert f"Left out: single/{broken.name}/experiment.json: cannot be read" in text
+    assert f"Left out: single/{old.parent.name}/experiment.json: format 1, expected 2; another version wrote it" in text
+    assert f"Left out: single/{half.parents[1].name}/seed-1/result.json: cannot be read" in text
+    assert f"Left out: single/{diverged.name}/seed-0: diverged: so; it is part of no mean" in text
+    assert list(rows_of(text, "test %")) == [PLAIN.name, replace(PLAIN, l2=0.2).name]
 
 
-def test_where_everything_was_left_out_the_reasons_are_told_in_one_line(tmp_path, digits, capsys):
-    old = write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.9]) / "experiment.json"
+def test_where_everything_was_left_out_the_reasons_are_told_in_one_line(runs, digits, made, capsys):
+    old = write_runs(runs, digits, PLAIN, [0.9]) / "experiment.json"
     old.write_text(old.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(SystemExit) as caught:
-        report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert f"no finished run ({old}: format 1, expected 2" in error
-    assert error.count("\n") == 1
+    assert "no finished run (single/mlp1,dataset=mnist_sample/experiment.json: format 1" in refused(made, capsys)
 
 
-def test_without_a_run_the_report_says_how_to_make_one(tmp_path, capsys):
-    with pytest.raises(SystemExit) as caught:
-        report.main(["--runs-dir", str(tmp_path / "none"), "--out", str(tmp_path / "report")])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "python train.py" in error
+def test_without_a_run_the_report_says_how_to_make_one(tmp_path, made, capsys):
+    assert "python train.py --study l1-path" in refused(made, capsys, "--study", "l1-path")
+    assert "python train.py" in refused(made, capsys)
     assert not (tmp_path / "report").exists()
 
 
-def test_a_report_folder_that_is_a_file_is_refused(tmp_path, digits, capsys):
-    write(tmp_path / "runs", digits, Experiment(dataset="mnist_sample"), [0.9])
+def test_a_report_folder_that_is_a_file_is_refused(tmp_path, runs, digits, made, capsys):
+    write_runs(runs, digits, PLAIN, [0.9])
     (tmp_path / "report").write_text("")
-    with pytest.raises(SystemExit) as caught:
-        report.main(["--runs-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "report")])
-    assert caught.value.code == 2
-    assert "--out" in capsys.readouterr().err
+    assert "--out" in refused(made, capsys)
 
 
-def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_path, digits, capsys, monkeypatch):
-    plain = Experiment(dataset="mnist_sample")
-    entries = {
-        "worse": Entry("as run", replace(plain, l1=0.1), published=dict(test_accuracy=0.75)),
-        "plain": Entry("control", plain),
-        "plain again": Entry("control", plain),
-        "never": Entry("corrected", replace(plain, l1=0.2)),
-    }
-    claims = (
-        Claim("as run", "L1 helps", "worse", ("plain",), "test_accuracy", "higher"),
-        Claim("corrected", "less L1 helps", "never", ("plain",), "test_accuracy", "higher"),
-    )
-    study = Study("Does L1 help?", entries, "plain", claims, ("Nothing is like the original.",))
+ENTRIES = {
+    "worse": Entry("as run", replace(PLAIN, l1=0.1), published=dict(test_accuracy=0.75)),
+    "plain": Entry("control", PLAIN),
+    "plain again": Entry("control", PLAIN),
+    "never": Entry("corrected", replace(PLAIN, l1=0.2)),
+}
+CLAIMS = (
+    Claim("as run", "L1 helps", "worse", ("plain",), "test_accuracy", "higher"),
+    Claim("corrected", "less L1 helps", "never", ("plain",), "test_accuracy", "higher"),
+)
+WRONGS = dict(worse=(170, 180, 175, 185, 160), plain=(70, 77, 63, 70, 70))
+
+
+@pytest.fixture
+def mine(runs, digits, monkeypatch):
+    """A study with claims, two of its experiments trained with five seeds."""
+    study = Study("Does L1 help?", ENTRIES, "plain", CLAIMS, ("Nothing is like the original.",))
     monkeypatch.setitem(studies.STUDIES, "mine", study)
-    for title, wrongs in (("worse", (170, 180, 175, 185, 160)), ("plain", (70, 77, 63, 70, 70))):
-        folder = write(
-            tmp_path,
-            digits,
-            entries[title].experiment,
-            [1 - wrong / 700 for wrong in wrongs],
-            table="mine",
-            title=title,
-        )
+    for title, wrongs in WRONGS.items():
+        accuracies = [1 - wrong / 700 for wrong in wrongs]
+        folder = write_runs(runs, digits, ENTRIES[title].experiment, accuracies, table="mine", title=title)
         for seed, wrong in enumerate(wrongs):
-            predicted = digits.test.labels.clone()
-            predicted[torch.randperm(700, generator=torch.Generator().manual_seed(wrong))[:wrong]] += 1
-            log_probabilities = torch.nn.functional.one_hot(predicted % 10, 10).float().numpy()
-            np.savez(folder / f"seed-{seed}" / "predictions.npz", log_probabilities=log_probabilities)
-    write(tmp_path, digits, replace(plain, l2=0.5), [0.5], table="mine", title="another")
-    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report"), "--study", "mine"])
-    lines = capsys.readouterr().out.splitlines()
-    cells = {
-        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:]] for line in lines if "|" in line
-    }
+            generator = np.random.default_rng(wrong)
+            of_images = made_up.log_probabilities(
+                digits.test.labels.numpy(), generator.choice(700, wrong, replace=False), generator
+            )
+            np.savez(folder / f"seed-{seed}" / "predictions.npz", log_probabilities=of_images)
 
-    accuracies = [
-        np.array([1 - wrong / 700 for wrong in wrongs]) for wrongs in ((170, 180, 175, 185, 160), (70, 77, 63, 70, 70))
-    ]
-    assert cells["worse"][6] == "75.00"
-    assert cells["worse"][7].startswith(f"−{100 * -(accuracies[0] - accuracies[1]).mean():.2f} [−")
-    assert cells["worse"][7].endswith("], n 5")
-    assert cells["worse"][8] == "0.000"
-    assert cells["plain again (same settings as plain)"][5:8] == [cells["plain"][5], "", ""]
-    assert cells["L1 helps"][0] == "as run"
-    assert cells["L1 helps"][3] == "contradicted"
-    assert cells["less L1 helps"][3] == "not trained: never"
-    text = "\n".join(lines)
+
+def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_path, runs, digits, mine):
+    write_runs(runs, digits, replace(PLAIN, l2=0.5), [0.5], table="mine", title="another")
+    report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "report"), "--study", "mine"])
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    rows = rows_of(text, "test %")
+    accuracies = {title: [100 - wrong / 7 for wrong in wrongs] for title, wrongs in WRONGS.items()}
+    difference = np.mean(accuracies["worse"]) - np.mean(accuracies["plain"])
+    assert rows["worse"]["published test %"] == "75.00"
+    assert rows["worse"]["test − baseline"].startswith(f"−{-difference:.2f} ± ")
+    assert (rows["worse"]["p"], rows["worse"]["n"]) == ("0.000", "5")
+    assert rows["**plain**"]["test − baseline"] == rows["**plain**"]["p"] == ""
+    again = rows["plain again (same settings as plain)"]
+    assert again["test %"] == rows["**plain**"]["test %"]
+    claims = rows_of(text, "verdict")
+    assert claims["L1 helps"]["verdict"] == "contradicted"
+    assert claims["L1 helps"]["compared"] == "worse − plain"
+    assert claims["less L1 helps"]["verdict"] == "not trained: never"
+    assert re.search(
+        rf"- \*worse\* lowers test accuracy by {-difference:.2f} ± \d\.\d\d points against \*plain\*, over 5 seeds; "
+        r"the write-up says “L1 helps”: \*\*contradicted\*\*\.",
+        text,
+    )
+    assert "By validation accuracy the best is *plain*, distinguishably above *worse*." in text
     assert "Not trained yet: `python train.py --study mine --only never`" in text
     assert "Left out: another, trained with other settings than the study has" in text
     assert "- Nothing is like the original." in text
+    assert rows_of(text, "is")["worse"]["settings that differ from the baseline's"] == "--l1 0.1"
+
     pictures = [unquote(link) for link in re.findall(r"!\[.+?\]\((.+?)\)", text)]
-    assert pictures == [f"figures/mine-{kind}.png" for kind in ("forest", "curves", "seeds")]
-    assert all(
-        (tmp_path / "report" / each).with_suffix(kind).stat().st_size for each in pictures for kind in (".png", ".pdf")
+    kinds = ["forest", "samples", "curves", "seeds", "weights", "sparsity", "confusion", "classes", "mistakes-plain"]
+    assert pictures == [f"figures/mine-{kind}.png" for kind in kinds]
+    for each in pictures:
+        assert all((tmp_path / "report" / each).with_suffix(kind).stat().st_size for kind in (".png", ".pdf"))
+    with open(tmp_path / "report" / "tables" / "mine-accuracy.csv", newline="", encoding="utf-8") as file:
+        first = next(row for row in csv.DictReader(file) if row["experiment"] == "worse")
+    assert float(first["test %"]) == pytest.approx(np.mean(accuracies["worse"]))
+    assert float(first["test − baseline"]) == pytest.approx(difference)
+
+
+def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
+    write_runs(
+        runs, digits, ENTRIES["plain"].experiment, [0.9], table="mnist-norms,dataset=mnist_sample,epochs=3", title="BN"
     )
+    text = text_of(runs)
+    assert (
+        "Under five seeds there is no verdict, and with one no interval: "
+        "`python train.py --study mnist-norms --dataset mnist_sample --epochs 3 --seeds 0-4`" in text
+    )
+    assert "±" not in rows_of(text, "test %")["BN"]["test %"]
+    assert "The claims are not judged: the study was trained with other settings than its own" in text
+    assert "verdict |" not in text
 
 
-def test_what_was_trained_has_curves_and_a_sweep_where_the_study_has_one(tmp_path, digits, capsys):
+def test_what_was_trained_has_every_picture_and_what_an_earlier_report_left_goes(tmp_path, runs, made):
     words = ["--study", "l1-path", "--only", "no L1", "proximal 0.001", "--dataset", "mnist_sample", "--epochs", "1"]
-    train.main([*words, "--seeds", "0", "--runs-dir", str(tmp_path)])
-    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    names = [path.name for path in sorted((tmp_path / "report" / "figures").glob("*.png"))]
-    assert names == [
-        f"l1-path,dataset=mnist_sample,epochs=1-{kind}.png" for kind in ("curves", "forest", "seeds", "sweep")
-    ]
-    text = capsys.readouterr().out
-    assert all(f"(figures/{quote(name)})" in text for name in names)
+    train.main([*words, "--seeds", "0", "--runs-dir", str(runs)])
+    made()
+    name = "l1-path,dataset=mnist_sample,epochs=1"
+    kinds = ["classes", "confusion", "curves", "forest", "mistakes-no L1", "samples", "seeds", "sparsity", "sweep"]
+    kinds += ["weights"]
+    pictures = tmp_path / "report" / "figures"
+    assert sorted(path.name for path in pictures.glob("*.png")) == sorted(f"{name}-{kind}.png" for kind in kinds)
+    assert len(list((tmp_path / "report" / "tables").glob("*.tex"))) == 6
+
+    (pictures / "own.png").write_bytes(b"")
+    train.main(["--dataset", "mnist_sample", "--epochs", "1", "--seeds", "0", "--runs-dir", str(runs)])
+    (runs / name).rename(tmp_path / "away")
+    made()
+    left = {path.name for path in pictures.glob("*.png")}
+    assert "own.png" in left, "what no report wrote stays"
+    assert not any(path.startswith("l1-path") for path in left)
+    assert "single,mnist_sample-seeds.png" in left
 
 
-@pytest.mark.parametrize("file", ["predictions.npz", "history.csv"])
-def test_a_damaged_file_is_answered_with_one_line(file, tmp_path, capsys):
-    words = ["--dataset", "mnist_sample", "--epochs", "1", "--seeds", "0", "--runs-dir", str(tmp_path)]
+@pytest.mark.parametrize("file", ["predictions.npz", "history.csv", "weights.pt"])
+def test_a_damaged_file_is_answered_with_one_line(file, runs, made, capsys):
+    words = ["--dataset", "mnist_sample", "--epochs", "1", "--seeds", "0", "--runs-dir", str(runs)]
     for settings in ([], ["--l1", "0.1"]):
         train.main([*words, *settings])
-    for path in tmp_path.glob(f"single/*/seed-0/{file}"):
+    for path in runs.glob(f"single/*/seed-0/{file}"):
         path.write_bytes(path.read_bytes()[:40])
     capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert f"{file}: cannot be read" in error
-    assert error.count("\n") == 1
+    assert f"{file}: cannot be read" in refused(made, capsys)
 
 
-def test_with_other_settings_than_its_own_a_study_is_not_judged(tmp_path, digits, capsys):
-    batch = Experiment(model="cnn3", dataset="mnist_sample")
-    write(tmp_path, digits, batch, [0.8], table="mnist-norms,dataset=mnist_sample", title="BN")
-    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    out = capsys.readouterr().out
-    assert (
-        "The claims are not judged: the study was trained with other settings than its own (dataset=mnist_sample)."
-        in out
-    )
-    assert "verdict |" not in out
-
-
-def test_where_the_test_images_cannot_be_read_nothing_is_compared(tmp_path, digits, capsys):
-    folder = write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.8])
-    write(tmp_path, digits, Experiment(dataset="mnist_sample", l1=0.1), [0.8])
+def test_where_the_test_images_cannot_be_read_nothing_is_compared(runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.8])
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.8])
     for path in folder.parent.glob("*/experiment.json"):
         path.write_text(path.read_text().replace(digits.checksum, "0" * 64))
-    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    assert "The test images could not be read, so nothing is compared: mnist_sample in" in capsys.readouterr().out
+    assert "The test images could not be read, so nothing is compared: mnist_sample in" in text_of(runs)
 
 
-def test_a_single_experiment_is_compared_with_itself_unregularized(tmp_path, digits, capsys):
-    plain = Experiment(dataset="mnist_sample")
-    write(tmp_path, digits, replace(plain, l1=0.1), [0.8, 0.7])
-    report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    command = "`python train.py --dataset mnist_sample`"
-    expected = f"`mlp1,dataset=mnist_sample`, the baseline of some of them, is not trained yet: {command}"
-    assert expected in capsys.readouterr().out
+def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits):
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.8, 0.7])
+    missing = "`mlp1,dataset=mnist_sample`, the baseline of some of them, is not trained yet: "
+    assert f"{missing}`python train.py --dataset mnist_sample`" in text_of(runs)
 
 
-def test_the_students_notes_open_and_close_the_report_and_survive_it(tmp_path, digits, capsys):
-    write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.8])
-    words = ["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")]
-    report.main(words)
-    out = capsys.readouterr().out
-    assert out.startswith("# Report\n")
-    assert f"write `{tmp_path / 'notes.md'}`" in out
+def test_the_students_notes_open_and_close_the_report_and_survive_it(tmp_path, runs, digits, made):
+    write_runs(runs, digits, PLAIN, [0.8])
+    text = text_of(runs)
+    assert text.startswith("# Report\n")
+    assert "write `notes.md` beside the runs" in text
 
     own = "# Mine\n\nA. Student\n\n---\n\n## Conclusions\n\nIt <b>depends</b>.\n"
-    (tmp_path / "notes.md").write_text(own, encoding="utf-8")
+    (runs / "notes.md").write_text(own, encoding="utf-8")
     for _ in range(2):
-        report.main(words)
-        out = capsys.readouterr().out
-        assert out.startswith("# Mine\n\nA. Student\n\n## single: mnist_sample")
-        assert "## Conclusions\n\nIt <b>depends</b>.\n\nwritten to" in out
-        assert out.count("# Report") == 0
+        text = made()
+        assert text.startswith("# Mine\n\nA. Student\n\n## What was found")
+        assert text.endswith("## Conclusions\n\nIt <b>depends</b>.\n")
+        assert "# Report" not in text
     html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "<title>Mine</title>" in html
     assert "It &lt;b&gt;depends&lt;/b&gt;." in html
-    assert html.count("data:image/png;base64,") == 2
-    assert (tmp_path / "notes.md").read_text(encoding="utf-8") == own
+    assert html.count("data:image/png;base64,") == text.count("![")
+    assert (runs / "notes.md").read_text(encoding="utf-8") == own
 
 
-def test_notes_that_are_no_text_are_refused(tmp_path, digits, capsys):
-    write(tmp_path, digits, Experiment(dataset="mnist_sample"), [0.8])
-    (tmp_path / "notes.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(SystemExit) as caught:
-        report.main(["--runs-dir", str(tmp_path), "--out", str(tmp_path / "report")])
-    assert caught.value.code == 2
-    assert "notes.md: cannot be read" in capsys.readouterr().err
+def test_notes_that_are_no_text_are_refused(runs, digits, made, capsys):
+    write_runs(runs, digits, PLAIN, [0.8])
+    (runs / "notes.md").write_bytes(b"\xff\xfe")
+    assert "notes.md: cannot be read" in refused(made, capsys)
+
+
+def test_characters_that_html_and_markdown_know_are_shown_as_they_are(runs, digits, made, monkeypatch, tmp_path):
+    study = Study("Is <i>it</i> *so*?", {"A & B, _x_": Entry("own", PLAIN)}, "A & B, _x_")
+    monkeypatch.setitem(studies.STUDIES, "mine", study)
+    write_runs(runs, digits, PLAIN, [0.8], table="mine", title="A & B, _x_")
+    made()
+    html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "A &amp; B, _x_" in html
+    assert "<i>" not in html
+    assert "Is &lt;i&gt;it&lt;/i&gt; *so*?" in html
+
+
+def test_the_page_can_be_opened_at_once(runs, digits, monkeypatch, tmp_path, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) == 1)
+    monkeypatch.setattr("document.Document.write", lambda *_: None)
+    write_runs(runs, digits, PLAIN, [0.8])
+    words = ["--runs-dir", str(runs), "--out", str(tmp_path / "report"), "--open"]
+    report.main(words)
+    out = capsys.readouterr()
+    assert opened == [(tmp_path / "report" / "report.html").as_uri()]
+    assert out.err == ""
+    assert "| experiment" not in out.out, "the tables are in the files"
+    report.main(words)
+    assert "no browser was found; open " in capsys.readouterr().err
+
+
+def test_provenance_says_with_what_everything_was_trained(runs, digits):
+    write_runs(runs, digits, PLAIN, [0.8, 0.9])
+    row = rows_of(text_of(runs), "device")["single"]
+    assert (row["seeds"], row["device"], row["torch"], row["commit"]) == ("0-1", "cpu", "2", "abc")
+    assert row["minutes"] == "0.4"
+    text = text_of(runs)
+    assert f"SHA-256 of mnist_sample: `{digits.checksum}`" in text
+    assert "    python train.py --model mlp3" in text
+
+
+@pytest.mark.parametrize("name", ["train.py", "none"])
+def test_a_bundle_must_be_named_as_an_archive(name, runs, digits, made, capsys):
+    write_runs(runs, digits, PLAIN, [0.8])
+    before = Path(name).read_bytes() if Path(name).exists() else None
+    assert f"--bundle {name}: expected a name that ends in .zip" in refused(made, capsys, "--bundle", name)
+    assert (Path(name).read_bytes() if Path(name).exists() else None) == before

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import made_up
 import numpy as np
 import pytest
 import torch
@@ -421,7 +422,7 @@ def test_the_list_has_every_study_and_title_and_what_of_it_is_trained(tmp_path, 
     for folder in ("fashion-mlp/L1/seed-0", "fashion-mlp/L1/seed-1", "fashion-mlp/L1/seed-7", "l1-path/no L1/seed-3"):
         (tmp_path / folder).mkdir(parents=True)
         for file in records.FILES[: 3 if "7" in folder else 4]:
-            (tmp_path / folder / file).write_text(json.dumps(dict.fromkeys(records.FIGURES, 0)))
+            (tmp_path / folder / file).write_text(json.dumps(made_up.result(0, 0.5)))
     before = contents(tmp_path)
     train.main(["--list", "--runs-dir", str(tmp_path)])
     out = capsys.readouterr().out

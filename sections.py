@@ -1,0 +1,258 @@
+"""What the report says of what was found, from the first page to the provenance.
+
+document = write(findings, problems=[], opening=["# Report"], closing=[])      # a document.Document
+"""
+
+import shlex
+
+import experiments
+import models
+import pictures
+import sources
+import tables
+import training
+from background import background
+from compare import FEWEST_SEEDS
+from document import Document
+from progress import seed_list
+from tables import Number, Table, escaped
+
+WHAT = dict(
+    test_accuracy="test accuracy",
+    test_loss="test loss",
+    train_accuracy="train accuracy",
+    gap="the gap between train and test accuracy",
+    epochs="the number of epochs",
+    zeros="the share of weights that are exactly zero",
+)
+HOW_TO_READ = """\
+Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
+are measured in evaluation mode on plain images, at the epoch that the run hands in; losses are means over images,
+without penalty. Zeros and < 0.001 are the shares of weights that are exactly zero, and smaller than that; ‖w‖ is the
+root of their sum of squares. Seconds are a process's, divided by the runs side by side in it. An experiment in bold has
+the best validation accuracy, and the second's is distinguishably lower.
+
+Differences are paired by seed and counted in points; their 95 % intervals count the chance of the seeds and that of the
+test images. Intervals and p are corrected for the number of comparisons (Holm): a table's with its baseline, a study's
+over all its claims. A claim is supported or contradicted where its interval leaves out zero, and makes no practical
+difference where the 90 % interval lies within the study's margin; under five seeds there is no verdict. Validation
+images chose what was chosen; test images were looked at once, after training. Every table is in `tables/` as CSV and
+for LaTeX, every figure in `figures/` as PNG and PDF."""
+
+
+def write(all_findings, problems, opening, closing):
+    """The whole report as a `document.Document`; `opening` and `closing` are the student's own paragraphs."""
+    document = Document()
+    document.say(*opening, "## What was found")
+    for findings in all_findings:
+        first_page(document, findings)
+    document.end_summary()
+    for findings in all_findings:
+        chapter(document, findings)
+    document.say("## How to read the figures", HOW_TO_READ)
+    document.say("## Background", background())
+    document.say("## Provenance")
+    provenance(document, all_findings)
+    document.say(*[f"Left out: {escaped(each)}" for each in problems], *closing)
+    return document
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What was found, in sentences
+
+
+def first_page(document, findings):
+    document.say(f"### {heading(findings)}")
+    if findings.dataset_name.endswith("_sample"):
+        full = findings.dataset_name.removesuffix("_sample")
+        document.say(f"**An embedded sample: its figures are not those of the full {full}.**")
+    pictures.forest(document, findings)
+    found = [*claims_in_words(findings)] or [*differences_in_words(findings)]
+    document.say("\n".join(f"- {each}" for each in [*found, *best_in_words(findings)]))
+    document.say(*what_is_missing(findings))
+
+
+def heading(findings):
+    return escaped(f"{findings.table}: {findings.dataset_name}")
+
+
+def claims_in_words(findings):
+    undecided = {}
+    for judgement in findings.judgements:
+        verdict, claim = judgement.verdict, judgement.claim
+        if verdict not in ("supported", "contradicted", "no practical difference"):
+            undecided.setdefault(verdict.partition(" (")[0], {})[f"“{claim.says}” ({claim.kind})"] = None
+            continue
+        sides = [
+            f"{in_words(comparison, claim.figure)} against {named(title)}"
+            for title, comparison in judgement.comparisons.items()
+        ]
+        seeds = min(comparison.seeds for comparison in judgement.comparisons.values())
+        source = "the claim" if claim.kind == "own" else "the write-up says"
+        corrected = "with what was corrected, " * (claim.kind == "corrected")
+        yield (
+            f"{named(judgement.one)} {' and '.join(sides)}, over {seeds} seeds; {source} “{escaped(claim.says)}”: "
+            f"{corrected}**{verdict}**."
+        )
+    for verdict, claims in undecided.items():
+        yield escaped(f"{verdict[0].upper()}{verdict[1:]}: {'; '.join(claims)}.")
+
+
+def differences_in_words(findings):
+    for title, comparison in findings.differences.items():
+        seeds = f"over {comparison.seeds} seeds" if comparison.seeds > 1 else "in one seed, which gives no interval"
+        effect = in_words(comparison, "test_accuracy")
+        yield f"{named(title)} {effect} against {named(findings.baselines[title])}, {seeds}."
+
+
+def named(title):
+    return f"*{escaped(title)}*"
+
+
+def in_words(comparison, name):
+    """`lowers test accuracy by 1.14 ± 0.30 points`."""
+    number = tables.shown(comparison, name)
+    low, high = comparison.interval()
+    verb = "raises" if low > 0 else "lowers" if high < 0 else "changes"
+    if verb != "changes":
+        number = number._replace(value=abs(number.value), signed=False)
+    return f"{verb} {WHAT[name]} by {number}{'' if name in tables.NO_SHARES else ' points'}"
+
+
+def best_in_words(findings):
+    if len(findings.trained) > 1:
+        best, second = map(named, findings.by_validation[:2])
+        than = "distinguishably above" if findings.leads else "not distinguishable from"
+        yield f"By validation accuracy the best is {best}, {than} {second}."
+
+
+def what_is_missing(findings):
+    """What stands in the way of verdicts, and the commands that would change it."""
+    if findings.problem:
+        yield f"The test images could not be read, so nothing is compared: {escaped(findings.problem)}"
+    if findings.left_out:
+        titles = escaped(", ".join(findings.left_out))
+        yield f"Left out: {titles}, trained with other settings than the study has; `--force` trains anew."
+    if missing := findings.missing:
+        yield f"Not trained yet: `{study_command(findings, '--only', *missing)}`"
+    for baseline in findings.missing_baselines:
+        yield f"`{baseline.name}`, the baseline of some of them, is not trained yet: `{baseline.command}`"
+    few = [title for title, record in findings.trained.items() if len(record.results) < FEWEST_SEEDS]
+    if few:
+        if findings.study:
+            command = study_command(findings, *["--only", *few] * (few != list(findings.trained)))
+        else:
+            command = findings.trained[few[0]].experiment.command
+        yield f"Under five seeds there is no verdict, and with one no interval: `{command} --seeds 0-4`"
+    if findings.changes and findings.study.claims:
+        yield escaped(
+            f"The claims are not judged: the study was trained with other settings than its own ({findings.changes})."
+        )
+
+
+def study_command(findings, *words):
+    """The command that trains a study with the settings that it was given."""
+    changes = []
+    for setting, _, value in (change.partition("=") for change in findings.changes.split(",") if change):
+        changes += [experiments.flag_of(setting), *[value] * (value != "true")]
+    return f"python train.py {shlex.join(['--study', findings.study_name, *changes, *words])}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A chapter for each study
+
+
+def chapter(document, findings):
+    document.say(f"## {heading(findings)}")
+    if findings.study:
+        document.say(escaped(findings.study.asks))
+    setting(document, findings)
+    document.say("### Comparison")
+    document.table(tables.accuracies(findings), "Accuracy, and its difference to the baseline's")
+    document.table(tables.losses_and_weights(findings), "Loss, weights and cost")
+    if findings.judgements:
+        document.table(tables.claims(findings), "The claims, each with what was found and the verdict")
+    pictures.sweep(document, findings)
+    pictures.curves_and_seeds(document, findings)
+    pictures.weights(document, findings)
+    if findings.dataset:
+        document.say("### Classes and mistakes")
+        pictures.classes(document, findings)
+        pictures.mistakes(document, findings)
+    document.say("### Networks")
+    layers(document, findings)
+
+
+def setting(document, findings):
+    """The data, the baseline's training and what the others change."""
+    of_data = next(iter(findings.trained.values())).dataset
+    split_seed = next(iter(findings.trained.values())).experiment.split_seed
+    height_width = "×".join(map(str, sources.SOURCES[findings.dataset_name].shape[1:]))
+    document.say(
+        f"{of_data['train']:,} train, {of_data['validation']:,} validation, {of_data['test']:,} test images of "
+        f"{height_width} pixels, split by class with seed {split_seed}."
+    )
+    if findings.dataset:
+        document.table(tables.data_statistics(findings), "The images, as values from 0 to 1, for each channel")
+        pictures.samples(document, findings)
+    if findings.study:
+        baseline = findings.study.baseline
+        command = findings.study.experiments[baseline].experiment.command
+        document.say(
+            f"The baseline is {escaped(baseline)}; by hand: `{command}`. What that command does not name is the "
+            "default, as `python train.py --help` has it."
+        )
+        document.table(tables.settings(findings), "The experiments")
+    if findings.study and not findings.changes:
+        document.say("\n".join(f"- {escaped(deviation)}" for deviation in findings.study.deviations))
+
+
+def layers(document, findings):
+    """The layers of every network that differs from the others, and whose it is."""
+    titles_by_rows = {}
+    for title, record in findings.trained.items():
+        source = sources.SOURCES[findings.dataset_name]
+        network = training.textbook_network(record.experiment, source, seed=0)
+        rows, shape = [], source.shape
+        for layer, out, parameters in models.layer_table(network, source.shape):
+            if parameters or out != shape:  # activations and dropout change neither
+                rows.append((layer, "×".join(map(str, out)), parameters))
+            shape = out
+        titles_by_rows.setdefault(tuple(rows), []).append(title)
+    for number, (rows, titles) in enumerate(titles_by_rows.items(), 1):
+        rows = [*rows, ("all", "", sum(parameters for *_, parameters in rows))]
+        table = Table(f"{findings.name}-layers-{number}", ("layer", "shape out", "parameters"), rows)
+        document.table(table, f"Layers with parameters, and those that change the shape, of {'; '.join(titles)}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def provenance(document, all_findings):
+    """With what, on what and by which commands everything was trained."""
+    data_sets, commands, rows = {}, {}, []
+    for findings in all_findings:
+        for title, record in findings.trained.items():
+            results = record.results.values()
+            data_sets[findings.dataset_name] = record.dataset["checksum"]
+            commands |= dict.fromkeys(result["command"] for result in results)
+            rows.append(
+                (
+                    findings.table,
+                    title,
+                    seed_list(record.results).partition(" ")[2],
+                    Number(sum(result["seconds"] for result in results) / 60, places=1),
+                    *(_all_of(results, name) for name in ("device", "threads", "commit", "finished")),
+                    _all_of([result["versions"] for result in results], "torch"),
+                )
+            )
+    header = ("table", "experiment", "seeds", "minutes", "device", "threads", "commit", "finished", "torch")
+    document.table(Table("provenance", header, rows), "Where, when and with what every experiment was trained")
+    document.say(*[f"SHA-256 of {name}: `{checksum}`" for name, checksum in sorted(data_sets.items())])
+    document.say("The commands:", "\n".join(f"    python {command}" for command in sorted(commands)))
+
+
+def _all_of(results, name):
+    """The values of something over runs, or the first and last of them, without what is too long to read."""
+    values = sorted({str(result[name] or "unknown")[:16] for result in results})
+    return " … ".join(dict.fromkeys([values[0], values[-1]]))

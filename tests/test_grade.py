@@ -1,0 +1,363 @@
+"""Every forgery is caught by its own check, also where the manifest's checksums were refreshed after it."""
+
+import csv
+import hashlib
+import json
+import shutil
+import stat
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from test_report import write_nothing
+
+import bundle
+import checks
+import figures
+import grade
+import report
+import train
+from experiments import Experiment
+
+NAMES = {name: f"mlp1,dataset=mnist_sample,epochs=2{name}" for name in ("", ",l1=0.001", ",l2=0.001")}
+FIRST = f"runs/single/{NAMES['']}"
+
+
+@pytest.fixture(scope="module")
+def handed_in(tmp_path_factory):
+    """The folder of an honest submission of three experiments with two seeds each, unpacked."""
+    folder = tmp_path_factory.mktemp("submission")
+    runs, out = folder / "runs", folder / "report"
+    words = ["--dataset", "mnist_sample", "--epochs", "2", "--seeds", "0-1", "--runs-dir", str(runs)]
+    for settings in ([], ["--l1", "0.001"], ["--l2", "0.001"]):
+        train.main([*words, *settings, "--jobs", "1"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save", write_nothing)
+        report.main(["--runs-dir", str(runs), "--out", str(out), "--bundle", str(folder / "submission.zip")])
+    bundle.unpack(folder / "submission.zip", folder / "unpacked")
+    return folder / "unpacked"
+
+
+@pytest.fixture
+def submission(handed_in, tmp_path):
+    return shutil.copytree(handed_in, tmp_path / "submission")
+
+
+def refresh(folder):
+    """Give the manifest the checksums of what is there now, as a forger would."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != bundle.MANIFEST]
+    found = {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    (folder / bundle.MANIFEST).write_text(json.dumps(dict(format=2, files=found)))
+
+
+def refresh_report(folder, monkeypatch):
+    """Make the report anew of what the records say now."""
+    monkeypatch.setattr(figures, "save", write_nothing)
+    shutil.rmtree(folder / "report")
+    report.main(["--runs-dir", str(folder / "runs"), "--out", str(folder / "report")])
+    refresh(folder)
+
+
+def failed(folder, capsys, *words):
+    """{check: its line} of the checks that fail."""
+    with pytest.raises(SystemExit) as caught:
+        grade.main([str(folder), *words])
+    assert caught.value.code == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")]
+    return {line.split()[1].rstrip(":"): line for line in lines}
+
+
+def change(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def change_digit(path, figure):
+    """Alter one digit of a figure of a result.json."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    result[figure] += 1e-4
+    path.write_text(json.dumps(result), encoding="utf-8")
+
+
+def test_an_honest_submission_passes_every_check_packed_and_unpacked(handed_in, capsys, tmp_path):
+    for path in (handed_in, handed_in.parent / "submission.zip"):
+        grade.main([str(path), "--seeds", "0-1", "--gradescope", str(tmp_path / "results.json")])
+        lines = capsys.readouterr().out.splitlines()
+        names = ["archive", "predictions", "weights", "originality", "report", "completeness"]
+        assert [line.split()[:2] for line in lines[:6]] == [["passed", f"{name}:"] for name in names]
+        assert lines[6] == grade.UNCHECKED
+        assert lines[7] == f"{path}: 6 of 6 checks passed, 100 of 100 points"
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert [each["name"] for each in results["tests"]] == names
+        assert all(each["score"] == each["max_score"] > 0 for each in results["tests"])
+        assert all(each["status"] == "passed" for each in results["tests"])
+
+
+def test_the_archive_holds_report_records_weights_and_code(handed_in):
+    files = {file.relative_to(handed_in).as_posix() for file in handed_in.rglob("*") if file.is_file()}
+    expected = {
+        "manifest.json",
+        "report/report.md",
+        "report/report.html",
+        "report/tables/single,mnist_sample-accuracy.csv",
+    }
+    expected |= {f"{FIRST}/experiment.json", f"{FIRST}/seed-1/weights.pt", "code/train.py", "code/templates/style.css"}
+    expected |= {"code/requirements.txt", "report/figures/single,mnist_sample-curves.pdf"}
+    assert expected <= files
+
+
+@pytest.mark.parametrize("figure", ["test_accuracy", "test_loss"])
+def test_a_test_figure_altered_by_a_digit_is_caught(figure, submission, capsys, monkeypatch):
+    change_digit(submission / FIRST / "seed-0" / "result.json", figure)
+    refresh_report(submission, monkeypatch)
+    found = failed(submission, capsys)
+    assert found.keys() == {"predictions"} if figure == "test_accuracy" else {"predictions"} <= found.keys()
+    assert f"{NAMES['']} seed 0: {figure.replace('_', ' ')} is" in found["predictions"]
+
+
+@pytest.mark.parametrize("figure", ["train_accuracy", "val_accuracy"])
+def test_a_train_or_validation_figure_beyond_two_images_in_ten_thousand_is_caught(
+    figure, submission, capsys, monkeypatch
+):
+    for _ in range(3):
+        change_digit(submission / FIRST / "seed-1" / "result.json", figure)
+    refresh_report(submission, monkeypatch)
+    assert failed(submission, capsys).keys() == {"weights"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"zeros": 0', '"zeros": 1', "sparsity and norms"),
+        ('"parameters": 55050', '"parameters": 55051', "55,051 parameters"),
+        ('"chosen_epoch": 2', '"chosen_epoch": 1', "validation accuracy in epoch 1 of the history"),
+        ('"epochs": 2', '"epochs": 3', "the history has epochs 1 to 2"),
+        ('"seed": 0', '"seed": 7', "its result is that of seed 7"),
+    ],
+)
+def test_other_figures_that_do_not_follow_are_caught(old, new, says, submission, capsys, monkeypatch):
+    change(submission / FIRST / "seed-0" / "result.json", old, new)
+    refresh_report(submission, monkeypatch)
+    assert says in failed(submission, capsys)["weights"]
+
+
+def test_predictions_that_the_weights_do_not_make_are_caught(submission, capsys, monkeypatch):
+    """The student makes better predictions up, and a record that follows from them."""
+    from data import load
+    from training import scores
+
+    labels = load("mnist_sample", "unused").test.labels
+    folder = submission / FIRST / "seed-0"
+    with np.load(folder / "predictions.npz") as arrays:
+        stored = arrays["log_probabilities"]
+    wrong = np.flatnonzero(stored.argmax(1) != labels.numpy())[0]
+    stored[wrong] = np.log(0.01 / 9)
+    stored[wrong, labels[wrong]] = np.log(0.99)
+    np.savez_compressed(folder / "predictions.npz", log_probabilities=stored)
+    measured = scores(torch.from_numpy(stored).unsqueeze(1), labels)
+    result = json.loads((folder / "result.json").read_text())
+    result |= dict(test_accuracy=measured["accuracy"][0], test_loss=measured["loss"][0])
+    (folder / "result.json").write_text(json.dumps(result))
+    refresh_report(submission, monkeypatch)
+    assert failed(submission, capsys).keys() == {"weights"}
+
+
+def test_a_run_copied_as_another_seed_is_caught(submission, capsys, monkeypatch):
+    shutil.copytree(submission / FIRST / "seed-1", submission / FIRST / "seed-2")
+    change(submission / FIRST / "seed-2" / "result.json", '"seed": 1', '"seed": 2')
+    refresh_report(submission, monkeypatch)
+    found = failed(submission, capsys)
+    assert found.keys() == {"originality"}
+    assert "seed 2 has the weights of" in found["originality"]
+
+
+def test_a_run_copied_as_another_experiment_is_caught(submission, capsys, monkeypatch):
+    one, other = (submission / "runs" / "single" / NAMES[name] / "seed-0" for name in ("", ",l1=0.001"))
+    shutil.rmtree(other)
+    shutil.copytree(one, other)
+    refresh_report(submission, monkeypatch)
+    assert "originality" in failed(submission, capsys)
+
+
+def test_weights_of_another_run_are_caught(submission, capsys):
+    folder = submission / FIRST
+    shutil.copy(folder / "seed-0" / "weights.pt", folder / "seed-1" / "weights.pt")
+    refresh(submission)
+    assert {"weights", "originality"} <= failed(submission, capsys).keys()
+
+
+def test_weights_of_another_network_are_caught(submission, capsys):
+    torch.save({"1.weight": torch.zeros(3)}, submission / FIRST / "seed-0" / "weights.pt")
+    refresh(submission)
+    assert "the weights do not fit mlp1" in failed(submission, capsys)["weights"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("report.md", "## Background", "## Backgrounds"),
+        ("report.md", "over 2 seeds", "over 3 seeds"),
+        ("report.html", "over 2 seeds", "over 3 seeds"),
+        ("tables/single,mnist_sample-accuracy.csv", "seeds", "runs"),
+        ("tables/single,mnist_sample-accuracy.tex", "seeds", "runs"),
+    ],
+)
+def test_a_report_that_does_not_follow_from_its_records_is_caught(file, old, new, submission, capsys):
+    change(submission / "report" / file, old, new)
+    refresh(submission)
+    assert failed(submission, capsys).keys() == {"report"}
+
+
+def test_a_number_in_a_table_is_caught(submission, capsys):
+    path = submission / "report" / "tables" / "single,mnist_sample-accuracy.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    column = rows[0].index("test %")
+    rows[1][column] = repr(float(rows[1][column]) + 0.001)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    refresh(submission)
+    assert "the records give" in failed(submission, capsys)["report"]
+
+
+def test_a_missing_seed_and_a_missing_experiment_are_named(submission, capsys):
+    found = failed(submission, capsys, "--seeds", "0-3")
+    assert found.keys() == {"completeness"}
+    assert "seeds 2-3 missing" in found["completeness"]
+    assert "fashion-mlp/simple is missing" in failed(submission, capsys, "--study", "fashion-mlp")["completeness"]
+
+
+def test_without_refreshed_checksums_every_change_is_seen_in_the_archive(submission, capsys):
+    change_digit(submission / FIRST / "seed-0" / "result.json", "test_loss")
+    (submission / FIRST / "seed-1" / "history.csv").unlink()
+    (submission / "more.txt").write_text("")
+    problems = bundle.check_manifest(submission)
+    assert problems == [
+        "more.txt is not in the manifest",
+        f"{FIRST}/seed-0/result.json was altered",
+        f"{FIRST}/seed-1/history.csv is missing",
+    ]
+    assert "archive" in failed(submission, capsys)
+
+
+def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(submission, capsys):
+    name = f"single/{NAMES['']}"
+    grade.main([str(submission), "--retrain", name])
+    assert "passed  retraining" in capsys.readouterr().out
+    for seed in (0, 1):
+        path = submission / FIRST / f"seed-{seed}" / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | dict(test_accuracy=0.9999)))
+    refresh(submission)
+    assert "fresh seeds predict" in failed(submission, capsys, "--retrain", name)["retraining"]
+    assert "none is not in it; there is single/" in failed(submission, capsys, "--retrain", "none")["retraining"]
+
+
+def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(submission, handed_in, tmp_path, capsys):
+    honest = shutil.copytree(handed_in, tmp_path / "honest")
+    for path in honest.glob("runs/single/*/seed-*/result.json"):  # the same seeds on an equal machine
+        path.write_text(json.dumps(json.loads(path.read_text()) | dict(seconds=1.5)))
+    refresh(honest)
+    table = tmp_path / "grades.csv"
+    with pytest.raises(SystemExit):
+        grade.main([str(handed_in), str(submission), str(honest), "--csv", str(table)])
+    out = capsys.readouterr().out
+    assert out.count("COPIED  6 runs with equal weights and equal seconds") == 2
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["submission"] for row in rows] == [str(handed_in), str(submission), str(honest)]
+    assert f"shared with {submission}" in rows[0]["copies"]
+    assert rows[2]["copies"] == ""
+    assert rows[0]["weights"] == "passed"
+    assert "report.md" in rows[2]["report"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may_be_equal"),
+    [
+        (dict(l2=0.001), dict(weight_decay=0.002), True),
+        (dict(l2=0.001, optimizer="adamw"), dict(weight_decay=0.002, optimizer="adamw"), False),
+        (dict(l2=0.001), dict(weight_decay=0.001), False),
+        (dict(patience=3), dict(), True),
+        (dict(epochs=20, patience=3, restore="last"), dict(epochs=15), True),
+        (dict(norm="ghost", ghost_splits=1), dict(norm="batch"), True),
+        (dict(norm="ghost", ghost_splits=2), dict(norm="batch"), False),
+        (dict(lr=0.01), dict(), False),
+    ],
+)
+def test_only_settings_whose_training_may_be_the_same_may_share_weights(one, other, may_be_equal):
+    pair = [checks.as_trained(Experiment(**settings)) for settings in (one, other)]
+    assert (pair[0] == pair[1]) == may_be_equal
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Archives that are not to be trusted
+
+
+def packed(path, **members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "C:out", "a\\..\\..\\out"])
+def test_a_path_that_leads_outside_is_refused_and_nothing_is_written_there(name, tmp_path, capsys):
+    path = tmp_path / "in" / "evil.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, "x")
+    assert "not a path inside it" in failed(path, capsys)["archive"]
+    with pytest.raises(bundle.SubmissionError):
+        bundle.unpack(path, tmp_path / "in" / "unpacked")
+    assert not list(tmp_path.rglob("*out*"))
+
+
+def test_a_link_is_refused(tmp_path, capsys, submission):
+    path = tmp_path / "link.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        member = zipfile.ZipInfo("manifest.json")
+        member.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(member, "/etc/passwd")
+    assert "is a link" in failed(path, capsys)["archive"]
+    (submission / "more").symlink_to(tmp_path)
+    assert "more is a link" in failed(submission, capsys)["archive"]
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bundle, "MOST_BYTES", 1000)
+    path = packed(tmp_path / "bomb.zip", **{"a.txt": b"0" * 1001})
+    assert "holds more than" in failed(path, capsys)["archive"]
+    monkeypatch.setattr(bundle, "MOST_FILES", 1)
+    assert "holds more than" in failed(packed(tmp_path / "many.zip", a="", b=""), capsys)["archive"]
+
+
+def test_a_file_twice_is_refused(tmp_path, capsys):
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a", "2")
+    assert "is twice in it" in failed(path, capsys)["archive"]
+
+
+@pytest.mark.parametrize("cut", [0, 10, 500, -30])
+def test_what_is_no_archive_or_half_of_one_is_answered_with_a_line(cut, handed_in, tmp_path, capsys):
+    path = tmp_path / "half.zip"
+    path.write_bytes((handed_in.parent / "submission.zip").read_bytes()[:cut])
+    assert "not a zip archive" in failed(path, capsys)["archive"]
+
+
+def test_bad_arguments_are_refused_in_one_line(handed_in, tmp_path, capsys):
+    for words, says in (
+        ([str(tmp_path / "none.zip")], "not found"),
+        ([str(handed_in), "--seeds", "4-0"], "the range 4-0 falls"),
+        ([str(handed_in), str(handed_in), "--gradescope", "x.json"], "takes one submission, found 2"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            grade.main(words)
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
