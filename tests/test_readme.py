@@ -18,7 +18,8 @@ from experiments import MODELS, Experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-PARSERS = {"train.py": train.make_parser, "grade.py": grade.make_parser, "report.py": report.make_parser, "benchmark.py": benchmark.make_parser}
+PROGRAMS = {"train.py": train, "report.py": report, "grade.py": grade, "benchmark.py": benchmark}
+PARSERS = {name: program.make_parser for name, program in PROGRAMS.items()}
 LINES = re.findall(r"^ {4}(\S[^\n#]*)", TEXT, re.MULTILINE)  # those of commands, without comments
 COMMANDS = [command.strip() for line in LINES for command in line.split("&&") if re.match(r" *python \w+\.py", command)]
 
