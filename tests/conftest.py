@@ -4,6 +4,10 @@ import torch
 import data
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="kills of each training that test_resume.py types again")
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Two threads that wait for each other after every small product are slow where other programs use the cores."""
