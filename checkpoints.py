@@ -17,6 +17,7 @@ import hashlib
 import io
 import math
 import os
+import pickle
 import socket
 import sys
 import time
@@ -146,10 +147,7 @@ def unfinished(folder):
                 os.replace(path, aside)
             except OSError as problem:
                 raise records.RecordError(f"{path}: cannot be read, nor renamed ({problem.strerror})") from None
-            says = str(error).partition("\n")[0]
-            print(
-                f"{path}: cannot be read ({says}); set aside as {aside.name}, its training starts anew", file=sys.stderr
-            )
+            print(f"{path}: cannot be read ({error}); set aside as {aside.name}, its seeds start anew", file=sys.stderr)
     taken = {seed for checkpoint in found for seed in checkpoint.seeds} | set(records.finished_seeds(folder))
     for checkpoint in tuple(found):
         for seeds in checkpoint.units:
@@ -165,7 +163,10 @@ def _read(path):
     content = path.read_bytes()
     if content[-DIGEST:] != _digest(path.parent, content[:-DIGEST]):
         raise ValueError("it is damaged or another experiment's")
-    return torch.load(io.BytesIO(content[:-DIGEST]), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content[:-DIGEST]), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("it holds what is no state of a training") from None
 
 
 def _digest(folder, content):
