@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,13 +24,13 @@ from checkpoints import Checkpoint
 
 @dataclass(frozen=True)
 class Task:
-    """An experiment and the seeds of it that are to be trained."""
+    """An experiment and what of it is to be trained."""
 
     title: str  # what a study calls it
     experiment: object  # experiments.Experiment
     dataset: object  # data.Dataset
     folder: Path  # of its records
-    seeds: list[int]
+    seeds: list[int]  # in no unit yet
     begun: list[Checkpoint] = field(default_factory=list)  # units of other seeds, which go on as they were planned
 
 
@@ -160,7 +160,7 @@ def _end_with(parent):
 def _train(number, unit, device, show):
     import training
 
-    task, checkpoint = unit.task, unit.checkpoint
+    task, checkpoint = unit.task, replace(unit.checkpoint)  # a copy, as another process has it anyway
     try:
         return number, training.train(
             task.experiment, unit.seeds, task.dataset, device, checkpoint.threads, show, checkpoint

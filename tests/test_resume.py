@@ -25,7 +25,7 @@ from experiments import Experiment
 
 resource = pytest.importorskip("resource", reason="forks, kills and limits processes in POSIX's way")
 
-TIMES = ("seconds", "resumed_at", "finished", "command")  # of a result: what an interruption may change
+MAY_DIFFER = ("seconds", "resumed_at", "finished", "command", "commit")  # of a result, and is no part of its bits
 SMALL = ["--dataset", "mnist_sample", "--threads", "1"]
 MLP = [*SMALL, "--seeds", "0-2", "--runs-at-once", "3", "--lr", "0.01", "--dropout", "0.2"]
 MLP += ["--epochs", "12", "--patience", "2", "--l1", "1e-4", "--l1-mode", "proximal"]
@@ -65,7 +65,7 @@ def outcome(runs_dir):
     found = {str(path.relative_to(runs_dir)): path.read_bytes() for path in runs_dir.rglob("*") if path.is_file()}
     for name, content in found.items():
         if name.endswith("result.json"):
-            found[name] = {key: value for key, value in json.loads(content).items() if key not in TIMES}
+            found[name] = {key: value for key, value in json.loads(content).items() if key not in MAY_DIFFER}
     return found
 
 
