@@ -57,7 +57,7 @@ class Checkpoint:
     def read(self):
         """The state that training goes on from, as `write` was given it; None if nothing is trained.
 
-        Without a first file, as in a benchmark, no other will be due.
+        The clock starts, too; without a first file, as in a benchmark, no other will be due.
         """
         if not self.path.exists():
             self.due = math.inf
@@ -112,7 +112,7 @@ class Checkpoint:
             self.due = ended + max(SECONDS_APART, WRITINGS_APART * (ended - started))
 
     def delete(self):
-        """Delete the file, now that its runs are recorded.
+        """Delete the file, now that its runs are recorded, or not wanted.
 
         Raises:
             records.RecordError: it cannot be deleted.

@@ -42,8 +42,6 @@ from progress import Progress, seed_list
 SEEDS = "0-4"
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000  # of one command
-
-
 FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command trains some of the experiments
 
 
@@ -107,7 +105,7 @@ def make_parser():
     group.add_argument(
         "--force",
         action="store_true",
-        help="train finished seeds anew, and replace a study's experiment that was edited",
+        help="train finished seeds and begun ones anew, and replace a study's experiment that was edited",
     )
     group.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="default: %(default)s")
     group.add_argument(
@@ -313,18 +311,20 @@ def make_tasks(args, asked, changes, seeds, locks):
         if trained_as in seen:
             continue
         seen.add(trained_as)
-        try:
-            locks.enter_context(checkpoints.lock(args.runs_dir / table / trained_as))
-        except checkpoints.TrainedElsewhere as error:
-            elsewhere.append(f"not trained: {trained_as}: {error} is training it; try again when it has ended\n")
-            print(elsewhere[-1].rstrip())
-            continue
-        description = records.describe(experiment, dataset)
-        folder = records.open_folder(args.runs_dir, table, trained_as, description, replace=args.force)
-        missing, begun, about = what_is_left(args, folder, seeds)
-        print("; ".join([trained_as, *penalized(experiment, networks[title]), *about]))
-        if missing or begun:
-            tasks.append(units.Task(title and trained_as, experiment, dataset, folder, missing, begun))
+        with contextlib.ExitStack() as lock:
+            try:
+                lock.enter_context(checkpoints.lock(args.runs_dir / table / trained_as))
+            except checkpoints.TrainedElsewhere as error:
+                elsewhere.append(f"not trained: {trained_as}: {error} is training it; try again when it has ended\n")
+                print(elsewhere[-1].rstrip())
+                continue
+            description = records.describe(experiment, dataset)
+            folder = records.open_folder(args.runs_dir, table, trained_as, description, replace=args.force)
+            missing, begun, about = what_is_left(args, folder, seeds)
+            print("; ".join([trained_as, *penalized(experiment, networks[title]), *about]))
+            if missing or begun:
+                tasks.append(units.Task(title and trained_as, experiment, dataset, folder, missing, begun))
+                locks.push(lock.pop_all())
     return tasks, elsewhere
 
 
@@ -337,21 +337,19 @@ def what_is_left(args, folder, seeds):
     Returns:
         (seeds in no unit yet, the checkpoints of units that were begun, and this in words).
     """
-    found = [checkpoint for checkpoint in checkpoints.unfinished(folder) if not set(seeds).isdisjoint(checkpoint.seeds)]
-    most, threads = args.runs_at_once or MOST_SEEDS, args.threads
-    begun = [
-        checkpoint
-        for checkpoint in found
-        if not args.force
-        and (checkpoint.epoch or (len(checkpoint.seeds) <= most and threads in (None, checkpoint.threads)))
-    ]
-    about = []
-    for checkpoint in found:
-        if checkpoint not in begun:
+    begun, about = [], []
+    for checkpoint in checkpoints.unfinished(folder):
+        if set(seeds).isdisjoint(checkpoint.seeds):
+            continue
+        as_asked = len(checkpoint.seeds) <= (args.runs_at_once or MOST_SEEDS)
+        as_asked &= checkpoint.threads == (args.threads or checkpoint.threads)
+        if args.force or not (checkpoint.epoch or as_asked):
             checkpoint.delete()
+        else:
+            begun.append(checkpoint)
         if checkpoint.epoch:
-            verb = "goes on" if checkpoint in begun else "discarded by --force"
-            about.append(f"{verb}: {seed_list(checkpoint.seeds)} after epoch {checkpoint.epoch}")
+            what = "discarded by --force" if args.force else "goes on"
+            about.append(f"{what}: {seed_list(checkpoint.seeds)} after epoch {checkpoint.epoch}")
     taken = {seed for checkpoint in begun for seed in checkpoint.seeds}
     finished = set() if args.force else set(records.finished_seeds(folder)) - taken
     missing = [seed for seed in seeds if seed not in finished | taken]
