@@ -399,6 +399,20 @@ def test_a_run_that_cannot_be_written_is_a_failure_and_the_next_is_tried(trained
     assert records.finished_seeds(trained / TABLE / "no L1") == [1]
 
 
+def test_an_experiment_that_another_command_trains_is_left_to_it_and_the_next_is_trained(trained, capsys):
+    for title in ("no L1", "proximal 0.001"):
+        shutil.rmtree(trained / TABLE / title / "seed-1")
+    with checkpoints.lock(trained / TABLE / "no L1"), pytest.raises(SystemExit) as caught:
+        train.main([*PATH, *TWO, "--runs-dir", str(trained)])
+    assert caught.value.code == 3
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"not trained: no L1: process {os.getpid()} on {socket.gethostname()} since 2")
+    assert captured.err.endswith(" is training it; try again when it has ended\n")
+    assert captured.err in captured.out  # before the others were trained
+    assert records.finished_seeds(trained / TABLE / "no L1") == [0]
+    assert records.finished_seeds(trained / TABLE / "proximal 0.001") == [0, 1]
+
+
 def test_titles_with_the_same_settings_are_trained_once_and_that_is_said(quick_study, tmp_path, capsys):
     words = ["--study", "quick", "--seeds", "0", "--threads", "1", "--runs-dir", str(tmp_path)]
     train.main([*words, "--only", "first again"])
