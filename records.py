@@ -10,6 +10,7 @@ A run's folder is written under a temporary name and renamed: it is there and wh
 """
 
 import csv
+import io
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from experiments import Experiment
 
 FORMAT = 2
 SINGLE = "single"  # the table of experiments typed by hand
+UNFINISHED = ".unfinished-"  # what the names of files and folders begin with that are being written
 FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
 RESULT = dict(  # what others rely on in result.json, and of which type it is
     seed=int,
@@ -44,6 +46,7 @@ RESULT = dict(  # what others rely on in result.json, and of which type it is
     finished=str,
 )
 MOST_PREDICTIONS = 2**26  # bytes of log-probabilities; a file that claims more would only fill the memory
+MOST_DIGITS = 18  # of a whole number that is read; one of some hundreds is no float any more
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
 
 
@@ -102,7 +105,7 @@ def describe(experiment, dataset):
 
 
 def open_folder(runs_dir, table, title, description, replace=False):
-    """The folder of an experiment, made if it is not there yet and checked if it is.
+    """The folder of an experiment, which no other command writes to; made if it is not there, checked if it is.
 
     Args:
         replace: a folder that holds another experiment goes, with its runs.
@@ -124,8 +127,10 @@ def open_folder(runs_dir, table, title, description, replace=False):
                 raise RecordError(f"{path}: {difference}; name another --runs-dir, or let --force replace it")
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, json.dumps(description, indent=2) + "\n")
-        with tempfile.TemporaryDirectory(prefix=".try-", dir=folder):
+            write_whole(path, (json.dumps(description, indent=2) + "\n").encode())
+        for left in folder.glob(f"{UNFINISHED}*"):  # by a command that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder):
             pass  # better refused now than after the training
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error.strerror}); name another --runs-dir") from None
@@ -178,7 +183,7 @@ def write_run(folder, run):
     if target.exists() and not target.is_dir():
         raise RecordError(f"{target}: is a file, expected the run's folder or nothing; move it away")
     try:
-        workshop = Path(tempfile.mkdtemp(prefix=f".seed-{run.seed}-", dir=folder))
+        workshop = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}seed-{run.seed}-", dir=folder))
     except OSError as error:
         raise RecordError(f"{target}: cannot be written ({error.strerror})") from None
     try:
@@ -188,7 +193,9 @@ def write_run(folder, run):
             writer = csv.DictWriter(file, HISTORY)
             writer.writeheader()
             writer.writerows(run.history)
-        torch.save(run.weights, workshop / "weights.pt")
+        weights = io.BytesIO()  # as torch's own files answer a full disk with what is no OSError
+        torch.save(run.weights, weights)
+        (workshop / "weights.pt").write_bytes(weights.getvalue())
         np.savez_compressed(workshop / "predictions.npz", log_probabilities=run.log_probabilities)
         for path in workshop.iterdir():
             _flush(path)
@@ -223,11 +230,19 @@ def _finite(value):
     return value
 
 
-def _write_whole(path, text):
-    workshop = path.with_name(f".{path.name}-{os.getpid()}")
-    workshop.write_text(text, encoding="utf-8")
-    _flush(workshop)
-    os.replace(workshop, path)
+def write_whole(path, content):
+    """Write a file of some bytes, or leave it as it was; killed meanwhile, too.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    workshop = path.with_name(f"{UNFINISHED}{path.name}-{os.getpid()}")
+    try:
+        workshop.write_bytes(content)
+        _flush(workshop)
+        os.replace(workshop, path)
+    finally:
+        workshop.unlink(missing_ok=True)
 
 
 def _flush(path):
@@ -332,10 +347,10 @@ def _read_json(path):
     return content
 
 
-def _whole_number(digits):
-    if len(digits) > 19:
-        raise ValueError(f"{digits[:19]}… is too large")
-    return int(digits)
+def _whole_number(text):
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits, expected {MOST_DIGITS} at most")
+    return int(text)
 
 
 def read_weights(folder):
@@ -379,7 +394,7 @@ def read_history(folder):
     try:
         with open(path, newline="", encoding="utf-8") as file:
             history = [
-                {name: (int if name in ("seed", "epoch") else float)(row[name]) for name in HISTORY}
+                {name: (_whole_number if name in ("seed", "epoch") else float)(row[name]) for name in HISTORY}
                 for row in csv.DictReader(file)
             ]
         if not history:

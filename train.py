@@ -21,12 +21,14 @@ import argparse
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import checkpoints
 import experiments
 import records
 import sources
@@ -40,6 +42,7 @@ from progress import Progress, seed_list
 SEEDS = "0-4"
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000  # of one command
+FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command trains some of the experiments
 
 
 class CannotTrain(Exception):
@@ -63,15 +66,18 @@ def main(argv=None):
                 print_summary(title, experiment)
         else:
             check_device(args.device)
-            if failed := train_all(args, asked, changes, seeds):
-                parser.exit(1, failed)
+            status, message = train_all(args, asked, changes, seeds)
+            if status:
+                parser.exit(status, message)
     except (CannotTrain, sources.DataError, records.RecordError) as error:
         parser.error(str(error))
-    except BrokenPipeError:  # nobody reads on, as with `| head`
+    except OSError as error:  # nobody reads the output any more, as with `| head`, or its disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        parser.exit(141, "train.py: output closed; finished runs are kept\n")
+        status = 141 if isinstance(error, BrokenPipeError) else FAILED
+        parser.exit(status, f"train.py: {error.strerror or error}; finished runs and checkpoints are kept\n")
     except KeyboardInterrupt:
-        parser.exit(130, "\ninterrupted: finished runs are kept; the same command trains what is missing\n")
+        same = "the same command without --force" if args.force else "the same command"
+        parser.exit(130, f"\ninterrupted: finished runs and checkpoints are kept; {same} goes on where it stopped\n")
 
 
 def make_parser():
@@ -99,7 +105,7 @@ def make_parser():
     group.add_argument(
         "--force",
         action="store_true",
-        help="train finished seeds anew, and replace a study's experiment that was edited",
+        help="train finished seeds and begun ones anew, and replace a study's experiment that was edited",
     )
     group.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="default: %(default)s")
     group.add_argument(
@@ -224,12 +230,25 @@ def print_studies(args, asked, changes):
 
 
 def train_all(args, asked, changes, seeds):
-    """Train what is not finished yet and record each run as soon as its unit is done; return what failed, in lines."""
-    tasks = [task for task in make_tasks(args, asked, changes, seeds) if task.seeds]
-    if not tasks:
-        return ""
+    """Train what is not finished yet and record each run as soon as its unit is done.
+
+    Returns:
+        (exit status, what was not trained, in lines).
+    """
+    with contextlib.ExitStack() as locks:
+        tasks, elsewhere = make_tasks(args, asked, changes, seeds, locks)
+        failures = train_tasks(args, tasks) if tasks else []
+    if failures:
+        failures.append("finished runs are kept; the same command tries the others again\n")
+    return FAILED if failures else NOT_ALL if elsewhere else 0, "".join(elsewhere + failures)
+
+
+def train_tasks(args, tasks):
+    """Train `units.Task`s and record their runs; return what failed, a line each."""
     plan = units.make_plan(tasks, args.jobs, args.threads, args.runs_at_once)
     print(f"training: {plan}")
+    for unit in plan.units:
+        unit.checkpoint.begin()
     shared = dict(command=args.command, commit=git_commit())
     failures = []
     with Progress(sum(unit.epochs for unit in plan.units)) as progress:
@@ -242,11 +261,12 @@ def train_all(args, asked, changes, seeds):
                     run.result |= shared | dict(finished=datetime.now(UTC).isoformat(timespec="seconds"))
                     path = records.write_run(unit.task.folder, run)
                     progress.say(f"{label}seed {run.seed}: {outcome(run.result)} → {path}")
-                progress.spare(unit.epochs - sum(run.result["epochs"] for run in runs))
+                unit.checkpoint.delete()
+                progress.spare(unit.epochs - sum(max(0, run.result["epochs"] - unit.checkpoint.epoch) for run in runs))
             except (CannotTrain, records.RecordError) as error:
                 failures.append(f"failed: {label}{seed_list(unit.seeds)}: {error}\n")
                 progress.say(failures[-1].rstrip())
-    return "".join(failures) and f"{''.join(failures)}finished runs are kept; the same command tries the others again\n"
+    return failures
 
 
 def outcome(result):
@@ -256,8 +276,15 @@ def outcome(result):
     return f"test accuracy {accuracy:.2f} % at epoch {epoch} ({result['stop_reason']})"
 
 
-def make_tasks(args, asked, changes, seeds):
-    """A `units.Task` for each experiment asked for, with the seeds that are not finished yet, which is said."""
+def make_tasks(args, asked, changes, seeds, locks):
+    """What of the experiments asked for is not finished yet, which is said.
+
+    Args:
+        locks: the `contextlib.ExitStack` that keeps their folders from other commands.
+
+    Returns:
+        (a `units.Task` for each that has something to train, a line for each that another command trains).
+    """
     networks = {  # refused before anything is downloaded or written
         title: network_of(title, experiment, sources.SOURCES[experiment.dataset or experiment.default_dataset])
         for title, experiment in asked.items()
@@ -276,23 +303,61 @@ def make_tasks(args, asked, changes, seeds):
             f"{len(dataset.validation):,} validation / {len(dataset.test):,} test images"
         )
     table = experiments.folder_name(args.study, sample | changes) if args.study else records.SINGLE
-    tasks = {}
+    tasks, seen, elsewhere = [], set(), []
     for title, (experiment, dataset) in resolved.items():
         trained_as = studies.STUDIES[args.study].trained_as(title, changes) if args.study else experiment.name
         if trained_as != title and args.study:
             print(f"{title}: the same settings as {trained_as}, trained under that title")
-        if trained_as in tasks:
+        if trained_as in seen:
             continue
-        description = records.describe(experiment, dataset)
-        folder = records.open_folder(args.runs_dir, table, trained_as, description, replace=args.force)
-        finished = [] if args.force else [seed for seed in seeds if seed in records.finished_seeds(folder)]
-        missing = [seed for seed in seeds if seed not in finished]
-        about = [trained_as, *penalized(experiment, networks[title])]
-        about += [f"skipped: {seed_list(finished)} finished already (--force trains anew)"] if finished else []
-        about += [f"to train: {seed_list(missing)}"] if missing else []
-        print("; ".join(about))
-        tasks[trained_as] = units.Task(title and trained_as, experiment, dataset, folder, missing)
-    return tasks.values()
+        seen.add(trained_as)
+        with contextlib.ExitStack() as lock:
+            try:
+                lock.enter_context(checkpoints.lock(args.runs_dir / table / trained_as))
+            except checkpoints.TrainedElsewhere as error:
+                elsewhere.append(f"not trained: {trained_as}: {error} is training it; try again when it has ended\n")
+                print(elsewhere[-1].rstrip())
+                continue
+            description = records.describe(experiment, dataset)
+            folder = records.open_folder(args.runs_dir, table, trained_as, description, replace=args.force)
+            missing, begun, about = what_is_left(args, folder, seeds)
+            print("; ".join([trained_as, *penalized(experiment, networks[title]), *about]))
+            if missing or begun:
+                tasks.append(units.Task(title and trained_as, experiment, dataset, folder, missing, begun))
+                locks.push(lock.pop_all())
+    return tasks, elsewhere
+
+
+def what_is_left(args, folder, seeds):
+    """What of some seeds of an experiment there is to train.
+
+    Units that were begun with any of the seeds go on whole, with as many runs at once and threads as they were begun
+    with; where nothing of them is trained yet, --runs-at-once and --threads that say otherwise have them planned anew.
+
+    Returns:
+        (seeds in no unit yet, the checkpoints of units that were begun, and this in words).
+    """
+    begun, about = [], []
+    for checkpoint in checkpoints.unfinished(folder):
+        if set(seeds).isdisjoint(checkpoint.seeds):
+            continue
+        as_asked = len(checkpoint.seeds) <= (args.runs_at_once or MOST_SEEDS)
+        as_asked &= checkpoint.threads == (args.threads or checkpoint.threads)
+        if args.force or not (checkpoint.epoch or as_asked):
+            checkpoint.delete()
+        else:
+            begun.append(checkpoint)
+        if checkpoint.epoch:
+            what = "discarded by --force" if args.force else "goes on"
+            about.append(f"{what}: {seed_list(checkpoint.seeds)} after epoch {checkpoint.epoch}")
+    taken = {seed for checkpoint in begun for seed in checkpoint.seeds}
+    finished = set() if args.force else set(records.finished_seeds(folder)) - taken
+    missing = [seed for seed in seeds if seed not in finished | taken]
+    if skipped := [seed for seed in seeds if seed in finished]:
+        about.append(f"skipped: {seed_list(skipped)} finished already (--force trains anew)")
+    if new := missing + [seed for checkpoint in begun if not checkpoint.epoch for seed in checkpoint.seeds]:
+        about.append(f"to train: {seed_list(new)}")
+    return missing, begun, about
 
 
 def load_data(asked, data_dir):
@@ -344,5 +409,12 @@ def git_commit():
     return None
 
 
+def interrupt_once(*_):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would only disturb the end that the first asked for
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell's & has it ignored
+        signal.signal(signal.SIGINT, interrupt_once)
     main()

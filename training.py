@@ -28,7 +28,7 @@ MOMENTUM = (0.85, 0.95)  # what one_cycle moves it between
 EVALUATION_BATCH = 250  # images; large enough to keep the arithmetic busy, small enough for the cache
 
 
-def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None):
+def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None, checkpoint=None):
     """Train the seeds of an experiment side by side and return a `records.Run` for each.
 
     Args:
@@ -38,6 +38,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
         device: where the tensors are.
         threads: of this process; None leaves torch's setting alone.
         on_epoch: called after each epoch with the list of the latest history rows of the runs still going on.
+        checkpoint: the `checkpoints.Checkpoint` that it goes on from, if it was begun before, and is kept in.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -63,8 +64,26 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
     chosen = [(0, None)] * runs  # the epoch whose weights a run hands in, and these weights
     history = [[] for _ in seeds]
     diverged = [False] * runs
+    resumed_at = []  # the epochs that a training which was interrupted went on after
 
-    for epoch in range(1, experiment.epochs + 1):
+    # Random numbers need no place here: each epoch's generators are seeded anew.
+    stateful = dict(model=model, optimizer=optimizer, scheduler=scheduler, stopping=stopping)
+    stateful = {name: part for name, part in stateful.items() if part is not None}
+    if state := checkpoint and checkpoint.read():
+        for name, part in stateful.items():
+            part.load_state_dict(state[name])
+        chosen, history, diverged = state["chosen"], state["history"], state["diverged"]
+        resumed_at = [*state["resumed_at"], stopping.epoch]
+        started -= state["seconds"]
+
+    def state_so_far():
+        states = {name: part.state_dict() for name, part in stateful.items()}
+        seconds = time.perf_counter() - started
+        return states | dict(chosen=chosen, history=history, diverged=diverged, resumed_at=resumed_at, seconds=seconds)
+
+    for epoch in range(stopping.epoch + 1, experiment.epochs + 1):
+        if stopping.all_stopped:
+            break
         was_running = stopping.is_running
         lr = optimizer.param_groups[0]["lr"]
         training = train_epoch(
@@ -89,11 +108,11 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None)
                     stopping.stop(run, f"diverged: its loss was not finite in epoch {epoch}")
         if on_epoch:
             on_epoch(latest)
-        if stopping.all_stopped:
-            break
+        if checkpoint:
+            checkpoint.write_if_due(epoch, state_so_far)
 
     seconds = (time.perf_counter() - started) / runs
-    shared = dict(seeds_beside=list(seeds), seconds=seconds, **circumstances(device))
+    shared = dict(seeds_beside=list(seeds), seconds=seconds, resumed_at=resumed_at, **circumstances(device))
     finished = []
     for run, seed in enumerate(seeds):
         chosen_epoch, weights = chosen[run]

@@ -223,6 +223,7 @@ def test_a_runs_folder_that_is_a_file_is_refused(tmp_path, description):
         ('{"format": 2, "experiment": {"groups": 4}, "dataset": {}}', "(--groups 4: goes with --norm group)"),
         ('{"format": 2, "experiment": {}, "dataset": {}}', "(dataset checksum is missing)"),
         ('{"format": 2}', "not an experiment of this version"),
+        ('{"format": 2, "experiment": {"lr": 1' + "0" * 400 + '}, "dataset": {}}', "a whole number of 401 digits"),
     ],
 )
 def test_what_cannot_be_read_is_left_out_and_named(content, problem, folder, digits, tmp_path):
@@ -281,7 +282,10 @@ def test_in_a_study_the_folders_name_says_nothing_about_the_settings(folder, tmp
     assert (record.title, record.experiment, problems) == ("L1", EXPERIMENT, [])
 
 
-@pytest.mark.parametrize("content", ['{"seed": ', "{}", "[]"])
+LARGE = ['{"epochs": 1' + "0" * digits + "}" for digits in (400, 5000)]  # no float, and no number that Python reads
+
+
+@pytest.mark.parametrize("content", ['{"seed": ', "{}", "[]", *LARGE, "[" * 100_000], ids=lambda content: content[:12])
 def test_a_damaged_result_is_left_out_and_named(content, folder, tmp_path):
     for seed in (0, 1):
         records.write_run(folder, make_run(seed))

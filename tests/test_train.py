@@ -1,8 +1,10 @@
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import checkpoints
 import data
 import records
 import sources
@@ -24,6 +27,7 @@ from progress import seed_list
 from study import Entry, Study
 
 ROOT = Path(__file__).resolve().parents[1]
+INTERRUPTED = "interrupted: finished runs and checkpoints are kept; the same command goes on where it stopped"
 QUICK = ["--dataset", "mnist_sample", "--epochs", "2", "--threads", "1"]
 
 
@@ -307,20 +311,18 @@ def test_what_is_finished_when_ctrl_c_comes_stays(trained, capsys, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         train.main(words)
     assert caught.value.code == 130
-    assert capsys.readouterr().err.endswith(
-        "\ninterrupted: finished runs are kept; the same command trains what is missing\n"
-    )
+    assert capsys.readouterr().err.endswith(f"\n{INTERRUPTED}\n")
     monkeypatch.undo()
     assert written == [trained / TABLE / "proximal 0.001" / "seed-0"]
     assert records.finished_seeds(written[0].parent) == [0]
     assert [path.name for path in written[0].parent.iterdir() if path.name.startswith(".")] == []
     assert contents(trained).items() >= before.items()
 
-    finished = contents(written[0])
+    weights = (written[0] / "weights.pt").read_bytes()
     train.main(words)
-    assert "to train: seed 1\n" in capsys.readouterr().out
+    assert "to train: seeds 0-1\n" in capsys.readouterr().out  # both, as the bits of one depend on the other
     assert records.finished_seeds(written[0].parent) == [0, 1]
-    assert contents(written[0]) == finished
+    assert (written[0] / "weights.pt").read_bytes() == weights
 
 
 def test_force_trains_what_was_asked_for_anew(trained):
@@ -377,7 +379,8 @@ def test_an_experiment_that_fails_is_named_at_the_end_and_the_others_are_recorde
     assert advice == "finished runs are kept; the same command tries the others again"
     assert failure in captured.out  # when it happened
     assert records.finished_seeds(tmp_path / "quick" / "first") == [0, 1]
-    assert contents(tmp_path / "quick" / "other data").keys() == {Path("experiment.json")}
+    left = contents(tmp_path / "quick" / "other data").keys()
+    assert left == {Path("experiment.json"), Path("checkpoint-0-1.pt")}
 
     monkeypatch.setattr(data, "load", load)
     train.main([*words, "--jobs", "1"])
@@ -395,6 +398,20 @@ def test_a_run_that_cannot_be_written_is_a_failure_and_the_next_is_tried(trained
     error = capsys.readouterr().err
     assert error.startswith(f"failed: no L1, seed 0: {trained / TABLE / 'no L1' / 'seed-0'}: is a file")
     assert records.finished_seeds(trained / TABLE / "no L1") == [1]
+
+
+def test_an_experiment_that_another_command_trains_is_left_to_it_and_the_next_is_trained(trained, capsys):
+    for title in ("no L1", "proximal 0.001"):
+        shutil.rmtree(trained / TABLE / title / "seed-1")
+    with checkpoints.lock(trained / TABLE / "no L1"), pytest.raises(SystemExit) as caught:
+        train.main([*PATH, *TWO, "--runs-dir", str(trained)])
+    assert caught.value.code == 3
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"not trained: no L1: process {os.getpid()} on {socket.gethostname()} since 2")
+    assert captured.err.endswith(" is training it; try again when it has ended\n")
+    assert captured.err in captured.out  # before the others were trained
+    assert records.finished_seeds(trained / TABLE / "no L1") == [0]
+    assert records.finished_seeds(trained / TABLE / "proximal 0.001") == [0, 1]
 
 
 def test_titles_with_the_same_settings_are_trained_once_and_that_is_said(quick_study, tmp_path, capsys):
@@ -510,7 +527,8 @@ def test_a_study_of_the_sample_is_a_table_of_its_own(no_data, tmp_path, capsys):
 
 def test_images_of_digits_are_replaced_by_their_sample_too(no_data, tmp_path, capsys):
     args = train.make_parser().parse_args([*no_data, "--study", "ghost-size", "--lr", "0.1"])
-    tasks = list(train.make_tasks(args, *train.what_is_asked(args), [0, 1]))
+    with contextlib.ExitStack() as locks:
+        tasks, _ = train.make_tasks(args, *train.what_is_asked(args), [0, 1], locks)
     assert capsys.readouterr().err.count("WARNING: training on the small embedded sample mnist_sample") == 1
     table = tmp_path / "runs" / "ghost-size,dataset=mnist_sample,epochs=1,lr=0.1"
     assert [task.folder for task in tasks] == [table / title for title in studies.STUDIES["ghost-size"].experiments]
@@ -546,8 +564,9 @@ def test_a_data_dir_that_is_a_file_is_refused(tmp_path, capsys):
 # Ctrl-C
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process group")
-def test_ctrl_c_ends_every_process_with_one_line(tmp_path):
+@pytest.fixture
+def two_processes(tmp_path):
+    """A command whose two processes have begun to train."""
     (tmp_path / "torchvision.py").write_text("import os; os._exit(77)")  # that nothing imports where the data are there
     words = ["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0-3", "--jobs", "2"]
     process = subprocess.Popen(
@@ -563,26 +582,56 @@ def test_ctrl_c_ends_every_process_with_one_line(tmp_path):
     for line in process.stdout:
         if line.startswith("epoch"):
             break
-    os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert error.split("\n") == ["", "interrupted: finished runs are kept; the same command trains what is missing", ""]
-    assert [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()] == ["experiment.json"]
-    for _ in range(100):  # joblib's own helper process ends a moment after its parent
+    yield process
+    for _ in range(100):  # the others end a moment after their parent
         if not processes_of_group(process.pid):
             break
         time.sleep(0.1)
     assert processes_of_group(process.pid) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process group")
+def test_ctrl_c_pressed_twice_ends_every_process_with_one_line(two_processes, tmp_path):
+    os.killpg(two_processes.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.killpg(two_processes.pid, signal.SIGINT)
+    _, error = two_processes.communicate(timeout=60)
+    assert two_processes.returncode == 130
+    assert error == f"\n{INTERRUPTED}\n"
+    left = {path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert left == {"experiment.json", "checkpoint-0-1.pt", "checkpoint-2-3.pt"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="ends a process in POSIX's way")
+def test_processes_end_with_a_parent_that_is_killed_and_its_lock_opens(two_processes, tmp_path, capsys):
+    words = ["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0", "--runs-dir", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit) as caught:
+        train.main(words)
+    assert caught.value.code == 3
+    captured = capsys.readouterr()
+    start = (
+        f"not trained: mlp1,dataset=mnist_sample,epochs=100000: process {two_processes.pid} on {socket.gethostname()}"
+    )
+    assert captured.err.startswith(f"{start} since ")
+    assert captured.err in captured.out
+
+    two_processes.kill()
+    two_processes.wait()
+    folder = tmp_path / "runs" / "single" / "mlp1,dataset=mnist_sample,epochs=100000"
+    with checkpoints.lock(folder):
+        assert [checkpoint.seeds for checkpoint in checkpoints.unfinished(folder)] == [[0, 1], [2, 3]]
+
+
 def test_ctrl_c_ends_a_training_in_this_process(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train.Progress, "show", lambda *shown: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(SystemExit) as caught:
-        train.main(["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0", "--runs-dir", str(tmp_path)])
-    assert caught.value.code == 130
-    error = capsys.readouterr().err
-    assert error == "\ninterrupted: finished runs are kept; the same command trains what is missing\n"
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["experiment.json"]
+    words = ["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0", "--runs-dir", str(tmp_path)]
+    for force, says in (([], INTERRUPTED), (["--force"], INTERRUPTED.replace("command", "command without --force"))):
+        with pytest.raises(SystemExit) as caught:
+            train.main([*words, *force])
+        assert caught.value.code == 130
+        assert capsys.readouterr().err == f"\n{says}\n"
+        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == {"experiment.json", "checkpoint-0.pt"}
 
 
 def processes_of_group(group):

@@ -12,6 +12,7 @@ import data
 import models
 import training
 import units
+from checkpoints import Checkpoint
 from experiments import Experiment
 from progress import Progress
 
@@ -78,7 +79,7 @@ def test_a_plan_keeps_two_cores_busy(seeds, model, options, sizes, jobs, threads
     plan = units.make_plan([task(range(seeds), experiment=Experiment(model=model))], **options)
     assert [len(unit.seeds) for unit in plan.units] == sizes
     assert sorted(seed for unit in plan.units for seed in unit.seeds) == list(range(seeds))
-    assert (plan.jobs, plan.threads) == (jobs, threads)
+    assert (plan.jobs, plan.threads) == (jobs, [threads])
 
 
 THREE = [
@@ -111,18 +112,45 @@ def test_a_plan_of_several_tasks_trains_every_seed_once_the_longest_first(cores,
     if "runs_at_once" not in options:  # else it has been said how few units there are
         assert len(plan.units) >= min(processes, len(tasks))
         assert len(plan.units) >= min(processes, len(planned)) or len(tasks) > 1
+    (threads,) = plan.threads
     if "threads" in options:
-        assert plan.threads == options["threads"]
+        assert threads == options["threads"]
     else:
-        assert plan.threads == 1 or plan.jobs * plan.threads <= cores
-        assert 1 <= plan.threads <= min(models.THREADS[task.experiment.model] for task in tasks)
+        assert threads == 1 or plan.jobs * threads <= cores
+        assert 1 <= threads <= min(models.THREADS[task.experiment.model] for task in tasks)
+
+
+def test_units_that_were_begun_go_on_as_they_were_and_others_are_planned_around_them(measured, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
+    whole = units.make_plan([task(range(11))])
+    assert [(unit.seeds, unit.checkpoint.threads) for unit in whole.units] == [
+        ([2, 3, 4], 1),
+        ([5, 6, 7], 1),
+        ([8, 9, 10], 1),
+        ([0, 1], 1),
+    ]
+    begun = [unit.checkpoint for unit in whole.units if unit.seeds != [8, 9, 10]]
+    begun[0].epoch = 1
+    plan = units.make_plan([replace(task([8, 9, 10]), begun=begun)], threads=2, runs_at_once=2)
+    assert [(unit.seeds, unit.checkpoint.threads, unit.epochs) for unit in plan.units] == [
+        ([5, 6, 7], 1, 3),
+        ([0, 1], 1, 2),
+        ([9, 10], 2, 2),
+        ([8], 2, 1),
+        ([2, 3, 4], 1, 0),
+    ]
+    assert str(plan) == "4 processes (3+2+2+1+3 side by side), 1 or 2 threads each"
 
 
 def test_a_plan_says_what_it_is_going_to_do():
-    of_two = units.Plan([units.Unit(task(range(5)), [0, 1, 2]), units.Unit(task(range(5)), [3, 4])], 2, 1)
-    assert str(of_two) == "2 processes (3+2 side by side), 1 thread each"
-    assert str(units.Plan(of_two.units[:1], 1, 2)) == "one process (3 side by side), 2 threads each"
-    assert str(units.Plan(of_two.units * 6, 2, 1)) == "2 processes (12 units of up to 3 side by side), 1 thread each"
+    def plan(sizes, jobs, threads):
+        seeds = iter(range(100))
+        planned = [Checkpoint(Path("unused"), [next(seeds) for _ in range(size)], threads, []) for size in sizes]
+        return units.Plan([units.Unit(task(range(100)), checkpoint) for checkpoint in planned], jobs)
+
+    assert str(plan([3, 2], 2, 1)) == "2 processes (3+2 side by side), 1 thread each"
+    assert str(plan([3], 1, 2)) == "one process (3 side by side), 2 threads each"
+    assert str(plan([3, 2] * 6, 2, 1)) == "2 processes (12 units of up to 3 side by side), 1 thread each"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,205 @@
+import io
+import math
+import os
+import pickle
+import socket
+from functools import partial
+
+import pytest
+import torch
+
+import checkpoints
+import records
+from checkpoints import Checkpoint
+from experiments import Experiment
+
+EXPERIMENT = Experiment(dataset="mnist_sample", epochs=2)
+STATE = dict(weights=torch.arange(6.0).view(2, 3), chosen=[(1, {"a": torch.ones(2)}), (0, None)], loss=[math.nan, 0.1])
+
+
+@pytest.fixture
+def folder(tmp_path, digits):
+    return records.open_folder(tmp_path, records.SINGLE, "an experiment", records.describe(EXPERIMENT, digits))
+
+
+@pytest.fixture
+def checkpoint(folder):
+    return Checkpoint(folder, [0, 1, 2], 1, [[0, 1, 2], [3, 4]])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_was_written_is_read_back(checkpoint, folder):
+    checkpoint.write(7, STATE)
+    assert names(folder) == ["checkpoint-0-2.pt", "experiment.json"]
+    found, _ = checkpoints.unfinished(folder)
+    assert found == Checkpoint(folder, [0, 1, 2], 1, [[0, 1, 2], [3, 4]], epoch=7)
+    state = found.read()
+    assert torch.equal(state["weights"], STATE["weights"])
+    assert torch.equal(state["chosen"][0][1]["a"], torch.ones(2))
+    assert (state["chosen"][0][0], state["chosen"][1]) == (1, (0, None))
+    assert math.isnan(state["loss"][0])
+    found.delete()
+    assert names(folder) == ["experiment.json"]
+
+
+@pytest.mark.parametrize(("seeds", "name"), [([4], "checkpoint-4.pt"), ([5, 3, 9], "checkpoint-3-9.pt")])
+def test_a_file_is_named_after_its_seeds(seeds, name, folder):
+    assert Checkpoint(folder, seeds, 1, [seeds]).path == folder / name
+
+
+def test_the_units_that_were_planned_together_are_known_from_one_file(checkpoint, folder):
+    checkpoint.begin()
+    first, second = checkpoints.unfinished(folder)
+    assert (first.seeds, first.epoch, first.read()) == ([0, 1, 2], 0, None)
+    assert (second.seeds, second.epoch, second.read()) == ([3, 4], 0, None)  # the kill came before its file
+    assert second.units == checkpoint.units
+    second.begin()
+    assert checkpoints.unfinished(folder) == [first, second]
+
+
+def test_a_unit_without_a_file_whose_seeds_are_finished_is_finished(checkpoint, folder, monkeypatch):
+    checkpoint.begin()
+    monkeypatch.setattr(records, "finished_seeds", lambda _: [3, 4])
+    assert [found.seeds for found in checkpoints.unfinished(folder)] == [[0, 1, 2]]
+
+
+def set_aside(folder, capsys):
+    """What is said of the one checkpoint, which cannot be read and whose content is kept."""
+    content = (folder / "checkpoint-0-2.pt").read_bytes()
+    assert checkpoints.unfinished(folder) == []
+    assert names(folder) == ["checkpoint-0-2.pt.unreadable", "experiment.json"]
+    assert (folder / "checkpoint-0-2.pt.unreadable").read_bytes() == content
+    error = capsys.readouterr().err
+    assert error.startswith(f"{folder / 'checkpoint-0-2.pt'}: cannot be read (")
+    assert error.endswith("); set aside as checkpoint-0-2.pt.unreadable, its seeds start anew\n")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_one_flipped_bit_is_noticed(share, checkpoint, folder, capsys):
+    checkpoint.write(7, STATE)
+    content = bytearray(checkpoint.path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    checkpoint.path.write_bytes(content)
+    assert "it is damaged" in set_aside(folder, capsys)
+
+
+@pytest.mark.parametrize("length", [0, 1, 32, 500, -1])
+def test_a_file_that_was_cut_off_is_noticed(length, checkpoint, folder, capsys):
+    checkpoint.write(7, STATE)
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:length])
+    assert "it is damaged" in set_aside(folder, capsys)
+
+
+def test_a_checkpoint_of_another_experiment_is_not_taken(checkpoint, folder, tmp_path, digits, capsys):
+    description = records.describe(Experiment(dataset="mnist_sample", epochs=3), digits)
+    other = records.open_folder(tmp_path, records.SINGLE, "another", description)
+    checkpoint.write(7, STATE)
+    os.rename(checkpoint.path, other / "checkpoint-0-2.pt")
+    assert "another experiment's" in set_aside(other, capsys)
+
+
+class Code:
+    def __reduce__(self):
+        return pytest.fail, ("code of a file was run",)
+
+
+@pytest.mark.parametrize("save", [partial(pickle.dump, protocol=2), torch.save], ids=["pickle", "torch"])
+def test_no_code_of_a_file_is_run(save, checkpoint, folder, capsys):
+    file = io.BytesIO()
+    save(dict(seeds=[0], state=Code()), file)
+    checkpoint.path.write_bytes(file.getvalue() + checkpoints._digest(folder, file.getvalue()))
+    assert "no state of a training" in set_aside(folder, capsys)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# When
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless a file is written, which takes two seconds."""
+    now = [100.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    write_whole = records.write_whole
+
+    def write_slowly(path, content):
+        now[0] += 2
+        write_whole(path, content)
+
+    monkeypatch.setattr(records, "write_whole", write_slowly)
+    return now
+
+
+def test_one_is_written_when_the_last_is_older_than_ten_seconds_and_twenty_times_its_writing(checkpoint, clock):
+    checkpoint.begin()
+    checkpoint.read()
+    written = []
+    for epoch in range(1, 21):  # of five seconds
+        clock[0] += 5
+        checkpoint.write_if_due(epoch, lambda epoch=epoch: written.append(epoch))
+    assert written == [2, 10, 18]
+
+
+def test_one_that_cannot_be_written_is_said_once_and_the_last_stays(checkpoint, clock, folder, capsys, monkeypatch):
+    checkpoint.write(3, STATE)
+    before = checkpoint.path.read_bytes()
+    checkpoint.read()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "_flush", full_disk)
+    for epoch in (4, 5):
+        clock[0] += 100
+        checkpoint.write_if_due(epoch, lambda: STATE)
+    assert capsys.readouterr().err == (
+        f"{checkpoint.path}: cannot be written (No space left on device); seeds 0-2: trained on without checkpoints, "
+        "and if interrupted, from epoch 4 again\n"
+    )
+    assert checkpoint.path.read_bytes() == before
+    assert names(folder) == ["checkpoint-0-2.pt", "experiment.json"]
+
+
+def test_where_no_first_one_was_written_there_is_no_other(checkpoint, clock, folder):
+    assert checkpoint.read() is None
+    clock[0] += 1e9
+    checkpoint.write_if_due(1, lambda: pytest.fail("writes one"))
+    assert names(folder) == ["experiment.json"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The lock
+
+
+def test_who_has_the_lock_is_told(tmp_path):
+    folder = tmp_path / "table" / "an experiment"
+    with checkpoints.lock(folder):
+        assert names(tmp_path / "table") == [".an experiment.lock"]
+        with pytest.raises(checkpoints.TrainedElsewhere) as caught, checkpoints.lock(folder):
+            pass
+        assert str(caught.value).startswith(f"process {os.getpid()} on {socket.gethostname()} since 2")
+        with checkpoints.lock(tmp_path / "table" / "another"):
+            pass
+        (tmp_path / "table" / ".an experiment.lock").write_text("")
+        with pytest.raises(checkpoints.TrainedElsewhere, match="another command"), checkpoints.lock(folder):
+            pass
+    assert names(tmp_path / "table") == []
+    with checkpoints.lock(folder):
+        pass
+
+
+def test_a_file_that_nobody_locks_is_no_lock(tmp_path):
+    (tmp_path / ".an experiment.lock").write_text("process 1 on a machine that was switched off")
+    with checkpoints.lock(tmp_path / "an experiment"):
+        pass
+
+
+def test_a_lock_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(records.RecordError, match="--runs-dir"), checkpoints.lock(tmp_path / "file" / "an experiment"):
+        pass

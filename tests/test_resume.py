@@ -1,0 +1,361 @@
+"""Trainings that are killed and typed again, until they end, against trainings that are not."""
+
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import checkpoints
+import data
+import records
+import train
+import training
+from experiments import Experiment
+
+resource = pytest.importorskip("resource", reason="forks, kills and limits processes in POSIX's way")
+
+MAY_DIFFER = ("seconds", "resumed_at", "finished", "command", "commit")  # of a result, and is no part of its bits
+SMALL = ["--dataset", "mnist_sample", "--threads", "1"]
+MLP = [*SMALL, "--seeds", "0-2", "--runs-at-once", "3", "--lr", "0.01", "--dropout", "0.2"]
+MLP += ["--epochs", "12", "--patience", "2", "--l1", "1e-4", "--l1-mode", "proximal"]
+CNN = [*SMALL, "--model", "cnn1", "--seeds", "0-1", "--runs-at-once", "2", "--epochs", "3", "--batch-size", "50"]
+CNN += ["--optimizer", "sgd", "--lr", "0.1", "--lr-scheduler", "one_cycle", "--rotation", "10", "--dropout", "0.1"]
+
+
+@pytest.fixture(autouse=True)
+def often(digits, monkeypatch):
+    """A checkpoint after every epoch, and parts of the sample, whose epochs are short."""
+    monkeypatch.setattr(checkpoints, "SECONDS_APART", 0)
+    monkeypatch.setattr(checkpoints, "WRITINGS_APART", 0)
+    counts = dict(train=300, validation=100, test=100)
+    parts = {}
+    for name, count in counts.items():
+        split = getattr(digits, name)
+        every = len(split) // count  # the images come sorted by class
+        parts[name] = data.Split(split.images[::every][:count], split.labels[::every][:count])
+    monkeypatch.setattr(data, "load", lambda *which: data.Dataset(**{**vars(digits), **parts}))
+
+
+def start(words, runs_dir, before=lambda: None):
+    """The command in a process of its own, forked from here so that nothing has to be imported again."""
+
+    def run():
+        with open(f"{runs_dir}.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            before()
+            train.main([*words, "--runs-dir", str(runs_dir)])
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
+def outcome(runs_dir):
+    """Every file of the runs that is to be the same, {name: content}."""
+    found = {str(path.relative_to(runs_dir)): path.read_bytes() for path in runs_dir.rglob("*") if path.is_file()}
+    for name, content in found.items():
+        if name.endswith("result.json"):
+            found[name] = {key: value for key, value in json.loads(content).items() if key not in MAY_DIFFER}
+    return found
+
+
+def log_of(runs_dir):
+    return runs_dir.with_name(f"{runs_dir.name}.log").read_text()
+
+
+@pytest.fixture
+def kills(request):
+    return request.config.getoption("--kills")
+
+
+@pytest.mark.parametrize("words", [MLP, CNN], ids=["early stopping", "one cycle"])
+def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits(words, kills, tmp_path):
+    train.main([*words, "--runs-dir", str(tmp_path / "whole")])  # here, so that all that it imports is imported for all
+    whole = outcome(tmp_path / "whole")
+    started = time.monotonic()
+    start(words, tmp_path / "again").join()
+    longest = time.monotonic() - started
+    assert outcome(tmp_path / "again") == whole
+    killed = trainings = 0
+    while killed < kills:
+        trainings += 1
+        runs_dir = tmp_path / str(trainings)
+        status = None
+        while status != 0:
+            process = start(words, runs_dir)
+            process.join(random.uniform(0, longest))
+            process.kill()
+            process.join()
+            status = process.exitcode
+            assert status in (0, -signal.SIGKILL), log_of(runs_dir)
+            killed += status != 0
+        assert outcome(runs_dir) == whole
+    print(f"{killed} kills, {trainings} trainings with the same bits")
+
+
+TINY = [*SMALL, "--seeds", "0-1", "--runs-at-once", "2", "--epochs", "2", "--batch-size", "100"]
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")  # and files opened for writing
+
+
+@pytest.fixture
+def whole(tmp_path):
+    train.main([*TINY, "--runs-dir", str(tmp_path / "whole")])
+    return outcome(tmp_path / "whole")
+
+
+def test_a_training_that_is_killed_before_any_change_of_a_file_ends_with_the_same_bits(whole, kills, tmp_path):
+    def kill_before(number, runs_dir):
+        """Have this process killed before its change number so-and-so of what is under `runs_dir`."""
+        changes = itertools.count()
+
+        def watch(event, arguments):
+            changing = event in CHANGES or (event == "open" and str(arguments[1])[0] in "wxa")
+            if changing and str(arguments[0]).startswith(str(runs_dir)) and next(changes) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+
+    for number in itertools.count(step=max(1, 24 // kills)):  # all of them from --kills 24 on
+        runs_dir = tmp_path / str(number)
+        process = start(TINY, runs_dir, partial(kill_before, number, runs_dir))
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), log_of(runs_dir)
+        train.main([*TINY, "--runs-dir", str(runs_dir)])
+        assert outcome(runs_dir) == whole
+        if process.exitcode == 0:
+            break
+    assert number > 24, "there are more changes than these"
+
+
+def kill_after_the_first_epoch(lose=None):
+    """Have this process killed when the first epoch's checkpoint, which lacks the state of `lose`, is written."""
+    write = checkpoints.Checkpoint.write
+
+    def write_and_die(checkpoint, epoch, state):
+        if epoch and lose:
+            state[lose]["state"] = {}
+        write(checkpoint, epoch, state)
+        if epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.Checkpoint.write = write_and_die
+
+
+@pytest.mark.parametrize("lose", [None, "optimizer"])
+def test_the_comparison_notices_that_the_optimizers_moments_were_not_saved(lose, whole, tmp_path):
+    process = start(TINY, tmp_path / "runs", partial(kill_after_the_first_epoch, lose))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    train.main([*TINY, "--runs-dir", str(tmp_path / "runs")])
+    for path in (tmp_path / "runs").rglob("result.json"):
+        assert json.loads(path.read_text())["resumed_at"] == [1]
+    assert (outcome(tmp_path / "runs") == whole) is not bool(lose)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In one process
+
+
+class Interrupted(checkpoints.Checkpoint):
+    """Ends the training that it is given to after an epoch."""
+
+    last = 2
+
+    def write_if_due(self, epoch, make_state):
+        super().write_if_due(epoch, make_state)
+        if epoch == self.last:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(lr_scheduler="step", lr_step_size=1, dropout=0.2),
+        dict(optimizer="sgd", nesterov=True, lr_scheduler="one_cycle", lr=0.1),
+        dict(optimizer="adamw", weight_decay=0.1, norm="ghost"),
+        dict(optimizer="sgd", momentum=0.9, l1=1e-3, l1_mode="proximal", norm="layer"),
+        dict(lr=0.05, patience=1, monitor="val_accuracy", restore="last"),
+        dict(lr=0.05, patience=2, start_from_epoch=2, min_delta=0.01),
+    ],
+    ids=str,
+)
+def test_every_kind_of_training_goes_on_with_the_same_bits(settings, tmp_path):
+    check_going_on(Experiment(**settings, epochs=4, batch_size=50, dataset="mnist_sample"), 2, tmp_path)
+
+
+def test_a_training_whose_runs_have_all_diverged_has_nothing_left_to_train(tmp_path):
+    experiment = Experiment(optimizer="sgd", lr=1e30, epochs=4, batch_size=50, dataset="mnist_sample")
+    assert check_going_on(experiment, 1, tmp_path) == []
+
+
+def check_going_on(experiment, last, tmp_path):
+    """What a training that was interrupted after an epoch shows when it goes on."""
+    dataset, shown = data.load("mnist_sample", "unused"), []
+    folder = records.open_folder(tmp_path, records.SINGLE, "x", records.describe(experiment, dataset))
+    whole = training.train(experiment, [0, 1], dataset)
+    interrupted = Interrupted(folder, [0, 1], 1, [[0, 1]])
+    interrupted.last = last
+    interrupted.begin()
+    with pytest.raises(KeyboardInterrupt):
+        training.train(experiment, [0, 1], dataset, checkpoint=interrupted)
+    (checkpoint,) = checkpoints.unfinished(folder)
+    assert checkpoint.epoch == last
+    runs = training.train(experiment, [0, 1], dataset, on_epoch=shown.append, checkpoint=checkpoint)
+    for run, same in zip(runs, whole, strict=True):
+        assert repr(run.history) == repr(same.history)  # as NaN is not itself
+        for name, tensor in same.weights.items():
+            torch.testing.assert_close(run.weights[name], tensor, rtol=0, atol=0, equal_nan=True)
+        assert np.array_equal(run.log_probabilities, same.log_probabilities, equal_nan=True)
+        assert repr(run.result | dict(seconds=0)) == repr(same.result | dict(seconds=0, resumed_at=[last]))
+    return shown
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Asked for something else
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """The runs folder of a command that was killed after one epoch."""
+    process = start(TINY, tmp_path / "begun", kill_after_the_first_epoch)
+    process.join()
+    return tmp_path / "begun"
+
+
+def left(words, runs_dir, capsys):
+    """(seeds planned anew, [(seeds, threads) of the units that go on], what is said of them) of a command."""
+    args = train.make_parser().parse_args([*words, "--runs-dir", str(runs_dir)])
+    with contextlib.ExitStack() as locks:
+        (task,), _ = train.make_tasks(args, *train.what_is_asked(args), train.parse_seeds(args.seeds), locks)
+    _, _, says = capsys.readouterr().out.splitlines()[-1].partition("; ")
+    return task.seeds, [(checkpoint.seeds, checkpoint.threads) for checkpoint in task.begun], says
+
+
+def test_seeds_that_were_begun_together_go_on_together_whatever_is_asked_for(begun, capsys):
+    words = [*TINY, "--runs-at-once", "1", "--threads", "2"]
+    says = "goes on: seeds 0-1 after epoch 1"
+    assert left([*words, "--seeds", "1-3"], begun, capsys) == ([2, 3], [([0, 1], 1)], f"{says}; to train: seeds 2-3")
+    assert left([*words, "--seeds", "0"], begun, capsys) == ([], [([0, 1], 1)], says)
+    assert left([*words, "--seeds", "4"], begun, capsys) == ([4], [], "to train: seed 4")
+
+
+def test_force_discards_what_was_begun_and_says_so(begun, capsys):
+    says = "discarded by --force: seeds 0-1 after epoch 1; to train: seed 1"
+    assert left([*TINY, "--seeds", "1", "--force"], begun, capsys) == ([1], [], says)
+    assert left(TINY, begun, capsys) == ([0, 1], [], "to train: seeds 0-1")
+
+
+def test_units_of_which_nothing_is_trained_are_planned_anew_if_asked_otherwise(begun, capsys):
+    (path,) = begun.rglob("checkpoint-0-1.pt")
+    checkpoints.Checkpoint(path.parent, [0, 1], 1, [[0, 1]]).write(0, None)
+    says = "to train: seeds 0-1"
+    assert left(TINY, begun, capsys) == ([], [([0, 1], 1)], says)
+    assert left([*TINY, "--runs-at-once", "1"], begun, capsys) == ([0, 1], [], says)
+    assert not path.exists()
+    checkpoints.Checkpoint(path.parent, [0, 1], 1, [[0, 1]]).write(0, None)
+    assert left([*TINY, "--threads", "2"], begun, capsys) == ([0, 1], [], says)
+
+
+def test_seconds_add_up(begun):
+    (path,) = begun.rglob("checkpoint-0-1.pt")
+    (checkpoint,) = checkpoints.unfinished(path.parent)
+    state = checkpoint.read()
+    assert state["seconds"] > 0
+    checkpoint.write(1, state | dict(seconds=1e6))
+    train.main([*TINY, "--runs-dir", str(begun)])
+    assert json.loads((path.parent / "seed-0" / "result.json").read_text())["seconds"] > 1e6 / 2
+
+
+def test_a_damaged_checkpoint_is_said_and_training_starts_anew(begun, whole, capsys):
+    (path,) = begun.rglob("checkpoint-0-1.pt")
+    path.write_bytes(path.read_bytes()[:-1])
+    train.main([*TINY, "--runs-dir", str(begun)])
+    assert "set aside as checkpoint-0-1.pt.unreadable" in capsys.readouterr().err
+    path.with_name("checkpoint-0-1.pt.unreadable").unlink()
+    assert outcome(begun) == whole
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Disk
+
+
+def said(runs_dir):
+    """What a command has said of what went wrong."""
+    lines = log_of(runs_dir).replace(f"{runs_dir}/single/mlp1,dataset=mnist_sample,epochs=2,batch_size=100", "X")
+    return [line for line in lines.splitlines() if "cannot" in line or "Error" in line or "kept" in line]
+
+
+NO_CHECKPOINT = (
+    "X/checkpoint-0-1.pt: cannot be written ({}); seeds 0-1: trained on without checkpoints, "
+    "and if interrupted, from epoch 1 again"
+)
+
+
+@pytest.mark.parametrize(
+    ("largest", "status", "expected"),
+    [
+        (1_000, 2, ["train.py: error: X: cannot be written (File too large); name another --runs-dir"]),
+        (
+            100_000,
+            1,
+            [
+                NO_CHECKPOINT.format("File too large"),
+                *["failed: seeds 0-1: X/seed-0: cannot be written (File too large); the other runs are unharmed"] * 2,
+                "finished runs are kept; the same command tries the others again",
+            ],
+        ),
+        (300_000, 0, [NO_CHECKPOINT.format("File too large")]),
+    ],
+)
+def test_a_file_that_may_not_grow_so_large_is_one_line_and_damages_nothing(largest, status, expected, whole, tmp_path):
+    runs_dir = tmp_path / "runs"
+    process = start(TINY, runs_dir, partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest, -1)))
+    process.join()
+    assert said(runs_dir) == expected
+    assert process.exitcode == status
+    train.main([*TINY, "--runs-dir", str(runs_dir)])
+    assert outcome(runs_dir) == whole
+
+
+def test_a_folder_that_is_removed_meanwhile_is_a_line(tmp_path):
+    def remove_it():
+        write = checkpoints.Checkpoint.write
+
+        def remove_and_write(checkpoint, epoch, state):
+            if epoch:
+                shutil.rmtree(checkpoint.folder)
+            write(checkpoint, epoch, state)
+
+        checkpoints.Checkpoint.write = remove_and_write
+
+    runs_dir = tmp_path / "runs"
+    process = start(TINY, runs_dir, remove_it)
+    process.join()
+    why = "No such file or directory"
+    assert said(runs_dir) == [
+        NO_CHECKPOINT.format(why),
+        *[f"failed: seeds 0-1: X/seed-0: cannot be written ({why})"] * 2,
+        "finished runs are kept; the same command tries the others again",
+    ]
+    assert process.exitcode == 1
+
+
+def test_runs_that_are_trained_anew_and_cannot_be_written_leave_the_old_ones(whole, tmp_path):
+    before = {path: path.read_bytes() for path in (tmp_path / "whole").rglob("*") if path.is_file()}
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, -1))
+    os.rename(tmp_path / "whole", tmp_path / "runs")
+    process = start([*TINY, "--force"], tmp_path / "runs", limit)
+    process.join()
+    assert process.exitcode == 1
+    for path, content in before.items():
+        assert (tmp_path / "runs" / path.relative_to(tmp_path / "whole")).read_bytes() == content
