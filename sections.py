@@ -25,6 +25,7 @@ WHAT = dict(
     epochs="the number of epochs",
     zeros="the share of weights that are exactly zero",
 )
+DECIDED = ("supported", "contradicted", "no practical difference")
 HOW_TO_READ = """\
 Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
 are measured in evaluation mode on plain images, at the epoch that the run hands in; losses are means over images,
@@ -67,8 +68,9 @@ def first_page(document, findings):
         full = findings.dataset_name.removesuffix("_sample")
         document.say(f"**An embedded sample: its figures are not those of the full {full}.**")
     pictures.forest(document, findings)
-    found = [*claims_in_words(findings)] or [*differences_in_words(findings)]
-    document.say("\n".join(f"- {each}" for each in [*found, *best_in_words(findings)]))
+    found = [*verdicts_in_words(findings)] or [*differences_in_words(findings)]
+    found += [*best_in_words(findings), *undecided_in_words(findings)]
+    document.say(*["\n".join(f"- {each}" for each in found)] * bool(found))
     document.say(*what_is_missing(findings))
 
 
@@ -76,12 +78,10 @@ def heading(findings):
     return escaped(f"{findings.table}: {findings.dataset_name}")
 
 
-def claims_in_words(findings):
-    undecided = {}
+def verdicts_in_words(findings):
     for judgement in findings.judgements:
-        verdict, claim = judgement.verdict, judgement.claim
-        if verdict not in ("supported", "contradicted", "no practical difference"):
-            undecided.setdefault(verdict.partition(" (")[0], {})[f"“{claim.says}” ({claim.kind})"] = None
+        claim = judgement.claim
+        if judgement.verdict not in DECIDED:
             continue
         sides = [
             f"{in_words(comparison, claim.figure)} against {named(title)}"
@@ -92,10 +92,18 @@ def claims_in_words(findings):
         corrected = "with what was corrected, " * (claim.kind == "corrected")
         yield (
             f"{named(judgement.one)} {' and '.join(sides)}, over {seeds} seeds; {source} “{escaped(claim.says)}”: "
-            f"{corrected}**{verdict}**."
+            f"{corrected}**{judgement.verdict}**."
         )
-    for verdict, claims in undecided.items():
-        yield escaped(f"{verdict[0].upper()}{verdict[1:]}: {'; '.join(claims)}.")
+
+
+def undecided_in_words(findings):
+    claims = {}
+    for judgement in findings.judgements:
+        if judgement.verdict not in DECIDED:
+            why, claim = judgement.verdict.partition(" (")[0], judgement.claim
+            claims.setdefault(why, {})[f"“{claim.says}” ({claim.kind})"] = None
+    for why, says in claims.items():
+        yield escaped(f"{why[0].upper()}{why[1:]}: {'; '.join(says)}.")
 
 
 def differences_in_words(findings):

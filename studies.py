@@ -70,9 +70,9 @@ FASHION_MLP = Study(
     baseline="third",
     claims=(
         Claim("as run", "doubling the width raises train accuracy", "second", ("simple",), "train_accuracy", "higher"),
-        Claim("as run", "… and lowers test accuracy", "second", ("simple",), "test_accuracy", "lower"),
+        Claim("as run", "doubling the width lowers test accuracy", "second", ("simple",), "test_accuracy", "lower"),
         Claim("as run", "the deeper model gains train accuracy", "third", ("simple",), "train_accuracy", "higher"),
-        Claim("as run", "… but no test accuracy", "third", ("simple",), "test_accuracy", "same"),
+        Claim("as run", "the deeper model gains no test accuracy", "third", ("simple",), "test_accuracy", "same"),
         Claim("as run", "dropout has no effect", "dropout", ("third",), "test_accuracy", "same"),
         Claim("as run", "early stopping ends before the limit of 20 epochs", "early stopping", 20, "epochs", "lower"),
         Claim(
@@ -84,9 +84,9 @@ FASHION_MLP = Study(
             "lower",
         ),
         Claim("as run", "batch norm improves train accuracy", "batch norm", ("third",), "train_accuracy", "higher"),
-        Claim("as run", "… and test accuracy", "batch norm", ("third",), "test_accuracy", "higher"),
+        Claim("as run", "batch norm improves test accuracy", "batch norm", ("third",), "test_accuracy", "higher"),
         Claim("as run", "L1 is very good at reducing overfitting", "L1", ("third",), "gap", "lower"),
-        Claim("as run", "… what that costs: L1 lowers test accuracy", "L1", ("third",), "test_accuracy", "lower"),
+        Claim("as run", "what that costs: L1 lowers test accuracy", "L1", ("third",), "test_accuracy", "lower"),
         Claim("as run", "L1 regularizes more than L2 at the same λ", "L1", ("L2",), "gap", "lower"),
         Claim("corrected", "L1 regularizes more than L2 at the same λ", "L1", ("L2, squared",), "gap", "lower"),
         Claim("as run", "L1 makes weights exactly zero", "L1", ("third",), "zeros", "higher"),
@@ -370,7 +370,14 @@ CIFAR_NORMS = Study(
     baseline="batch",
     claims=(
         Claim("as run", "batch norm outperforms the others", "batch", ("layer", "group"), "test_accuracy", "higher"),
-        Claim("as run", "… in train accuracy too", "batch", ("layer", "group"), "train_accuracy", "higher"),
+        Claim(
+            "as run",
+            "batch norm outperforms the others in train accuracy too",
+            "batch",
+            ("layer", "group"),
+            "train_accuracy",
+            "higher",
+        ),
         Claim(
             "as run", "group norm is a little better than layer norm", "group", ("layer",), "test_accuracy", "higher"
         ),
