@@ -99,26 +99,25 @@ def grade(path, args):
             if folder != path:
                 bundle.unpack(path, folder)
             problems = bundle.check_manifest(folder)
+            found, unreadable = records.read_all(folder / "runs")
         except bundle.SubmissionError as error:
-            graded.checks.append(checks.Check("archive", "", [str(error)]))
-            return graded
+            found, problems, unreadable = [], [str(error)], []
         graded.checks.append(
             checks.Check("archive", "every file is there, with its checksum in the manifest", problems)
         )
-        found, problems = records.read_all(folder / "runs")
-        if not found:
-            graded.checks.append(checks.Check("predictions", "", problems or ["there is no finished run"]))
-            return graded
-        graded.checks += [
-            checks.predictions(found, args.data_dir),
-            checks.weights(found, args.data_dir),
-            checks.originality(found),
-            checks.report_follows(folder, args.data_dir),
-        ]
+        of_records = dict(
+            predictions=lambda: checks.predictions(found, args.data_dir),
+            weights=lambda: checks.weights(found, args.data_dir),
+            originality=lambda: checks.originality(found),
+            report=lambda: checks.report_follows(folder, args.data_dir),
+        )
         if args.study or args.seeds:
-            graded.checks.append(checks.completeness(found, args.study, args.seeds))
+            of_records["completeness"] = lambda: checks.completeness(found, args.study, args.seeds)
         if args.retrain:
-            graded.checks.append(checks.retraining(found, args.retrain, args.data_dir))
+            of_records["retraining"] = lambda: checks.retraining(found, args.retrain, args.data_dir)
+        for name, check in of_records.items():
+            nothing = checks.Check(name, "", unreadable or ["there is no finished run"])
+            graded.checks.append(check() if found else nothing)
         for record, seed, name in checks.runs_of(found):
             try:
                 key = checks.digest(record.folder / f"seed-{seed}"), record.results[seed]["seconds"]

@@ -205,14 +205,28 @@ def setting(document, findings):
         pictures.samples(document, findings)
     if findings.study:
         baseline = findings.study.baseline
-        command = findings.study.experiments[baseline].experiment.command
+        experiment = findings.study.experiments[baseline].experiment
         document.say(
-            f"The baseline is {escaped(baseline)}; by hand: `{command}`. What that command does not name is the "
-            "default, as `python train.py --help` has it."
+            f"The baseline is {escaped(baseline)}: {training_in_words(experiment)}. By hand: `{experiment.command}`; "
+            "what that command does not name is the default, as `python train.py --help` has it."
         )
         document.table(tables.settings(findings), "The experiments")
     if findings.study and not findings.changes:
         document.say("\n".join(f"- {escaped(deviation)}" for deviation in findings.study.deviations))
+
+
+def training_in_words(experiment):
+    """`adam with learning rate 0.001, batches of 64, 15 epochs at most`."""
+    schedule = {
+        "constant": "",
+        "step": f", times {experiment.lr_gamma:g} every {experiment.lr_step_size} epochs",
+        "one_cycle": " at its peak (one cycle)",
+    }[experiment.lr_scheduler]
+    momentum = f" and momentum {experiment.momentum:g}" if experiment.momentum else ""
+    return (
+        f"{experiment.model} by {experiment.optimizer} with learning rate {experiment.lr:g}{schedule}{momentum}, "
+        f"batches of {experiment.batch_size}, {experiment.epochs} epochs at most"
+    )
 
 
 def layers(document, findings):

@@ -346,7 +346,10 @@ def test_a_file_twice_is_refused(tmp_path, capsys):
 def test_what_is_no_archive_or_half_of_one_is_answered_with_a_line(cut, handed_in, tmp_path, capsys):
     path = tmp_path / "half.zip"
     path.write_bytes((handed_in.parent / "submission.zip").read_bytes()[:cut])
-    assert "not a zip archive" in failed(path, capsys)["archive"]
+    found = failed(path, capsys)
+    assert "not a zip archive" in found["archive"]
+    assert found["report"].endswith("there is no finished run")
+    assert len(found) == 5, "no check that was not made gives points"
 
 
 def test_bad_arguments_are_refused_in_one_line(handed_in, tmp_path, capsys):
