@@ -4,6 +4,7 @@ Figures are those of `study.FIGURES` and of a run's result; the runs of two expe
 the seeds both have.
 """
 
+import contextlib
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,7 +33,7 @@ class Findings:
     dataset: object = None  # data.Dataset; None where it could not be read
     problem: str = ""  # why it could not
     study_name: str | None = None
-    changes: str = ""  # the settings that the study was given beside its own
+    changes: dict[str, object] = field(default_factory=dict)  # the settings that the study was given beside its own
     same: dict[str, str] = field(default_factory=dict)  # title: the title that the same settings were trained under
     left_out: list[str] = field(default_factory=list)  # titles that hold other settings than the study's
 
@@ -65,7 +66,7 @@ class Findings:
     def missing(self):
         """Titles of the study that are not trained."""
         order = self.study.experiments if self.study else ()
-        return [title for title in order if title not in self.titles and self.same[title] == title]
+        return [title for title in order if title not in self.titles and self.same.get(title) == title]
 
     @property
     def missing_baselines(self):
@@ -136,22 +137,26 @@ def gather(found, data_dir):
     for (table, name), group in groupby(sorted(found, key=lambda record: (key(record), record.title)), key):
         group = {record.title: record for record in group}
         dataset, problem = test_set(next(iter(group.values())), data_dir)
-        study_name, changes = study_of(table)
-        if not study_name:
+        study_name, _, changed = table.partition(",")
+        if study_name not in studies.STUDIES:
             yield Findings(table, name, group, dataset, problem)
             continue
         study = studies.STUDIES[study_name]
-        same = {title: study.trained_as(title) for title in study.experiments}
+        changes = _changes(changed, next(iter(group.values())).experiment)
+        same = {}
+        for title in study.experiments:
+            with contextlib.suppress(ValueError):  # one that does not go with the changes is not trained
+                same[title] = study.trained_as(title, changes)
         left_out = [title for title, record in group.items() if not (changes or is_of(study, record))]
         trained = {title: group[title] for title in study.experiments if title in group and title not in left_out}
         if trained:
             yield Findings(table, name, trained, dataset, problem, study_name, changes, same, left_out)
 
 
-def study_of(table):
-    """The name of a table's study, and the settings it was given beside its own; (None, "") of what has no study."""
-    name, _, changes = table.partition(",")
-    return (name, changes) if name in studies.STUDIES else (None, "")
+def _changes(changed, experiment):
+    """{name: value} of what the folder of a study says was changed, from an experiment in it."""
+    names = [change.partition("=")[0] for change in changed.split(",") if change]
+    return {name: getattr(experiment, name) for name in names if hasattr(experiment, name)}
 
 
 def is_of(study: Study, record):

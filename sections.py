@@ -154,15 +154,16 @@ def what_is_missing(findings):
         yield f"Under five seeds there is no verdict, and with one no interval: `{command} --seeds 0-4`"
     if findings.changes and findings.study.claims:
         yield escaped(
-            f"The claims are not judged: the study was trained with other settings than its own ({findings.changes})."
+            "The claims are not judged: the study was trained with other settings than its own "
+            f"({findings.table.partition(',')[2]})."
         )
 
 
 def study_command(findings, *words):
     """The command that trains a study with the settings that it was given."""
     changes = []
-    for setting, _, value in (change.partition("=") for change in findings.changes.split(",") if change):
-        changes += [experiments.flag_of(setting), *[value] * (value != "true")]
+    for name, value in findings.changes.items():
+        changes += [experiments.flag_of(name), *[str(value)] * (value is not True)]
     return f"python train.py {shlex.join(['--study', findings.study_name, *changes, *words])}"
 
 

@@ -82,8 +82,10 @@ class Study:
         Raises:
             ValueError: it does not go with the changes.
         """
+        rivals = {"groups": "group_size", "group_size": "groups"}  # of which a network has one
+        cleared = {rivals[name]: None for name in changes.keys() & rivals.keys()}
         try:
-            return replace(self.experiments[title].experiment, **changes)
+            return replace(self.experiments[title].experiment, **cleared | changes)
         except ValueError as error:
             raise ValueError(f"{title}: does not go with what was given: {error}") from None
 

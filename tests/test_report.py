@@ -218,9 +218,8 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
 
 
 def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
-    write_runs(
-        runs, digits, ENTRIES["plain"].experiment, [0.9], table="mnist-norms,dataset=mnist_sample,epochs=3", title="BN"
-    )
+    short = replace(PLAIN, epochs=3)
+    write_runs(runs, digits, short, [0.9], table="mnist-norms,dataset=mnist_sample,epochs=3", title="BN")
     text = text_of(runs)
     assert (
         "Under five seeds there is no verdict, and with one no interval: "
@@ -229,6 +228,14 @@ def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
     assert "±" not in rows_of(text, "test %")["BN"]["test %"]
     assert "The claims are not judged: the study was trained with other settings than its own" in text
     assert "verdict |" not in text
+
+
+def test_titles_that_changes_make_the_same_are_rows_of_one_training(runs, digits):
+    changed = replace(studies.STUDIES["l1-path"].experiments["no L1"].experiment, l1=0.5, dataset="mnist_sample")
+    write_runs(runs, digits, changed, [0.9], table="l1-path,dataset=mnist_sample,l1=0.5", title="no L1")
+    text = text_of(runs)
+    assert "subgradient 0.003 (same settings as no L1)" in rows_of(text, "test %")
+    assert "--l1 0.5 --only 'proximal 1e-05'`" in text, "the one training that is missing"
 
 
 def test_what_was_trained_has_every_picture_and_what_an_earlier_report_left_goes(tmp_path, runs, made):

@@ -336,6 +336,18 @@ def test_titles_with_the_same_settings_are_trained_as_the_first():
     assert STUDIES["l1-path"].trained_as("proximal 0.003", with_l1) == "proximal 1e-05"
 
 
+def test_groups_by_number_take_the_place_of_groups_by_size_and_the_other_way_round():
+    by_size, by_number = STUDIES["mnist-norms"], STUDIES["cifar-norms"]
+    assert by_size.experiments["GN"].experiment.group_size == 4
+    assert by_size.experiment("GN", dict(groups=2)) == Experiment(
+        **{**by_size.experiments["GN"].experiment.to_dict(), "groups": 2, "group_size": None}
+    )
+    assert by_number.experiments["group"].experiment.groups == 2
+    assert by_number.experiment("group", dict(group_size=4)).groups is None
+    with pytest.raises(ValueError, match="GN: does not go with what was given"):
+        by_size.experiment("GN", dict(groups=2, group_size=4))
+
+
 def test_one_that_does_not_go_with_the_changes_is_nobodys_first():
     norms = STUDIES["mnist-norms"]
     with pytest.raises(ValueError, match=r"^GN: does not go with"):
