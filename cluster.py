@@ -7,8 +7,10 @@ with connect("tcp://host:8786") as client:
 This is Dask's own client and not joblib's backend of it, which waits for ever for a unit that its workers died of.
 """
 
+import asyncio
 import contextlib
 import hashlib
+import logging
 import re
 import warnings
 from dataclasses import asdict, dataclass, replace
@@ -40,19 +42,28 @@ def connect(address, workers=1):
             f"--cluster {address}: expected an address as a scheduler prints it, such as tcp://host:8786"
         )
     try:
-        from distributed import Client
+        from distributed import Client, Security
+        from distributed.comm import connect as dial
+        from distributed.utils import silence_logging_cmgr
     except ImportError:
         raise ClusterError(f"--cluster {address}: needs Dask; pip install -r requirements-cluster.txt") from None
+
+    async def knock():  # as a client has no patience of its own with what takes a connection and says nothing
+        dialling = dial(address, **Security().get_connection_args("client"))
+        (await asyncio.wait_for(dialling, REACH_SECONDS)).abort()
+
+    quiet = silence_logging_cmgr(logging.CRITICAL)  # a lost connection is a line of ours, and not its tracebacks
     try:
+        asyncio.run(knock())
         client = Client(address, timeout=REACH_SECONDS)
-    except (OSError, OverflowError) as error:
-        says = " ".join(str(error).split())
+    except Exception as error:  # whatever another program answers at that port
+        says = " ".join(str(error).split()) or f"no answer in {REACH_SECONDS} s"
         raise ClusterError(
-            f"--cluster {address}: no scheduler answers ({says}); start one with python -m dask scheduler"
+            f"--cluster {address}: no scheduler there ({says}); start one with python -m dask scheduler"
         ) from None
-    with client:
+    with quiet, client:
         if (there := len(client.nthreads())) < workers:
-            print(f"{address}: waiting for {workers} workers, {there} there (Ctrl-C gives up)", flush=True)
+            print(f"{address}: waiting for workers, {there} of {workers} there (Ctrl-C gives up)", flush=True)
             client.wait_for_workers(workers)
         for worker, threads in client.nthreads().items():
             if threads != 1:
