@@ -103,7 +103,7 @@ def trained(client, plan, device, progress):
 
     A unit goes on after the epoch of its checkpoint, and if its worker dies, from there again, on another one.
     """
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     sent, left = {}, {}
 
@@ -129,7 +129,10 @@ def trained(client, plan, device, progress):
     for future in as_completed(list(left)):
         try:
             runs = future.result()
-        except Exception as error:
+        except KilledWorker as error:
+            deaths = f"{error.allowed_failures + 1} workers died of it, perhaps for want of memory"
+            runs = units.Failure(f"{deaths}; try --runs-at-once 1")
+        except Exception as error:  # such as a lost connection: the others may be there already
             runs = units.Failure(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         yield left.pop(future), runs
 
