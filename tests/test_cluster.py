@@ -18,7 +18,7 @@ import units
 
 MAY_DIFFER = ("seconds", "finished", "command")  # of a result, and is no part of its bits
 SEEDS = ["--dataset", "mnist_sample", "--seeds", "0-5", "--runs-at-once", "2", "--threads", "1"]
-WORDS = [*SEEDS, "--epochs", "6", "--patience", "3", "--dropout", "0.2", "--l2", "0.01"]
+WORDS = [*SEEDS, "--epochs", "4", "--patience", "3", "--dropout", "0.2", "--l2", "0.01"]
 LONG = [*SEEDS, "--epochs", "100000"]
 
 
@@ -87,8 +87,9 @@ def small(digits, monkeypatch):
 
 @pytest.fixture
 def here(tmp_path):
-    """What a training in this process has left."""
-    train.main([*WORDS, "--jobs", "1", "--runs-dir", str(tmp_path / "here")])
+    """What the same units leave that are trained in this process."""
+    for seeds in ("0-1", "2-3", "4-5"):
+        train.main([*WORDS, "--seeds", seeds, "--runs-dir", str(tmp_path / "here")])
     return outcome(tmp_path / "here")
 
 
