@@ -39,6 +39,10 @@ class Progress:
             self.bar.set_postfix_str(f"validation {100 * means['val_accuracy']:.2f} %", refresh=False)
             self.bar.update(len(rows))
 
+    def count(self, epochs):
+        """Take epochs that nobody has shown."""
+        self.bar.update(epochs)
+
     def spare(self, epochs):
         """Count off epochs that will not be trained."""
         self.bar.total -= epochs

@@ -26,9 +26,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import checkpoints
+import cluster
 import experiments
 import records
 import sources
@@ -65,11 +67,12 @@ def main(argv=None):
             for title, experiment in asked.items():
                 print_summary(title, experiment)
         else:
-            check_device(args.device)
+            if args.cluster is None:
+                check_device(args.device)
             status, message = train_all(args, asked, changes, seeds)
             if status:
                 parser.exit(status, message)
-    except (CannotTrain, sources.DataError, records.RecordError) as error:
+    except (CannotTrain, cluster.ClusterError, sources.DataError, records.RecordError) as error:
         parser.error(str(error))
     except OSError as error:  # nobody reads the output any more, as with `| head`, or its disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,13 +112,18 @@ def make_parser():
     )
     group.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="default: %(default)s")
     group.add_argument(
-        "--jobs", type=experiments.positive, help="processes at a time (default: a process for each core)"
+        "--jobs",
+        type=experiments.positive,
+        help="processes at a time (default: a process for each core); of a cluster, workers to wait for (default: 1)",
     )
     group.add_argument("--threads", type=experiments.positive, help="threads of a process (default: as measured)")
     group.add_argument(
         "--runs-at-once",
         type=experiments.positive,
         help="seeds side by side in a process, at most (default: as measured)",
+    )
+    group.add_argument(
+        "--cluster", metavar="ADDRESS", help="train on the workers of the Dask scheduler there, such as tcp://host:8786"
     )
     return parser
 
@@ -236,23 +244,32 @@ def train_all(args, asked, changes, seeds):
         (exit status, what was not trained, in lines).
     """
     with contextlib.ExitStack() as locks:
+        client = None
+        if args.cluster is not None:
+            client = locks.enter_context(cluster.connect(args.cluster, args.jobs or 1))
         tasks, elsewhere = make_tasks(args, asked, changes, seeds, locks)
-        failures = train_tasks(args, tasks) if tasks else []
+        failures = train_tasks(args, tasks, client) if tasks else []
     if failures:
         failures.append("finished runs are kept; the same command tries the others again\n")
     return FAILED if failures else NOT_ALL if elsewhere else 0, "".join(elsewhere + failures)
 
 
-def train_tasks(args, tasks):
-    """Train `units.Task`s and record their runs; return what failed, a line each."""
-    plan = units.make_plan(tasks, args.jobs, args.threads, args.runs_at_once)
-    print(f"training: {plan}")
+def train_tasks(args, tasks, client=None):
+    """Train `units.Task`s, here or where a `distributed.Client` says, and record their runs; return what failed."""
+    if client:
+        plan = units.make_plan(tasks, len(client.nthreads()), args.threads or 1, args.runs_at_once)
+        trained = partial(cluster.trained, client)
+        print(f"training on {args.cluster}: {plan}")
+    else:
+        plan = units.make_plan(tasks, args.jobs, args.threads, args.runs_at_once)
+        trained = units.trained
+        print(f"training: {plan}")
     for unit in plan.units:
         unit.checkpoint.begin()
     shared = dict(command=args.command, commit=git_commit())
     failures = []
     with Progress(sum(unit.epochs for unit in plan.units)) as progress:
-        for unit, runs in units.trained(plan, args.device, progress):
+        for unit, runs in trained(plan, args.device, progress):
             label = unit.task.title and f"{unit.task.title}, "
             try:
                 if isinstance(runs, units.Failure):
@@ -262,7 +279,10 @@ def train_tasks(args, tasks):
                     path = records.write_run(unit.task.folder, run)
                     progress.say(f"{label}seed {run.seed}: {outcome(run.result)} → {path}")
                 unit.checkpoint.delete()
-                progress.spare(unit.epochs - sum(max(0, run.result["epochs"] - unit.checkpoint.epoch) for run in runs))
+                epochs = sum(max(0, run.result["epochs"] - unit.checkpoint.epoch) for run in runs)
+                if client:
+                    progress.count(epochs)
+                progress.spare(unit.epochs - epochs)
             except (CannotTrain, records.RecordError) as error:
                 failures.append(f"failed: {label}{seed_list(unit.seeds)}: {error}\n")
                 progress.say(failures[-1].rstrip())

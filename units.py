@@ -106,7 +106,7 @@ def trained(plan, device, progress):
     if len(plan.units) == 1:
         (unit,) = plan.units
         show = partial(progress.show, unit.task.title, unit.task.experiment.epochs)
-        yield unit, _train(0, unit, device, show)[1]
+        yield unit, train_unit(unit, device, show)
         return
 
     from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -158,17 +158,20 @@ def _end_with(parent):
 
 
 def _train(number, unit, device, show):
+    return number, train_unit(unit, device, show)
+
+
+def train_unit(unit, device, show=None):
+    """The runs of a unit, trained in this process, or the Failure; `show` is `training.train`'s `on_epoch`."""
     import training
 
     task, checkpoint = unit.task, replace(unit.checkpoint)  # a copy, as another process has it anyway
     try:
-        return number, training.train(
-            task.experiment, unit.seeds, task.dataset, device, checkpoint.threads, show, checkpoint
-        )
+        return training.train(task.experiment, unit.seeds, task.dataset, device, checkpoint.threads, show, checkpoint)
     except Exception as error:  # whatever it is, the other units go on, and it is said at the end
         where = traceback.extract_tb(error.__traceback__)[-1]
         says = str(error).partition("\n")[0]  # torch adds its own traceback
-        return number, Failure(f"{type(error).__name__}: {says} ({Path(where.filename).name}, line {where.lineno})")
+        return Failure(f"{type(error).__name__}: {says} ({Path(where.filename).name}, line {where.lineno})")
 
 
 @contextlib.contextmanager

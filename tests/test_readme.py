@@ -1,3 +1,4 @@
+import os
 import re
 import shlex
 import textwrap
@@ -23,6 +24,9 @@ PARSERS = {name: program.make_parser for name, program in PROGRAMS.items()}
 LINES = re.findall(r"^ {4}(\S[^\n#]*)", TEXT, re.MULTILINE)  # those of commands, without comments
 COMMANDS = [command.strip() for line in LINES for command in line.split("&&") if re.match(r" *python \w+\.py", command)]
 
+DASKS = {"--nworkers", "--nthreads", "--memory-limit", "--no-dashboard"}  # flags of its workers
+JOB = {"1": "GN", "SLURM_ARRAY_TASK_ID": "3"}  # what a job is given
+
 
 def test_the_snippet_loads_a_runs_weights_and_gives_its_accuracy(tmp_path, monkeypatch, capsys):
     (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
@@ -38,8 +42,10 @@ def test_the_snippet_loads_a_runs_weights_and_gives_its_accuracy(tmp_path, monke
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_one_that_its_program_takes(command):
-    _, program, *words = shlex.split(command)
+def test_every_command_is_one_that_its_program_takes(command, monkeypatch):
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+    _, program, *words = shlex.split(os.path.expandvars(command))
     args = PARSERS[program]().parse_args(words)
     if program == "train.py":
         asked, _ = train.what_is_asked(args)
@@ -53,7 +59,12 @@ def test_the_first_command_trains_and_the_last_program_reports():
 
 def test_every_flag_that_is_named_is_one_of_a_program():
     flags = {option for make in PARSERS.values() for action in make()._actions for option in action.option_strings}
-    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - flags == set()
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - flags == DASKS
+
+
+def test_the_flags_of_dask_are_those_of_its_workers():
+    worker = pytest.importorskip("distributed.cli.dask_worker", reason="needs requirements-cluster.txt")
+    assert {option for flag in worker.main.params for option in [*flag.opts, *flag.secondary_opts]} >= DASKS
 
 
 def test_every_model_is_in_the_table_with_its_parameters():
