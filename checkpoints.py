@@ -33,6 +33,8 @@ from progress import seed_list
 SECONDS_APART = 10  # at least, of two checkpoints of a unit
 WRITINGS_APART = 20  # and this many times what writing the last one took, so that no more than 5 % of the time is spent
 DIGEST = hashlib.sha256().digest_size
+CONTENT = dict(seeds=[int], threads=int, units=[[int]], epoch=int)  # of the file, beside the state
+MOST_THREADS = 1024
 
 
 class TrainedElsewhere(Exception):
@@ -140,14 +142,18 @@ def unfinished(folder):
         try:
             content = _read(path)
             del content["state"]
-            found.append(Checkpoint(folder, **content))
+            checkpoint = Checkpoint(folder, **content)
+            if checkpoint.path != path or not all(seeds and min(seeds) >= 0 for seeds in checkpoint.units):
+                raise ValueError("it is named after other seeds than it holds")
+            found.append(checkpoint)
         except Exception as error:  # whatever is wrong with it, training starts anew
+            says = str(error).partition("\n")[0]
             aside = path.with_name(f"{path.name}.unreadable")
             try:
                 os.replace(path, aside)
             except OSError as problem:
                 raise records.RecordError(f"{path}: cannot be read, nor renamed ({problem.strerror})") from None
-            print(f"{path}: cannot be read ({error}); set aside as {aside.name}, its seeds start anew", file=sys.stderr)
+            print(f"{path}: cannot be read ({says}); set aside as {aside.name}, its seeds start anew", file=sys.stderr)
     taken = {seed for checkpoint in found for seed in checkpoint.seeds} | set(records.finished_seeds(folder))
     for checkpoint in tuple(found):
         for seeds in checkpoint.units:
@@ -164,9 +170,13 @@ def _read(path):
     if content[-DIGEST:] != _digest(path.parent, content[:-DIGEST]):
         raise ValueError("it is damaged or another experiment's")
     try:
-        return torch.load(io.BytesIO(content[:-DIGEST]), map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(content[:-DIGEST]), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError("it holds what is no state of a training") from None
+    records.check(content, CONTENT)
+    if not 1 <= content["threads"] <= MOST_THREADS:
+        raise ValueError(f"threads is {content['threads']}, expected 1 to {MOST_THREADS}")
+    return content
 
 
 def _digest(folder, content):

@@ -93,7 +93,7 @@ def _of_weights(record, seed, dataset):
         yield f"its result is that of seed {result['seed']}"
     if record.dataset != records.describe(experiment, dataset)["dataset"]:
         yield f"the data set is not described as {dataset.name} is"
-    network = training.textbook_network(experiment, dataset, seed=0).to(memory_format=torch.channels_last)
+    network = findings.network_of(record).to(memory_format=torch.channels_last)
     try:
         network.load_state_dict(records.read_weights(folder))
     except RuntimeError:
@@ -252,6 +252,10 @@ def retraining(found, name, data_dir):
         there = ", ".join(f"{record.table}/{record.title}" for record in found)
         return Check("retraining", about, [f"{name} is not in it; there is {there}"])
     dataset, problem = findings.test_set(record, data_dir)
+    try:
+        findings.network_of(record)
+    except records.RecordError as error:
+        problem = str(error)
     if problem:
         return Check("retraining", about, [problem])
     fresh = [seed for seed in range(len(record.results) + FRESH_SEEDS) if seed not in record.results][:FRESH_SEEDS]

@@ -6,6 +6,7 @@ Experiment(model="mlp3", l1=0.001).name     # 'mlp3,l1=0.001'
 import argparse
 import hashlib
 import math
+import sys
 import typing
 from dataclasses import asdict, dataclass, field, fields, replace
 
@@ -342,8 +343,14 @@ def _is_list(annotation):
 class OneLineParser(argparse.ArgumentParser):
     """Argparse that answers a mistake with one line instead of the whole usage."""
 
+    def parse_known_args(self, args=None, namespace=None):
+        for word in sys.argv[1:] if args is None else args:
+            if word.encode(errors="ignore").decode() != word:  # neither records nor reports could be written with it
+                self.error(f"{word!r}: expected text in UTF-8; rename the file or folder")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
 
 def positive(text):

@@ -180,6 +180,20 @@ def test_set(record, data_dir):
     return dataset, ""
 
 
+def network_of(record):
+    """The textbook network of a record's experiment.
+
+    Raises:
+        records.RecordError: its settings, which were edited, are of none.
+    """
+    import training
+
+    try:
+        return training.textbook_network(record.experiment, sources.SOURCES[record.dataset["name"]], seed=0)
+    except ValueError as error:
+        raise records.RecordError(f"{record.folder / 'experiment.json'}: {error}; train it anew with --force") from None
+
+
 def figure(result, name):
     """One figure of a run's result.json."""
     match name:
@@ -226,13 +240,14 @@ def read_log_probabilities(record, seed, images):
     """A run's log-probabilities of the test images, (images, classes).
 
     Raises:
-        records.RecordError: what is stored cannot be read, or is of another number of images.
+        records.RecordError: what is stored cannot be read, or is of another number of images or classes.
     """
     log_probabilities = records.read_log_probabilities(record.folder / f"seed-{seed}")
-    if len(log_probabilities) != images:
+    classes = len(sources.SOURCES[record.dataset["name"]].classes)
+    if log_probabilities.shape != (images, classes):
         raise records.RecordError(
-            f"{record.folder}/seed-{seed}: predictions of {len(log_probabilities)} images, expected {images}; "
-            f"train it anew with --seeds {seed} --force"
+            f"{record.folder}/seed-{seed}: predictions of {log_probabilities.shape} images and classes, expected "
+            f"{(images, classes)}; train it anew with --seeds {seed} --force"
         )
     return log_probabilities
 

@@ -53,6 +53,9 @@ def main(argv=None):
         parser.error(str(error))
     if args.gradescope and len(args.submissions) > 1:
         parser.error(f"--gradescope {args.gradescope}: takes one submission, found {len(args.submissions)}")
+    for name, path, suffix in (("csv", args.csv, ".csv"), ("gradescope", args.gradescope, ".json")):
+        if path and path.suffix != suffix:  # `--csv *.zip` would write over the first submission
+            parser.error(f"--{name} {path}: expected a name that ends in {suffix}")
     for path in args.submissions:
         if not path.exists():
             parser.error(f"{path}: not found; expected a submission.zip or its unpacked folder")

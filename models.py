@@ -221,7 +221,8 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 def equal_parts(images, splits):
     """The largest number of equal parts, at most `splits`, of at least two images each; one if there is none."""
-    return next(parts for parts in range(splits, 0, -1) if parts == 1 or (images % parts == 0 and images >= 2 * parts))
+    most = max(1, min(splits, images // 2))
+    return next(parts for parts in range(most, 0, -1) if images % parts == 0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

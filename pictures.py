@@ -187,7 +187,7 @@ def weights(document, findings):
         record = findings.trained[title]
         parts = []
         for seed, result in record.results.items():
-            state = records.read_weights(record.folder / f"seed-{seed}")
+            state = records.read_weights(record.folder / f"seed-{seed}", result["layers"])
             parts += [state[f"{layer['layer']}.weight"].abs().flatten() for layer in result["layers"]]
         return np.concatenate(parts)
 

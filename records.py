@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import Experiment
+from experiments import DATA_SETS, Experiment
 
 FORMAT = 2
 SINGLE = "single"  # the table of experiments typed by hand
@@ -34,6 +34,7 @@ RESULT = dict(  # what others rely on in result.json, and of which type it is
     diverged=bool,
     stop_reason=str,
     epochs=int,
+    chosen_epoch=int,
     parameters=int,
     **{f"{split}_{figure}": float for split in ("train", "val", "test") for figure in ("loss", "accuracy")},
     sparsity=dict(zeros=float, small=float, l2_norm=float),
@@ -47,6 +48,8 @@ RESULT = dict(  # what others rely on in result.json, and of which type it is
 )
 MOST_PREDICTIONS = 2**26  # bytes of log-probabilities; a file that claims more would only fill the memory
 MOST_DIGITS = 18  # of a whole number that is read; one of some hundreds is no float any more
+LARGEST = 1e50  # of other numbers that are read: no training in float32 gives larger ones, and their squares are finite
+DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # what others rely on in experiment.json
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
 
 
@@ -163,7 +166,7 @@ def _runs_in(folder):
     """Yield (seed, its result.json, or in its place the RecordError that says why it cannot be used)."""
     for path in sorted(folder.glob("seed-*")):
         seed = path.name.removeprefix("seed-")
-        if not seed.isdecimal():
+        if not seed.isdecimal() or seed != str(int(seed)):
             yield seed, RecordError(f"{path}: expected a folder named after its seed, such as seed-0; move it away")
             continue
         try:
@@ -213,6 +216,8 @@ def write_run(folder, run):
             os.rename(workshop, target)
     except OSError as error:
         raise RecordError(f"{target}: cannot be written ({error.strerror}); the other runs are unharmed") from None
+    except (TypeError, ValueError, AttributeError) as error:  # a checkpoint that was tampered with
+        raise RecordError(f"{target}: cannot be written ({error}); --force trains it anew") from None
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return target
@@ -297,11 +302,11 @@ def _read_record(path):
         raise RecordError(f"{path}: format {description.get('format')}, expected {FORMAT}; another version wrote it")
     try:
         record = Record(path.parent, Experiment(**description["experiment"]), dict(description["dataset"]))
-        missing = {"name", "checksum", "train", "validation", "test"} - record.dataset.keys()
+        check(record.dataset, DATASET, "dataset")
+        if record.dataset["name"] not in DATA_SETS:
+            raise ValueError(f"dataset name is {record.dataset['name'][:40]!r}, expected one of {', '.join(DATA_SETS)}")
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: not an experiment of this version ({error})") from None
-    if missing:
-        raise RecordError(f"{path}: not an experiment of this version (dataset {min(missing)} is missing)")
     if record.table == SINGLE and record.experiment.name != path.parent.name:
         raise RecordError(f"{path}: holds {record.experiment.name}; its settings or its folder's name were changed")
     return record
@@ -311,35 +316,41 @@ def _read_result(path):
     result = _read_json(path)
     figures = {} if result.get("diverged") is True else RESULT  # of a diverged run none is used
     try:
-        _check(result, dict(diverged=bool, stop_reason=str) | figures, "")
+        check(result, dict(diverged=bool, stop_reason=str) | figures)
+        for name in figures:
+            if name.endswith("_accuracy") and not 0 <= result[name] <= 1:
+                raise ValueError(f"{name} is {result[name]}, expected 0 to 1")
+        if figures and min((layer["weights"] for layer in result["layers"]), default=0) < 1:
+            raise ValueError("layers has none with weights, or one without")
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from None
     return result
 
 
-def _check(value, expected, name):
-    """Whether a value of JSON is what is expected: a type, or a list or dictionary of what is expected in it.
+def check(value, expected, name=""):
+    """Whether a value, as of JSON, is what is expected: a type, or a list or dictionary of what is expected in it.
 
     Raises:
         ValueError: it is not; the message names it.
     """
     kind = expected if isinstance(expected, type) else type(expected)
     fits = isinstance(value, kind) or (kind is float and type(value) is int)
-    if not fits or (isinstance(value, bool) and kind is not bool) or (kind is float and not math.isfinite(value)):
+    if not fits or (isinstance(value, bool) and kind is not bool) or (kind is float and not abs(value) <= LARGEST):
         raise ValueError(f"{name or 'it'} is {str(value)[:40]!r}, expected {kind.__name__}")
     if kind is dict:
         for key, inner in expected.items():
             if key not in value:
                 raise ValueError(f"{' '.join([name, key]).strip()} is missing")
-            _check(value[key], inner, f"{name} {key}".strip())
+            check(value[key], inner, f"{name} {key}".strip())
     if kind is list:
         for each in value:
-            _check(each, expected[0], name)
+            check(each, expected[0], name)
 
 
 def _read_json(path):
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_int=_whole_number)
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair could not be written into a report
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None
     if not isinstance(content, dict):
@@ -353,23 +364,41 @@ def _whole_number(text):
     return int(text)
 
 
-def read_weights(folder):
+def read_weights(folder, layers=()):
     """The state_dict of a run's textbook network.
 
+    Args:
+        layers: those that its result tells of, whose weights it must have.
+
     Raises:
-        RecordError: it cannot be read, or is no dictionary of tensors.
+        RecordError: it cannot be read, or is no dictionary of such tensors as networks have.
     """
     import torch
 
     path = folder / "weights.pt"
     try:
-        weights = torch.load(path, weights_only=True)
-        if not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
-            raise ValueError("expected tensors alone")
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        if not all(_is_of_network(tensor) for tensor in weights.values()):
+            raise ValueError("expected plain tensors of float32, or of int64, alone")
+        for layer in layers:
+            if weights[f"{layer['layer']}.weight"].numel() != layer["weights"]:
+                raise ValueError(f"layer {layer['layer']} has not the {layer['weights']} weights of result.json")
     except Exception as error:  # torch.load raises what the damage leads to
         says = str(error).partition("\n")[0]
         raise RecordError(f"{path}: cannot be read ({says}); train it anew with --force") from None
     return weights
+
+
+def _is_of_network(tensor):
+    import torch
+
+    return (
+        type(tensor) is torch.Tensor
+        and tensor.dtype in (torch.float32, torch.int64)
+        and tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()  # not one number expanded to many
+    )
 
 
 def read_log_probabilities(folder):
@@ -383,6 +412,8 @@ def read_log_probabilities(folder):
             log_probabilities = arrays["log_probabilities"]
         if log_probabilities.ndim != 2 or log_probabilities.dtype != np.float32:
             raise ValueError(f"{log_probabilities.dtype} {log_probabilities.shape}, expected float32 (images, classes)")
+        if not np.isfinite(log_probabilities).all():
+            raise ValueError("a log-probability is not finite")
         return log_probabilities
     except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path}: cannot be read ({error}); train it anew with --force") from None
@@ -399,6 +430,10 @@ def read_history(folder):
             ]
         if not history:
             raise ValueError("it holds no epoch")
+        if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
+            raise ValueError("its epochs do not count from 1")
+        if not all(abs(value) <= LARGEST for row in history for name, value in row.items() if name != "penalty"):
+            raise ValueError("a figure is not finite")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RecordError(f"{path}: cannot be read ({error}); train it anew with --force") from None
     return history

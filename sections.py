@@ -10,10 +10,10 @@ import models
 import pictures
 import sources
 import tables
-import training
 from background import background
 from compare import FEWEST_SEEDS
 from document import Document
+from findings import network_of
 from progress import seed_list
 from tables import Number, Table, escaped
 
@@ -234,10 +234,8 @@ def layers(document, findings):
     """The layers of every network that differs from the others, and whose it is."""
     titles_by_rows = {}
     for title, record in findings.trained.items():
-        source = sources.SOURCES[findings.dataset_name]
-        network = training.textbook_network(record.experiment, source, seed=0)
-        rows, shape = [], source.shape
-        for layer, out, parameters in models.layer_table(network, source.shape):
+        rows, shape = [], sources.SOURCES[findings.dataset_name].shape
+        for layer, out, parameters in models.layer_table(network_of(record), shape):
             if parameters or out != shape:  # activations and dropout change neither
                 rows.append((layer, "×".join(map(str, out)), parameters))
             shape = out
@@ -277,5 +275,5 @@ def provenance(document, all_findings):
 
 def _all_of(results, name):
     """The values of something over runs, or the first and last of them, without what is too long to read."""
-    values = sorted({str(result[name] or "unknown")[:16] for result in results})
+    values = sorted({str(result.get(name) or "unknown")[:16] for result in results})
     return " … ".join(dict.fromkeys([values[0], values[-1]]))

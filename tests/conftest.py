@@ -7,6 +7,7 @@ import data
 def pytest_addoption(parser):
     parser.addoption("--studies", type=int, default=100, help="studies that test_statistics.py simulates of each kind")
     parser.addoption("--kills", type=int, default=3, help="kills of each training that test_resume.py types again")
+    parser.addoption("--mutations", type=int, default=20, help="malformed inputs that test_mutation.py makes")
 
 
 @pytest.fixture(autouse=True)

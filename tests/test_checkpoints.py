@@ -103,6 +103,28 @@ def test_a_checkpoint_of_another_experiment_is_not_taken(checkpoint, folder, tmp
     assert "another experiment's" in set_aside(other, capsys)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (dict(seeds=math.nan), "seeds is 'nan', expected list"),
+        (dict(seeds=[0, None, 2]), "seeds is 'None', expected int"),
+        (dict(seeds=[0, 3]), "named after other seeds"),
+        (dict(units=[[[0]]]), "units is '[0]', expected int"),
+        (dict(units=[[0, 1, 2], [-1]]), "named after other seeds"),
+        (dict(epoch="7"), "epoch is '7', expected int"),
+        (dict(threads=10**9), "threads is 1000000000, expected 1 to 1024"),
+        (dict(colour="red"), "colour"),
+    ],
+    ids=str,
+)
+def test_what_is_no_checkpoint_though_its_digest_is_right_is_not_taken(changes, says, checkpoint, folder, capsys):
+    content = dict(seeds=[0, 1, 2], threads=1, units=[[0, 1, 2]], epoch=7, state=STATE) | changes
+    file = io.BytesIO()
+    torch.save(content, file)
+    checkpoint.path.write_bytes(file.getvalue() + checkpoints._digest(folder, file.getvalue()))
+    assert says in set_aside(folder, capsys)
+
+
 class Code:
     def __reduce__(self):
         return pytest.fail, ("code of a file was run",)

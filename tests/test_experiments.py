@@ -524,6 +524,8 @@ def test_only_settings_that_were_given_are_among_the_arguments():
         (["--groups", "two"], "argument --groups: invalid int value: 'two'"),
         (["--rotation", "x"], "argument --rotation: invalid float value: 'x'"),
         (["--colour"], "unrecognized arguments: --colour"),
+        (["a\nb"], "unrecognized arguments: a b"),
+        (["a\udcffb"], "'a\\udcffb': expected text in UTF-8"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_answered_with_one_line(words, message, capsys):

@@ -19,7 +19,7 @@ HARDEST_FIRST = np.random.default_rng(1).permutation(500)
 
 def make_record(folder, title, wrongs, shift=0, **figures):
     """A record with a run for each number of images that are wrong, the hardest; by a shift, others are hard."""
-    record = records.Record(folder / title, Experiment(), {})
+    record = records.Record(folder / title, Experiment(), dict(name="fashion_mnist"))
     record.folder.mkdir(parents=True)
     for seed, wrong in wrongs.items():
         generator = np.random.default_rng([seed, wrong])
@@ -91,7 +91,9 @@ def test_figures_of_the_network_have_no_chance_of_images(trained):
 
 
 def test_predictions_of_other_images_are_refused(trained):
-    with pytest.raises(records.RecordError, match="predictions of 500 images, expected 400"):
+    with pytest.raises(
+        records.RecordError, match=r"predictions of \(500, 10\) images and classes, expected \(400, 10\)"
+    ):
         findings.difference(trained["good"], trained["bad"], "test_accuracy", LABELS[:400])
 
 

@@ -357,6 +357,8 @@ def test_bad_arguments_are_refused_in_one_line(handed_in, tmp_path, capsys):
         ([str(tmp_path / "none.zip")], "not found"),
         ([str(handed_in), "--seeds", "4-0"], "the range 4-0 falls"),
         ([str(handed_in), str(handed_in), "--gradescope", "x.json"], "takes one submission, found 2"),
+        (["--csv", str(tmp_path / "one.zip"), str(handed_in)], "expected a name that ends in .csv"),
+        (["--gradescope", str(tmp_path / "one.zip"), str(handed_in)], "expected a name that ends in .json"),
     ):
         with pytest.raises(SystemExit) as caught:
             grade.main(words)

@@ -227,7 +227,7 @@ def test_ghost_batch_norm_evaluates_as_plain_batch_norm_and_has_its_state(like):
     ("images", "splits", "parts"),
     [
         *((128, 2, 2), (80, 32, 20), (80, 64, 40), (96, 4, 4), (128, 64, 64), (128, 128, 64), (9, 2, 1), (9, 4, 3)),
-        *((97, 8, 1), (2, 2, 1), (1, 4, 1), (4, 2, 2), (6, 4, 3)),
+        *((97, 8, 1), (2, 2, 1), (1, 4, 1), (4, 2, 2), (6, 4, 3), (128, 10**18, 64)),
     ],
 )
 def test_a_batch_is_cut_into_the_largest_number_of_equal_parts_of_two_images(images, splits, parts):

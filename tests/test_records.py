@@ -297,6 +297,108 @@ def test_a_damaged_result_is_left_out_and_named(content, folder, tmp_path):
     assert 1 not in records.finished_seeds(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (dict(test_accuracy=1.5), "test_accuracy is 1.5, expected 0 to 1"),
+        (dict(val_accuracy=math.nan), "val_accuracy is 'nan', expected float"),
+        (dict(test_loss=1e300), "test_loss is '1e+300', expected float"),
+        (dict(layers=[]), "layers has none with weights"),
+        (dict(layers=[dict(layer="0", weights=0, zeros=0, small=0)]), "or one without"),
+        (dict(command="\ud800"), "surrogates not allowed"),
+    ],
+)
+def test_figures_that_no_training_has_are_left_out_and_named(changes, says, folder, tmp_path):
+    path = records.write_run(folder, make_run(0))
+    (path / "result.json").write_text(json.dumps(make_run(0).result | changes))
+    found, (problem,) = records.read_all(tmp_path)
+    assert found == []
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        (dict(name="mnist2"), "dataset name is 'mnist2', expected one of fashion_mnist, "),
+        (dict(test="700"), "dataset test is '700', expected int"),
+        (dict(checksum=[]), "dataset checksum is '[]', expected str"),
+    ],
+)
+def test_a_data_set_of_other_types_or_an_unknown_one_is_left_out_and_named(
+    dataset, says, folder, tmp_path, description
+):
+    records.write_run(folder, make_run(0))
+    described = description | dict(dataset=description["dataset"] | dataset)
+    (folder / "experiment.json").write_text(json.dumps(described))
+    found, (problem,) = records.read_all(tmp_path)
+    assert found == []
+    assert says in problem
+
+
+def test_a_folder_that_is_named_after_a_seed_in_another_way_is_named(folder, tmp_path):
+    records.write_run(folder, make_run(0)).rename(folder / "seed-00")
+    assert "expected a folder named after its seed" in records.read_all(tmp_path)[1][0]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(2, 3, dtype=torch.float16),
+        torch.ones(2, 3, dtype=torch.complex64),
+        torch.ones(2, 3).to_sparse(),
+        torch.ones(2, 3, device="meta"),
+        torch.nn.Parameter(torch.ones(2, 3)),
+        torch.ones(1, 3).expand(2, 3),
+        [1.0],
+        torch.ones(5),
+    ],
+    ids=lambda tensor: f"{type(tensor).__name__} {getattr(tensor, 'dtype', '')}",
+)
+def test_weights_that_are_no_plain_tensors_or_of_other_layers_are_refused(tensor, folder):
+    path = records.write_run(folder, make_run(0))
+    layers = [dict(layer="1", weights=6)]
+    assert records.read_weights(path, layers)["1.weight"].shape == (2, 3)
+    torch.save({"1.weight": tensor}, path / "weights.pt")
+    with pytest.raises(records.RecordError, match=r"weights.pt: cannot be read .+; train it anew with --force"):
+        records.read_weights(path, layers)
+    torch.save({"2.weight": torch.ones(2, 3)}, path / "weights.pt")
+    with pytest.raises(records.RecordError, match=r"'1\.weight'"):
+        records.read_weights(path, layers)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_predictions_that_are_not_finite_are_refused(value, folder):
+    run = make_run(0)
+    run.log_probabilities[1, 2] = value
+    with pytest.raises(records.RecordError, match="a log-probability is not finite"):
+        records.read_log_probabilities(records.write_run(folder, run))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (dict(epoch=3), "its epochs do not count from 1"),
+        (dict(val_loss=math.nan), "a figure is not finite"),
+        (dict(train_accuracy=1e300), "a figure is not finite"),
+        (dict(lr="x"), "could not convert"),
+    ],
+)
+def test_a_history_that_is_none_is_refused(changes, says, folder):
+    run = make_run(0)
+    run.history[1] |= changes
+    with pytest.raises(records.RecordError, match=says):
+        records.read_history(records.write_run(folder, run))
+
+
+def test_a_run_that_is_no_record_is_a_line_and_leaves_the_old_one(folder):
+    records.write_run(folder, make_run(0))
+    run = make_run(0)
+    run.history[0]["colour"] = "red"
+    with pytest.raises(records.RecordError, match="--force trains it anew"):
+        records.write_run(folder, run)
+    assert sorted(path.name for path in folder.iterdir()) == ["experiment.json", "seed-0"]
+
+
 def test_a_run_that_diverged_is_left_out_and_named_but_finished(folder, tmp_path):
     records.write_run(folder, make_run(0))
     path = records.write_run(folder, make_run(1, float("nan"), diverged=True, stop_reason="the loss became NaN"))

@@ -238,6 +238,14 @@ def test_titles_that_changes_make_the_same_are_rows_of_one_training(runs, digits
     assert "--l1 0.5 --only 'proximal 1e-05'`" in text, "the one training that is missing"
 
 
+def test_edited_settings_that_are_of_no_network_are_a_line(runs, digits, made, capsys):
+    experiment = Experiment(model="cnn1", dataset="mnist_sample", norm="group")
+    folder = write_runs(runs, digits, experiment, [0.9], table="mnist-norms,dataset=mnist_sample", title="GN")
+    path = folder / "experiment.json"
+    path.write_text(path.read_text().replace('"group_size": 4', '"group_size": 7'))
+    assert f"{path}: --group-size 7: does not divide the" in refused(made, capsys)
+
+
 def test_what_was_trained_has_every_picture_and_what_an_earlier_report_left_goes(tmp_path, runs, made):
     words = ["--study", "l1-path", "--only", "no L1", "proximal 0.001", "--dataset", "mnist_sample", "--epochs", "1"]
     train.main([*words, "--seeds", "0", "--runs-dir", str(runs)])
