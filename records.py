@@ -378,8 +378,8 @@ def read_weights(folder, layers=()):
     path = folder / "weights.pt"
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-        if not all(_is_of_network(tensor) for tensor in weights.values()):
-            raise ValueError("expected plain tensors of float32, or of int64, alone")
+        if not all(_is_of_network(name, tensor) for name, tensor in weights.items()):
+            raise ValueError("expected named plain tensors of float32, or of int64, alone")
         for layer in layers:
             if weights[f"{layer['layer']}.weight"].numel() != layer["weights"]:
                 raise ValueError(f"layer {layer['layer']} has not the {layer['weights']} weights of result.json")
@@ -389,11 +389,13 @@ def read_weights(folder, layers=()):
     return weights
 
 
-def _is_of_network(tensor):
+def _is_of_network(name, tensor):
     import torch
 
     return (
-        type(tensor) is torch.Tensor
+        isinstance(name, str)
+        and name.isascii()
+        and type(tensor) is torch.Tensor
         and tensor.dtype in (torch.float32, torch.int64)
         and tensor.layout is torch.strided
         and tensor.device.type == "cpu"

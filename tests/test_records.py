@@ -361,6 +361,9 @@ def test_weights_that_are_no_plain_tensors_or_of_other_layers_are_refused(tensor
     torch.save({"1.weight": tensor}, path / "weights.pt")
     with pytest.raises(records.RecordError, match=r"weights.pt: cannot be read .+; train it anew with --force"):
         records.read_weights(path, layers)
+    torch.save({"1.weight": torch.ones(2, 3), 5: torch.ones(1)}, path / "weights.pt")
+    with pytest.raises(records.RecordError, match="expected named plain tensors"):
+        records.read_weights(path, layers)
     torch.save({"2.weight": torch.ones(2, 3)}, path / "weights.pt")
     with pytest.raises(records.RecordError, match=r"'1\.weight'"):
         records.read_weights(path, layers)
