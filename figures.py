@@ -154,7 +154,7 @@ def forest(differences, baseline, margin, published, styles):
         if title in published:
             _published(panel, published[title], place)
     panel.set_xlabel(f"test accuracy − that of {baseline} (points); shaded: no practical difference")
-    _key(panel, "ours, 95 % interval", bool(published))
+    _key(panel, "difference and 95 % interval", bool(published))
     return figure
 
 

@@ -52,6 +52,14 @@ class Findings:
         order = self.study.experiments if self.study else self.trained
         return [title for title in order if self.same.get(title, title) in self.trained]
 
+    def experiment(self, title):
+        """One of the study's, with what was changed.
+
+        Raises:
+            ValueError: it does not go with the changes.
+        """
+        return self.study.experiment(title, self.changes)
+
     def record(self, title):
         return self.trained[self.same.get(title, title)]
 
@@ -60,7 +68,9 @@ class Findings:
         """{title: its baseline's title}: the study's, or the name of the same experiment without regularization."""
         if self.study:
             return dict.fromkeys(self.trained, self.same.get(self.study.baseline, self.study.baseline))
-        return {title: record.experiment.baseline().name for title, record in self.trained.items()}
+        titles = {record.experiment: title for title, record in self.trained.items()}
+        plain = {title: record.experiment.baseline() for title, record in self.trained.items()}
+        return {title: titles.get(baseline, baseline.name) for title, baseline in plain.items()}
 
     @property
     def missing(self):
@@ -74,7 +84,8 @@ class Findings:
         if self.study:
             return []
         missing = {record.experiment.baseline() for record in self.trained.values()}
-        return sorted((each for each in missing if each.name not in self.trained), key=lambda each: each.name)
+        missing -= {record.experiment for record in self.trained.values()}
+        return sorted(missing, key=lambda each: each.name)
 
     @cached_property
     def differences(self):

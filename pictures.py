@@ -12,7 +12,7 @@ AUGMENTED_ROWS = 3  # of the samples
 
 
 def styles_of(findings):
-    return figures.styles_of(findings.study.experiments if findings.study else findings.trained)
+    return figures.styles_of(findings.trained)
 
 
 def forest(document, findings):

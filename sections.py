@@ -3,6 +3,7 @@
 document = write(findings, problems=[], opening=["# Report"], closing=[])      # a document.Document
 """
 
+import math
 import shlex
 
 import experiments
@@ -47,6 +48,7 @@ def write(all_findings, problems, opening, closing):
     document.say(*opening, "## What was found")
     for findings in all_findings:
         first_page(document, findings)
+    document.say(*[f"Left out: {escaped(each)}" for each in problems])
     document.end_summary()
     for findings in all_findings:
         chapter(document, findings)
@@ -54,7 +56,7 @@ def write(all_findings, problems, opening, closing):
     document.say("## Background", background())
     document.say("## Provenance")
     provenance(document, all_findings)
-    document.say(*[f"Left out: {escaped(each)}" for each in problems], *closing)
+    document.say(*closing)
     return document
 
 
@@ -121,17 +123,23 @@ def in_words(comparison, name):
     """`lowers test accuracy by 1.14 ± 0.30 points`."""
     number = tables.shown(comparison, name)
     low, high = comparison.interval()
-    verb = "raises" if low > 0 else "lowers" if high < 0 else "changes"
-    if verb != "changes":
-        number = number._replace(value=abs(number.value), signed=False)
-    return f"{verb} {WHAT[name]} by {number}{'' if name in tables.NO_SHARES else ' points'}"
+    unit = "" if name in tables.NO_SHARES else " points"
+    if math.isnan(low):
+        return f"changes {WHAT[name]} by {number}{unit}"
+    if low <= 0 <= high:
+        return f"shows no distinguishable change of {WHAT[name]}, {number}{unit}"
+    verb = "raises" if comparison.difference > 0 else "lowers"
+    return f"{verb} {WHAT[name]} by {number._replace(value=abs(number.value), signed=False)}{unit}"
 
 
 def best_in_words(findings):
     if len(findings.trained) > 1:
         best, second = map(named, findings.by_validation[:2])
-        than = "distinguishably above" if findings.leads else "not distinguishable from"
-        yield f"By validation accuracy the best is {best}, {than} {second}."
+        fewest = min(len(findings.record(title).results) for title in findings.by_validation[:2])
+        than = f"distinguishably above {second}" if findings.leads else f"not distinguishable from {second}"
+        if fewest < FEWEST_SEEDS:
+            than = f"before {second}, with too few seeds to tell them apart"
+        yield f"By validation accuracy the best is {best}, {than}."
 
 
 def what_is_missing(findings):
@@ -177,7 +185,8 @@ def chapter(document, findings):
         document.say(escaped(findings.study.asks))
     setting(document, findings)
     document.say("### Comparison")
-    document.table(tables.accuracies(findings), "Accuracy, and its difference to the baseline's")
+    difference = ", and its difference to the baseline's" if findings.differences else ""
+    document.table(tables.accuracies(findings), f"Accuracy{difference}")
     document.table(tables.losses_and_weights(findings), "Loss, weights and cost")
     if findings.judgements:
         document.table(tables.claims(findings), "The claims, each with what was found and the verdict")
@@ -206,7 +215,7 @@ def setting(document, findings):
         pictures.samples(document, findings)
     if findings.study:
         baseline = findings.study.baseline
-        experiment = findings.study.experiments[baseline].experiment
+        experiment = findings.experiment(baseline)
         document.say(
             f"The baseline is {escaped(baseline)}: {training_in_words(experiment)}. By hand: `{experiment.command}`; "
             "what that command does not name is the default, as `python train.py --help` has it."

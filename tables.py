@@ -5,6 +5,7 @@ print(table.markdown())
 table.write(Path("report/tables"))
 """
 
+import contextlib
 import csv
 import math
 import re
@@ -39,6 +40,8 @@ class Number(NamedTuple):
 
     def __str__(self):
         text = f"{self.value:{'+' if self.signed else ''}.{self.places}f}".replace("-", "−")
+        if 0 < self.value < 0.5 * 10**-self.places and math.isnan(self.half_width):
+            return f"< {10**-self.places:g}"
         return text if math.isnan(self.half_width) else f"{text} ± {self.half_width:.{self.places}f}"
 
 
@@ -115,16 +118,13 @@ def escaped(text):
 
 def settings(findings):
     """What each experiment of a study is, beside its baseline."""
-    own = findings.study.experiments
-    baseline = own[findings.study.baseline].experiment
-    return Table(
-        f"{findings.name}-experiments",
-        ("experiment", "is", "settings that differ from the baseline's", "note"),
-        [
-            (title, entry.kind, _changes(entry.experiment, baseline) or "the baseline's", entry.note)
-            for title, entry in own.items()
-        ],
-    )
+    baseline, rows = findings.experiment(findings.study.baseline), []
+    for title, entry in findings.study.experiments.items():
+        with contextlib.suppress(ValueError):  # one that does not go with the study's changes is not trained
+            changes = _changes(findings.experiment(title), baseline) or "the baseline's"
+            rows.append((title, entry.kind, changes, entry.note))
+    header = ("experiment", "is", "settings that differ from the baseline's", "note")
+    return Table(f"{findings.name}-experiments", header, rows)
 
 
 def _changes(experiment, baseline):

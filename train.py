@@ -80,7 +80,8 @@ def main(argv=None):
         parser.exit(status, f"train.py: {error.strerror or error}; finished runs and checkpoints are kept\n")
     except KeyboardInterrupt:
         same = "the same command without --force" if args.force else "the same command"
-        parser.exit(130, f"\ninterrupted: finished runs and checkpoints are kept; {same} goes on where it stopped\n")
+        kept = "finished runs are kept, and the others as they were at their last checkpoint, if there was time for one"
+        parser.exit(130, f"\ninterrupted: {kept}; {same} goes on from there\n")
 
 
 def make_parser():

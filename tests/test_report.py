@@ -128,6 +128,7 @@ def test_what_was_left_out_is_named(runs, digits):
     assert f"Left out: single/{old.parent.name}/experiment.json: format 1, expected 2; another version wrote it" in text
     assert f"Left out: single/{half.parents[1].name}/seed-1/result.json: cannot be read" in text
     assert f"Left out: single/{diverged.name}/seed-0: diverged: so; it is part of no mean" in text
+    assert text.rindex("Left out") < text.index("## single"), "on the first page, and printed with it"
     assert list(rows_of(text, "test %")) == [PLAIN.name, replace(PLAIN, l2=0.2).name]
 
 
@@ -187,7 +188,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     difference = np.mean(accuracies["worse"]) - np.mean(accuracies["plain"])
     assert rows["worse"]["published test %"] == "75.00"
     assert rows["worse"]["test − baseline"].startswith(f"−{-difference:.2f} ± ")
-    assert (rows["worse"]["p"], rows["worse"]["n"]) == ("0.000", "5")
+    assert (rows["worse"]["p"], rows["worse"]["n"]) == ("\\< 0.001", "5")
     assert rows["**plain**"]["test − baseline"] == rows["**plain**"]["p"] == ""
     again = rows["plain again (same settings as plain)"]
     assert again["test %"] == rows["**plain**"]["test %"]
@@ -228,6 +229,36 @@ def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
     assert "±" not in rows_of(text, "test %")["BN"]["test %"]
     assert "The claims are not judged: the study was trained with other settings than its own" in text
     assert "verdict |" not in text
+
+
+def test_the_setting_is_the_one_that_was_trained(runs, digits):
+    changed = dict(dataset="mnist_sample", epochs=3)
+    experiment = replace(studies.STUDIES["fashion-mlp"].experiments["third"].experiment, **changed)
+    write_runs(runs, digits, experiment, [0.9], table="fashion-mlp,dataset=mnist_sample,epochs=3", title="third")
+    text = text_of(runs)
+    assert "The baseline is third: mlp3 by adam with learning rate 0.001, batches of 64, 3 epochs at most." in text
+    assert "By hand: `python train.py --model mlp3 --dataset mnist_sample --epochs 3`" in text
+    settings = rows_of(text, "is")
+    assert settings["early stopping, best"]["settings that differ from the baseline's"] == "--patience 3"
+
+
+def test_what_cannot_be_told_apart_is_not_called_a_change(runs, digits):
+    write_runs(runs, digits, PLAIN, [0.8, 0.9])
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.9, 0.8])
+    write_runs(runs, digits, replace(PLAIN, l1=0.2), [0.7])
+    text = text_of(runs)
+    assert "l1=0.1* shows no distinguishable change of test accuracy, +0.00 ± " in text
+    assert "l1=0.2* changes test accuracy by −10.00 points against *mlp1,dataset=mnist_sample*, in one seed" in text
+    assert "with too few seeds to tell them apart" in text
+
+
+def test_a_baseline_is_known_by_its_settings_and_not_by_its_folder(runs, digits):
+    write_runs(runs, digits, PLAIN, [0.8, 0.9], table="backup", title="my own")
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.5, 0.6], table="backup", title="with L1")
+    text = text_of(runs)
+    assert "is not trained yet" not in text
+    assert "*with L1* lowers" in text or "*with L1* shows no distinguishable change" in text
+    assert "against *my own*" in text
 
 
 def test_titles_that_changes_make_the_same_are_rows_of_one_training(runs, digits):

@@ -27,7 +27,10 @@ from progress import seed_list
 from study import Entry, Study
 
 ROOT = Path(__file__).resolve().parents[1]
-INTERRUPTED = "interrupted: finished runs and checkpoints are kept; the same command goes on where it stopped"
+INTERRUPTED = (
+    "interrupted: finished runs are kept, and the others as they were at their last checkpoint, if there was time for "
+    "one; the same command goes on from there"
+)
 QUICK = ["--dataset", "mnist_sample", "--epochs", "2", "--threads", "1"]
 
 
