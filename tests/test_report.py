@@ -128,7 +128,7 @@ def test_what_was_left_out_is_named(runs, digits):
     assert f"Left out: single/{old.parent.name}/experiment.json: format 1, expected 2; another version wrote it" in text
     assert f"Left out: single/{half.parents[1].name}/seed-1/result.json: cannot be read" in text
     assert f"Left out: single/{diverged.name}/seed-0: diverged: so; it is part of no mean" in text
-    assert text.rindex("Left out") < text.index("## single"), "on the first page, and printed with it"
+    assert text.rindex("Left out") < text.index("\n## single"), "on the first page, and printed with it"
     assert list(rows_of(text, "test %")) == [PLAIN.name, replace(PLAIN, l2=0.2).name]
 
 

@@ -625,8 +625,12 @@ def test_processes_end_with_a_parent_that_is_killed_and_its_lock_opens(two_proce
         assert [checkpoint.seeds for checkpoint in checkpoints.unfinished(folder)] == [[0, 1], [2, 3]]
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt  # and no signal, which a shell's & has ignored
+
+
 def test_ctrl_c_ends_a_training_in_this_process(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train.Progress, "show", lambda *shown: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(train.Progress, "show", interrupt)
     words = ["--dataset", "mnist_sample", "--epochs", "100000", "--seeds", "0", "--runs-dir", str(tmp_path)]
     for force, says in (([], INTERRUPTED), (["--force"], INTERRUPTED.replace("command", "command without --force"))):
         with pytest.raises(SystemExit) as caught:
