@@ -17,7 +17,7 @@ from models import normalization, parameter_count
 from page import TEMPLATES
 from regularizers import SMALL, Penalty
 
-SHAPE = (64, 16, 5, 5)  # images, channels, rows, columns: a batch in the last layers of cnn1
+SHAPE = (32, 16, 4, 4)  # images, channels, rows, columns
 DROPOUT = 0.25
 NORMS = {  # with their settings, and how many means each takes of a batch
     "batch": ({}, "channels"),
