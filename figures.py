@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from compare import mean_interval
 
@@ -87,7 +87,7 @@ def curves(histories, styles):
         panel.set_yscale("log")
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_minor_locator(NullLocator())
     for panel in panels[1]:
         panel.set_xlabel("epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
@@ -233,6 +233,7 @@ def weights(values, small, styles):
         panel.set_title(title, fontsize=8)
         panel.set_yscale("log")
         panel.set_ylim(0.01, 100)
+        panel.yaxis.set_minor_locator(NullLocator())  # ticks take most of the time of drawing
         panel.set_xticks([powers[0] - 1, -6, -3, 0], ["0", "10⁻⁶", "10⁻³", "1"])
         panel.tick_params(labelbottom=True)
         panel.axvline(math.log10(small), color=GREY, linewidth=1, linestyle=":")
