@@ -57,8 +57,9 @@ def test_the_first_command_trains_and_the_last_program_reports():
     assert COMMANDS[:2] == ["python train.py --model mlp3 --l1 0.001", "python report.py"]
 
 
-def test_every_flag_that_is_named_is_one_of_a_program():
+def test_every_flag_that_is_named_is_one_of_a_program_or_of_the_tests(pytestconfig):
     flags = {option for make in PARSERS.values() for action in make()._actions for option in action.option_strings}
+    flags |= {f"--{name}" for name in ("kills", "mutations", "studies") if pytestconfig.getoption(name)}
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - flags == DASKS
 
 
