@@ -60,6 +60,11 @@ class Findings:
         """
         return self.study.experiment(title, self.changes)
 
+    @property
+    def reference(self):
+        """The title that a study's others are described by: its baseline, or the first that goes with the changes."""
+        return self.study.baseline if self.study.baseline in self.same else next(iter(self.trained))
+
     def record(self, title):
         return self.trained[self.same.get(title, title)]
 

@@ -214,10 +214,11 @@ def setting(document, findings):
         document.table(tables.data_statistics(findings), "The images, as values from 0 to 1, for each channel")
         pictures.samples(document, findings)
     if findings.study:
-        baseline = findings.study.baseline
-        experiment = findings.experiment(baseline)
+        described, experiment = findings.study.baseline, findings.experiment(findings.reference)
+        if findings.reference != described:
+            described += f", which does not go with what was changed. {findings.reference}"
         document.say(
-            f"The baseline is {escaped(baseline)}: {training_in_words(experiment)}. By hand: `{experiment.command}`; "
+            f"The baseline is {escaped(described)}: {training_in_words(experiment)}. By hand: `{experiment.command}`; "
             "what that command does not name is the default, as `python train.py --help` has it."
         )
         document.table(tables.settings(findings), "The experiments")

@@ -117,13 +117,13 @@ def escaped(text):
 
 
 def settings(findings):
-    """What each experiment of a study is, beside its baseline."""
-    baseline, rows = findings.experiment(findings.study.baseline), []
+    """What each experiment of a study is, beside the one that the others are described by."""
+    reference, rows = findings.experiment(findings.reference), []
     for title, entry in findings.study.experiments.items():
         with contextlib.suppress(ValueError):  # one that does not go with the study's changes is not trained
-            changes = _changes(findings.experiment(title), baseline) or "the baseline's"
+            changes = _changes(findings.experiment(title), reference) or "the same"
             rows.append((title, entry.kind, changes, entry.note))
-    header = ("experiment", "is", "settings that differ from the baseline's", "note")
+    header = ("experiment", "is", f"settings that differ from those of {findings.reference}", "note")
     return Table(f"{findings.name}-experiments", header, rows)
 
 

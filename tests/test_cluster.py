@@ -1,6 +1,5 @@
 """Trainings on a Dask cluster: a real scheduler, and workers in processes of their own."""
 
-import json
 import os
 import signal
 import socket
@@ -8,6 +7,7 @@ import sys
 import time
 
 import pytest
+from bits import outcome
 
 import checkpoints
 import cluster
@@ -90,16 +90,7 @@ def here(tmp_path):
     """What the same units leave that are trained in this process."""
     for seeds in ("0-1", "2-3", "4-5"):
         train.main([*WORDS, "--seeds", seeds, "--runs-dir", str(tmp_path / "here")])
-    return outcome(tmp_path / "here")
-
-
-def outcome(runs_dir):
-    """Every file of the runs, {name: content}, without what may differ."""
-    found = {str(path.relative_to(runs_dir)): path.read_bytes() for path in runs_dir.rglob("*") if path.is_file()}
-    for name, content in found.items():
-        if name.endswith("result.json"):
-            found[name] = {key: value for key, value in json.loads(content).items() if key not in MAY_DIFFER}
-    return found
+    return outcome(tmp_path / "here", MAY_DIFFER)
 
 
 def train_on(dask, words, runs_dir):
@@ -126,7 +117,7 @@ def training_on(dask):
 
 def test_the_bits_are_those_of_this_machine(dask, here, tmp_path, capsys):
     train_on(dask, [*WORDS, "--jobs", "2"], tmp_path / "runs")
-    assert outcome(tmp_path / "runs") == here
+    assert outcome(tmp_path / "runs", MAY_DIFFER) == here
     out = capsys.readouterr().out
     assert f"training on {dask.scheduler_address}: 2 processes (2+2+2 side by side), 1 thread each\n" in out
 
@@ -144,7 +135,7 @@ def test_what_a_worker_had_that_was_killed_is_trained_by_another_with_the_same_b
 
     monkeypatch.setattr(records, "write_run", write_and_kill)
     train_on(dask, WORDS, tmp_path / "runs")
-    assert outcome(tmp_path / "runs") == here
+    assert outcome(tmp_path / "runs", MAY_DIFFER) == here
     assert " is gone; its units go to others: seeds " in capsys.readouterr().out
 
 
@@ -162,7 +153,7 @@ def test_what_was_begun_here_goes_on_there_with_the_same_bits(dask, here, tmp_pa
     monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
     train_on(dask, WORDS, tmp_path / "runs")
     assert "goes on: seeds 0-1 after epoch 2; to train: seeds 2-5" in capsys.readouterr().out
-    found = outcome(tmp_path / "runs")
+    found = outcome(tmp_path / "runs", MAY_DIFFER)
     for name in found:
         if name.endswith(("seed-0/result.json", "seed-1/result.json")):
             assert found[name]["resumed_at"] == [2]
