@@ -9,7 +9,6 @@ document.write(Path("report"))      # report.md, report.html, figures/curves.png
 from pathlib import Path
 from urllib.parse import quote
 
-import figures
 from page import page
 from tables import escaped
 
@@ -49,6 +48,8 @@ class Document:
         Raises:
             OSError: a file cannot be written.
         """
+        import figures  # matplotlib: seconds that a refusal need not wait
+
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.md").write_text(self.text, encoding="utf-8")
         written = ["report.md", "report.html"]

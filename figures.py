@@ -25,9 +25,10 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.titley": 1.0,  # else every drawing measures all ticks again, to see whether some are in a title's way
     "grid.alpha": 0.3,
     "legend.frameon": False,
-    "savefig.dpi": 150,
+    "figure.dpi": 150,
 }
 
 
@@ -47,8 +48,9 @@ def save(figure, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
     with rc_context(STYLE):
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine(None)  # or each file would be laid out, and drawn in vain, once more
         figure.savefig(written[0], metadata={"Software": None})
-        figure.set_layout_engine("none")  # it is laid out; a second time would take as long
         figure.savefig(written[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return written
 
@@ -309,8 +311,9 @@ def by_class(accuracies, classes):
 def _write_cells(panel, shares, text, dark):
     panel.grid(visible=False)
     for (row, column), share in np.ndenumerate(shares):
-        colour = "white" if share > dark else "black"
-        panel.text(column, row, text(share), ha="center", va="center", fontsize=6.5, color=colour)
+        if words := text(share):
+            colour = "white" if share > dark else "black"
+            panel.text(column, row, words, ha="center", va="center", fontsize=6.5, color=colour, in_layout=False)
 
 
 @in_style

@@ -9,6 +9,7 @@ examples:
 """
 
 import argparse
+import gc
 import os
 import sys
 import webbrowser
@@ -70,9 +71,6 @@ def make_document(runs_dir, data_dir, study=None):
     Raises:
         records.RecordError: no finished run is there, or a file of one cannot be read.
     """
-    import sections  # torch, matplotlib and scikit-learn: seconds that a refusal need not wait
-    from findings import gather
-
     found, problems = records.read_all(runs_dir, study)
     problems = [each.replace(f"{runs_dir}{os.sep}", "") for each in problems]
     if not found:
@@ -81,6 +79,10 @@ def make_document(runs_dir, data_dir, study=None):
         which = f" of {study}" if study else ""
         raise records.RecordError(f"{runs_dir}: no finished run{which}{left_out}; train one: {command}")
     opening, closing = notes(runs_dir / "notes.md")
+
+    import sections  # torch, matplotlib and scikit-learn: seconds that a refusal need not wait
+    from findings import gather
+
     return sections.write(list(gather(found, data_dir)), problems, opening, closing)
 
 
@@ -104,4 +106,5 @@ def notes(path):
 
 
 if __name__ == "__main__":
+    gc.disable()  # what a report makes it keeps to its end; to look for garbage in it took an eighth of the time
     main()
