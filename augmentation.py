@@ -181,7 +181,8 @@ def _blend(floats, factors, is_contrast):
     shares = (1 - factors) * is_contrast
     for factor, share in zip(factors[..., None, None, None], shares[..., None, None, None], strict=True):
         if floats.shape[1] == 3:
-            gray = (floats.mean((2, 3)) @ floats.new_tensor(GRAY)).view(-1, 1, 1, 1)
+            channels = floats.mean((2, 3), keepdim=True).split(1, dim=1)
+            gray = sum(weight * channel for weight, channel in zip(GRAY, channels, strict=True))
         else:
             gray = floats.mean((1, 2, 3), keepdim=True)
         floats.mul_(factor).add_(gray.mul_(share)).clamp_(0, 1)

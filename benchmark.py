@@ -5,6 +5,7 @@ examples:
   python benchmark.py --model cnn1                      cnn1 on MNIST with rotation and jitter
   python benchmark.py --model resnet                    resnet on CIFAR-10 with crop, flip and rotation
   python benchmark.py --dataset fashion_mnist_sample    a first look in seconds
+  python benchmark.py --device cuda                     ours on a GPU against the plain loop on the CPU
 """
 
 import argparse
@@ -22,6 +23,7 @@ from statistics import median
 import experiments
 import sources
 import studies
+import train
 
 EXPERIMENTS = {
     "mlp1": experiments.Experiment(l1=0.001),
@@ -39,11 +41,13 @@ def main(argv=None):
 
     import data
 
+    on_cpu = args.device == "cpu"
     experiment = replace(EXPERIMENTS[args.model], dataset=args.dataset, epochs=args.epochs)
     name = args.dataset or experiment.default_dataset
     try:
+        train.check_device(args.device)
         whole = data.load(name, args.data_dir)
-    except sources.DataError as error:
+    except (sources.DataError, train.CannotTrain) as error:
         parser.error(str(error))
     dataset, share = part_of(whole, IMAGES[args.model])
     rounds = []
@@ -51,14 +55,14 @@ def main(argv=None):
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
         measured = dict(
             plain=plain_loop(experiment, dataset),
-            one_seed=ours(experiment, dataset, seeds=1),
-            several_seeds=ours(experiment, dataset, seeds=SEEDS[args.model]),
+            one_seed=ours(experiment, dataset, 1, args.device),
+            several_seeds=ours(experiment, dataset, SEEDS[args.model], args.device),
         )
-        if args.model == "mlp1":
+        if args.model == "mlp1" and on_cpu:
             measured["arithmetic"] = arithmetic(experiment, dataset)
         rounds.append({name: seconds / share for name, seconds in measured.items()})
     result = dict(
-        machine=describe_machine(),
+        machine=describe_machine(args.device),
         dataset=name,
         share_of_images=share,
         experiment=experiment.to_dict(),
@@ -66,7 +70,7 @@ def main(argv=None):
         rounds=rounds,
         peak_memory_mb=peak_memory(),
     )
-    if args.model == "mlp1":
+    if args.model == "mlp1" and on_cpu:
         result["late_over_first_epoch_with_l2"] = late_over_first_epoch(dataset)
     print_result(result)
     args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -84,6 +88,7 @@ def make_parser():
     parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="default: %(default)s")
     parser.add_argument("--dataset", choices=experiments.DATA_SETS, help="default: the model's own")
     parser.add_argument("--data-dir", default=sources.default_data_dir(), help="default: $DATA_DIR, else data")
+    parser.add_argument("--device", default="cpu", choices=train.DEVICES, help="of ours (default: %(default)s)")
     parser.add_argument(
         "--epochs", type=experiments.positive, default=6, help="of ours, each round (default: %(default)s)"
     )
@@ -184,15 +189,15 @@ class PlainImages:
         return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
 
 
-def ours(experiment, dataset, seeds):
+def ours(experiment, dataset, seeds, device):
     """`train.py` with its own plan: what its processes took, shared by those that ran at a time."""
     import progress
     import units
 
-    plan = units.make_plan([units.Task("", experiment, dataset, Path(), list(range(seeds)))])
+    plan = units.make_plan([units.Task("", experiment, dataset, Path(), list(range(seeds)))], device=device)
     with contextlib.redirect_stdout(sys.stderr):  # where the progress goes; the table stands alone
         shown = progress.Progress(experiment.epochs * seeds)
-        outcomes = [runs for _, runs in units.trained(plan, "cpu", shown)]
+        outcomes = [runs for _, runs in units.trained(plan, device, shown)]
     for failure in (runs for runs in outcomes if isinstance(runs, units.Failure)):
         sys.exit(f"benchmark.py: {failure}")
     seconds = sum(run.result["seconds"] for runs in outcomes for run in runs)
@@ -271,11 +276,14 @@ def peak_memory():
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def describe_machine():
+def describe_machine(device):
     import torch
+
+    import training
 
     return dict(
         cpu=cpu_name(),
+        device=training.circumstances(device)["device"],
         cores=os.cpu_count(),
         system=platform.platform(),
         python=platform.python_version(),
@@ -308,7 +316,7 @@ def print_result(result):
     print(f"{EXPERIMENTS[model].name} on {result['dataset']}, validation every epoch")
     if result["share_of_images"] < 1:
         print(f"timed on {100 * result['share_of_images']:.1f} % of the images, stated for all")
-    print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}")
+    print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; ours on {machine['device']}")
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=("left", "right", "right")))
     if "late_over_first_epoch_with_l2" in result:
         late = result["late_over_first_epoch_with_l2"]

@@ -5,7 +5,7 @@ images = to_float(dataset.train.images[:64])        # (64, 1, 28, 28), 0..1
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -38,6 +38,11 @@ class Dataset:
     mean: tuple[float, ...]  # of the train split, per channel, of values 0..1
     std: tuple[float, ...]
     found_in: str
+
+    def to(self, device):
+        splits = (self.train, self.validation, self.test)
+        train, validation, test = (split.to(device) for split in splits)
+        return replace(self, train=train, validation=validation, test=test)
 
     @property
     def shape(self):
@@ -111,6 +116,6 @@ def to_float(images, mean=None, std=None):
 
 def standardize_(floats, mean, std):
     """Subtract each channel's mean from (..., channels, height, width) and divide by its deviation, in place."""
-    per_channel = dict(dtype=floats.dtype, device=floats.device)
-    floats.sub_(torch.tensor(mean, **per_channel).view(-1, 1, 1))
-    return floats.div_(torch.tensor(std, **per_channel).view(-1, 1, 1))
+    for channel, own_mean, own_std in zip(floats.unbind(-3), mean, std, strict=True):
+        channel.sub_(own_mean).div_(own_std)
+    return floats

@@ -106,8 +106,10 @@ def step_size(group, state):
     """How far a constant gradient of 1 moves a weight a step, in the long run: a number, or one for each weight."""
     if "momentum" in group:
         return group["lr"] / (1 - group["momentum"])
-    correction = 1 - group["betas"][1] ** state["step"].item()
-    return group["lr"] / ((state["exp_avg_sq"] / correction).sqrt_().add_(group["eps"]))
+    second_moment = state["exp_avg_sq"]
+    step = state["step"].to(second_moment.dtype)  # left where it is: a host would wait for a GPU's
+    correction = -torch.expm1(step * math.log(group["betas"][1]))  # 1 − β₂ᵗ
+    return group["lr"] / ((second_moment / correction).sqrt_().add_(group["eps"]))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -118,10 +118,12 @@ class RunsLayerNorm(nn.GroupNorm):
 class RunsDropout(nn.Module):
     """`nn.Dropout` for runs side by side, what each run drops drawn from that run's own generator.
 
-    Instead of one number for every element, the gaps between dropped elements are drawn, which are geometrically
-    distributed: a share `p` of the numbers, and the elements between them need not be looked at.
+    On a CPU, instead of one number for every element, the gaps between dropped elements are drawn, which are
+    geometrically distributed: a share `p` of the numbers, and the elements between them need not be looked at. A GPU
+    draws a number for every element: how many gaps there are it would have to tell its host, which waits meanwhile.
     """
 
+    GAPS_ON = ("cpu",)
     BLOCK = 1 << 16  # gaps a run draws at once; a call for each step costs more than its numbers
 
     def __init__(self, p, runs):
@@ -130,13 +132,15 @@ class RunsDropout(nn.Module):
 
     def seed(self, generators):
         """Start anew from one generator a run."""
-        self.generators = generators
+        self.generators = generators  # on the device of what they drop
         self.drawn = [torch.full((1,), -1, device=generator.device) for generator in generators]
         self.passed = [0] * self.runs  # elements of the steps before
 
     def forward(self, x):
         if not self.training:
             return x
+        if x.device.type not in self.GAPS_ON:
+            return x * self._kept(x).div_(1 - self.p)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         features = x.shape[1] // self.runs
@@ -144,6 +148,12 @@ class RunsDropout(nn.Module):
         # An element's place in the run's own numbers, then in memory, where the runs' features alternate.
         places = [(own // features * self.runs + run) * features + own % features for run, own in enumerate(places)]
         return _Dropped.apply(x, torch.cat(places), 1 / (1 - self.p))
+
+    def _kept(self, x):
+        """1 where an element of x, (batch, runs*features, ...), is kept and 0 where it is dropped."""
+        shape = (len(x), x.shape[1] // self.runs, *x.shape[2:])
+        numbers = [torch.rand(shape, generator=generator, device=x.device) for generator in self.generators]
+        return (torch.cat(numbers, 1) >= self.p).to(x.dtype)
 
     def _dropped(self, run, count):
         """Which of the next `count` elements of a run are dropped, whatever the sizes of the steps before."""

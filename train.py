@@ -41,6 +41,7 @@ from progress import Progress, seed_list
 # torch, scikit-learn and joblib take seconds to import: the functions that need them do, so that `--help` and every
 # refusal answer at once.
 
+DEVICES = ("cpu", "cuda", "mps")
 SEEDS = "0-4"
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000  # of one command
@@ -111,7 +112,7 @@ def make_parser():
         action="store_true",
         help="train finished seeds and begun ones anew, and replace a study's experiment that was edited",
     )
-    group.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="default: %(default)s")
+    group.add_argument("--device", default="cpu", choices=DEVICES, help="default: %(default)s")
     group.add_argument(
         "--jobs",
         type=experiments.positive,
@@ -258,11 +259,11 @@ def train_all(args, asked, changes, seeds):
 def train_tasks(args, tasks, client=None):
     """Train `units.Task`s, here or where a `distributed.Client` says, and record their runs; return what failed."""
     if client:
-        plan = units.make_plan(tasks, len(client.nthreads()), args.threads or 1, args.runs_at_once)
+        plan = units.make_plan(tasks, len(client.nthreads()), args.threads or 1, args.runs_at_once, args.device)
         trained = partial(cluster.trained, client)
         print(f"training on {args.cluster}: {plan}")
     else:
-        plan = units.make_plan(tasks, args.jobs, args.threads, args.runs_at_once)
+        plan = units.make_plan(tasks, args.jobs, args.threads, args.runs_at_once, args.device)
         trained = units.trained
         print(f"training: {plan}")
     for unit in plan.units:

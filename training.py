@@ -8,6 +8,7 @@ A student who knows the textbook loop will recognize `train_epoch`; what is new 
 
 import ctypes
 import math
+import os
 import platform
 import time
 
@@ -44,14 +45,16 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None,
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # weights that a penalty drives into denormal numbers slow training down fivefold
     keep_freed_memory()
-    train_set, validation_set = dataset.train.to(device), dataset.validation.to(device)
+    if device == "cuda":
+        compute_reproducibly()
+    dataset = dataset.to(device)
     standardization = (dataset.mean, dataset.std) if experiment.standardize else ()
 
     started = time.perf_counter()
     runs = len(seeds)
     model = side_by_side.join([textbook_network(experiment, dataset, seed) for seed in seeds]).to(device)
     optimizer = make_optimizer(experiment, model)
-    scheduler = make_scheduler(experiment, optimizer, len(batch_bounds(len(train_set), experiment.batch_size)))
+    scheduler = make_scheduler(experiment, optimizer, len(batch_bounds(len(dataset.train), experiment.batch_size)))
     penalty = make_penalty(experiment, model, runs)
     stopping = EarlyStopping(
         experiment.monitor,
@@ -87,9 +90,9 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None,
         was_running = stopping.is_running
         lr = optimizer.param_groups[0]["lr"]
         training = train_epoch(
-            experiment, model, optimizer, scheduler, penalty, train_set, seeds, epoch, standardization
+            experiment, model, optimizer, scheduler, penalty, dataset.train, seeds, epoch, standardization
         )
-        validation = evaluate(model, validation_set, runs, standardization)
+        validation = evaluate(model, dataset.validation, runs, standardization)
         figures = {"train_" + name: values for name, values in training.items()}
         figures |= {"val_" + name: values for name, values in validation.items()}
         figures["penalty"] = penalty.value().detach().tolist()
@@ -157,8 +160,8 @@ def batches(experiment, train_set, seeds, epoch, standardization=()):
     order = torch.stack(orders, 1).to(device)  # (images, runs)
     labels = train_set.labels[order]
     augmentation = Augmentation.of(experiment)
-    drawn = [augmentation.draw(count, shape, generator(seed, "augmentation", epoch, device=device)) for seed in seeds]
-    drawn = {name: torch.stack([of_run[name] for of_run in drawn], 1) for name in drawn[0]}  # (images, runs) each
+    drawn = [augmentation.draw(count, shape, generator(seed, "augmentation", epoch)) for seed in seeds]
+    drawn = {name: torch.stack([of_run[name] for of_run in drawn], 1).to(device) for name in drawn[0]}  # (images, runs)
     for start, end in batch_bounds(count, experiment.batch_size):
         images = train_set.images.index_select(0, order[start:end].flatten())
         images = augmentation(images, {name: values[start:end].flatten() for name, values in drawn.items()})
@@ -204,22 +207,23 @@ def scores(log_probs, labels):
 
 
 def finish(experiment, dataset, weights, standardization, result, history):
-    """The record of one run, measured with the textbook network that its weights belong to."""
+    """The record of one run, measured with the textbook network that its weights belong to, where the data are."""
     network = textbook_network(experiment, dataset, seed=0).to(memory_format=torch.channels_last)
     network.load_state_dict(weights)
+    network.to(dataset.test.images.device)
     weights = {name: tensor.cpu() for name, tensor in weights.items()}
     for name, split in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
         log_probs = log_probabilities(network, split.images, 1, standardization)
         measured = scores(log_probs, split.labels)
         result[f"{name}_loss"], result[f"{name}_accuracy"] = measured["loss"][0], measured["accuracy"][0]
-    layers = regularizers.weight_statistics(network)
+    layers = regularizers.weight_statistics(network.cpu())
     result |= dict(
         penalty=make_penalty(experiment, network, 1).value().item(),
         parameters=models.parameter_count(network),
         sparsity=regularizers.overall(layers),
         layers=layers,
     )
-    return records.Run(result["seed"], result, history, weights, log_probs.squeeze(1).float().numpy())
+    return records.Run(result["seed"], result, history, weights, log_probs.squeeze(1).float().cpu().numpy())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -292,6 +296,13 @@ def keep_freed_memory():
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large tensor
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free stays with the process
+
+
+def compute_reproducibly():
+    """Tell a GPU to give the same bits each time, where torch knows how to, and to round as a CPU does."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product is asked for
+    torch.use_deterministic_algorithms(True, warn_only=True)  # what has no such form says so
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def circumstances(device):

@@ -72,8 +72,10 @@ class Failure(str):
     """Why a unit was not trained, in one line."""
 
 
-def make_plan(tasks, jobs=None, threads=None, runs_at_once=None):
+def make_plan(tasks, jobs=None, threads=None, runs_at_once=None, device="cpu"):
     """Units enough to keep every core busy, none with more runs than measured fastest, the longest first.
+
+    A GPU has one process, and all runs of an experiment side by side in it.
 
     Units that were begun are as they were, whatever is asked for now: a run's bits depend on the seeds beside it.
     """
@@ -82,10 +84,12 @@ def make_plan(tasks, jobs=None, threads=None, runs_at_once=None):
     import models
 
     cores = joblib.cpu_count()
-    processes = jobs or cores
+    on_cpu = device == "cpu"
+    processes = jobs or (cores if on_cpu else 1)
     planned = []  # for each task, the seeds of each new unit
     for task in tasks:
-        count = math.ceil(len(task.seeds) / (runs_at_once or models.RUNS_AT_ONCE[task.experiment.model]))
+        most = models.RUNS_AT_ONCE[task.experiment.model] if on_cpu else max(len(task.seeds), 1)
+        count = math.ceil(len(task.seeds) / (runs_at_once or most))
         if not runs_at_once:
             wanted = math.ceil(processes / len(tasks)) - len(task.begun)
             count = max(count, min(wanted, len(task.seeds)))

@@ -153,12 +153,20 @@ def test_changing_one_runs_weights_changes_no_bit_of_its_neighbours(settings, cl
 # Dropout
 
 
+@pytest.fixture(params=["gaps", "masks"])
+def both_ways(request, monkeypatch):
+    """As a CPU draws what is dropped, and as a GPU does."""
+    if request.param == "masks":
+        monkeypatch.setattr(side_by_side.RunsDropout, "GAPS_ON", ())
+
+
 def dropout(p, seeds, training=True):
     layer = side_by_side.RunsDropout(p, len(seeds)).train(training)
     layer.seed([torch.Generator().manual_seed(seed) for seed in seeds])
     return layer
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_dropout_drops_its_share_and_scales_the_rest():
     y = dropout(0.25, [0, 1])(torch.ones(2000, 200))
     assert set(y.unique().tolist()) == {0.0, torch.tensor(4 / 3).item()}
@@ -167,6 +175,7 @@ def test_dropout_drops_its_share_and_scales_the_rest():
         assert (run == 0).float().mean().item() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / 200_000) ** 0.5)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("p", [1e-9, 0.001, 0.01, 0.1, 0.5, 0.9, 0.999])
 def test_dropouts_share_and_neighbours_are_those_of_independent_draws(p):
     n = 1_000_000
@@ -177,6 +186,7 @@ def test_dropouts_share_and_neighbours_are_those_of_independent_draws(p):
         assert found.double().mean().item() == pytest.approx(expected, abs=5 * (2 * expected / n) ** 0.5 + 1e-12)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_dropout_of_images_does_not_depend_on_their_format():
     x = torch.rand(5, 6, 4, 4)
     y = dropout(0.3, [0, 1])(x)
@@ -187,11 +197,13 @@ def test_dropout_of_images_does_not_depend_on_their_format():
     assert dropout(0.3, [1])(x[:, 3:]).eq(0).equal(y[:, 3:].eq(0))
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_dropout_does_nothing_in_evaluation():
     x = torch.rand(10, 6)
     assert dropout(0.5, [0, 1], training=False)(x) is x
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_runs_mask_depends_on_its_own_generator_alone():
     x = torch.ones(50, 3 * 40)
     beside = dropout(0.5, [5, 6, 7])(x).view(50, 3, 40)
@@ -210,6 +222,7 @@ def test_masks_do_not_depend_on_how_many_numbers_are_drawn_at_once(monkeypatch):
     assert not torch.equal(by_step[0], by_step[1])
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_dropouts_gradient_passes_where_the_output_does():
     for shape in ((20, 8), (5, 4, 3, 3)):
         x = torch.ones(shape, requires_grad=True)

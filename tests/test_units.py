@@ -82,6 +82,15 @@ def test_a_plan_keeps_two_cores_busy(seeds, model, options, sizes, jobs, threads
     assert (plan.jobs, plan.threads) == (jobs, [threads])
 
 
+def test_a_gpu_has_one_process_and_an_experiments_runs_side_by_side(measured, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 16)
+    tasks = [task(range(12), "a", Experiment(model="mlp1")), task(range(5), "b", Experiment(model="resnet"))]
+    plan = units.make_plan(tasks, device="cuda")
+    assert (sorted(len(unit.seeds) for unit in plan.units), plan.jobs) == ([5, 12], 1)
+    plan = units.make_plan(tasks, jobs=2, runs_at_once=4, device="cuda")
+    assert (sorted(len(unit.seeds) for unit in plan.units), plan.jobs) == ([2, 3, 4, 4, 4], 2)
+
+
 THREE = [
     task(range(12), "small", Experiment(model="mlp1", epochs=10)),
     task([7, 3], "long", Experiment(model="mlp3", epochs=40)),
