@@ -24,12 +24,10 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import checkpoints
 import cluster
 import experiments
 import records
@@ -37,6 +35,7 @@ import sources
 import studies
 import units
 from progress import Progress, seed_list
+from tasks import CannotTrain, make_tasks, network_of
 
 # torch, scikit-learn and joblib take seconds to import: the functions that need them do, so that `--help` and every
 # refusal answer at once.
@@ -46,10 +45,6 @@ SEEDS = "0-4"
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000  # of one command
 FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command trains some of the experiments
-
-
-class CannotTrain(Exception):
-    """Training cannot start or go on; the message is one line and says what to do."""
 
 
 def main(argv=None):
@@ -190,22 +185,12 @@ def check_device(device):
 def print_summary(title, experiment):
     import models
 
-    source = sources.SOURCES[experiment.dataset or experiment.default_dataset]
-    network = network_of(title, experiment, source)
+    network = network_of(title, experiment)
+    images = sources.SOURCES[experiment.dataset or experiment.default_dataset].shape
     print(f"{title or experiment.name}: {models.parameter_count(network):,} parameters a run")
     print(f"{'layer':<18} {'shape out':<12} {'parameters':>10}")
-    for layer, shape, parameters in models.layer_table(network, source.shape):
+    for layer, shape, parameters in models.layer_table(network, images):
         print(f"{layer:<18} {'×'.join(map(str, shape)):<12} {f'{parameters:,}' if parameters else '':>10}")
-
-
-def network_of(title, experiment, dataset):
-    """The textbook network of an experiment; refused where its images or groups do not fit."""
-    import training
-
-    try:
-        return training.textbook_network(experiment, dataset, seed=0)
-    except ValueError as error:
-        raise CannotTrain(f"{title and f'{title}: '}{error}") from None
 
 
 def print_studies(args, asked, changes):
@@ -219,20 +204,22 @@ def print_studies(args, asked, changes):
         rows = []
         for title in asked if args.study else study.experiments:
             entry, experiment = study.experiments[title], study.experiment(title, changes)
-            source = sources.SOURCES[experiment.dataset or experiment.default_dataset]
             trained_as = study.trained_as(title, changes)
             finished = records.finished_seeds(args.runs_dir / experiments.folder_name(name, changes) / trained_as)
             rows.append(
                 (
                     title,
                     entry.kind,
-                    f"{models.parameter_count(network_of(title, experiment, source)):,}",
+                    f"{models.parameter_count(network_of(title, experiment)):,}",
                     seed_list(finished) if finished else "",
                     f"the same settings as {trained_as}" if trained_as != title else entry.note,
                 )
             )
         print(f"{name}: {study.asks}")
-        print(tabulate(rows, ("experiment", "", "parameters", "trained", ""), colalign=("left", "left", "right")), "\n")
+        print(
+            tabulate(rows, ("experiment", "kind", "parameters", "trained", "note"), colalign=("left", "left", "right")),
+            "\n",
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -296,130 +283,6 @@ def outcome(result):
         return result["stop_reason"]
     accuracy, epoch = 100 * result["test_accuracy"], result["chosen_epoch"]
     return f"test accuracy {accuracy:.2f} % at epoch {epoch} ({result['stop_reason']})"
-
-
-def make_tasks(args, asked, changes, seeds, locks):
-    """What of the experiments asked for is not finished yet, which is said.
-
-    Args:
-        locks: the `contextlib.ExitStack` that keeps their folders from other commands.
-
-    Returns:
-        (a `units.Task` for each that has something to train, a line for each that another command trains).
-    """
-    networks = {  # refused before anything is downloaded or written
-        title: network_of(title, experiment, sources.SOURCES[experiment.dataset or experiment.default_dataset])
-        for title, experiment in asked.items()
-    }
-    datasets = load_data(asked.values(), args.data_dir)
-    resolved, sample = {}, {}
-    for title, experiment in asked.items():
-        name = experiment.dataset or experiment.default_dataset
-        dataset = datasets[name, experiment.split_seed]
-        if dataset.name != name:
-            sample = dict(dataset=dataset.name)  # in its place
-        resolved[title] = replace(experiment, dataset=dataset.name), dataset
-    for dataset in datasets.values():
-        print(
-            f"{dataset.name} from {dataset.found_in}: {len(dataset.train):,} train / "
-            f"{len(dataset.validation):,} validation / {len(dataset.test):,} test images"
-        )
-    table = experiments.folder_name(args.study, sample | changes) if args.study else records.SINGLE
-    tasks, seen, elsewhere = [], set(), []
-    for title, (experiment, dataset) in resolved.items():
-        trained_as = studies.STUDIES[args.study].trained_as(title, changes) if args.study else experiment.name
-        if trained_as != title and args.study:
-            print(f"{title}: the same settings as {trained_as}, trained under that title")
-        if trained_as in seen:
-            continue
-        seen.add(trained_as)
-        with contextlib.ExitStack() as lock:
-            try:
-                lock.enter_context(checkpoints.lock(args.runs_dir / table / trained_as))
-            except checkpoints.TrainedElsewhere as error:
-                elsewhere.append(f"not trained: {trained_as}: {error} is training it; try again when it has ended\n")
-                print(elsewhere[-1].rstrip())
-                continue
-            description = records.describe(experiment, dataset)
-            folder = records.open_folder(args.runs_dir, table, trained_as, description, replace=args.force)
-            missing, begun, about = what_is_left(args, folder, seeds)
-            print("; ".join([trained_as, *penalized(experiment, networks[title]), *about]))
-            if missing or begun:
-                tasks.append(units.Task(title and trained_as, experiment, dataset, folder, missing, begun))
-                locks.push(lock.pop_all())
-    return tasks, elsewhere
-
-
-def what_is_left(args, folder, seeds):
-    """What of some seeds of an experiment there is to train.
-
-    Units that were begun with any of the seeds go on whole, with as many runs at once and threads as they were begun
-    with; where nothing of them is trained yet, --runs-at-once and --threads that say otherwise have them planned anew.
-
-    Returns:
-        (seeds in no unit yet, the checkpoints of units that were begun, and this in words).
-    """
-    begun, about = [], []
-    for checkpoint in checkpoints.unfinished(folder):
-        if set(seeds).isdisjoint(checkpoint.seeds):
-            continue
-        as_asked = len(checkpoint.seeds) <= (args.runs_at_once or MOST_SEEDS)
-        as_asked &= checkpoint.threads == (args.threads or checkpoint.threads)
-        if args.force or not (checkpoint.epoch or as_asked):
-            checkpoint.delete()
-        else:
-            begun.append(checkpoint)
-        if checkpoint.epoch:
-            what = "discarded by --force" if args.force else "goes on"
-            about.append(f"{what}: {seed_list(checkpoint.seeds)} after epoch {checkpoint.epoch}")
-    taken = {seed for checkpoint in begun for seed in checkpoint.seeds}
-    finished = set() if args.force else set(records.finished_seeds(folder)) - taken
-    missing = [seed for seed in seeds if seed not in finished | taken]
-    if skipped := [seed for seed in seeds if seed in finished]:
-        about.append(f"skipped: {seed_list(skipped)} finished already (--force trains anew)")
-    if new := missing + [seed for checkpoint in begun if not checkpoint.epoch for seed in checkpoint.seeds]:
-        about.append(f"to train: {seed_list(new)}")
-    return missing, begun, about
-
-
-def load_data(asked, data_dir):
-    """{(name, split seed): data set} of experiments, under the name that was asked for.
-
-    Where none was named and the model's own cannot be had, its embedded sample takes its place.
-    """
-    import data
-
-    datasets = {}
-    for experiment in asked:
-        name, split_seed = experiment.dataset or experiment.default_dataset, experiment.split_seed
-        if (name, split_seed) in datasets:
-            continue
-        try:
-            datasets[name, split_seed] = data.load(name, data_dir, split_seed)
-        except sources.DataNotFound as error:
-            sample = sources.SOURCES[name].sample
-            if experiment.dataset or not sample:
-                raise
-            warning = (
-                f"WARNING: training on the small embedded sample {sample} instead; its figures are not those of {name}"
-            )
-            print(f"{error}\n{warning}", file=sys.stderr)
-            datasets[name, split_seed] = data.load(sample, data_dir, split_seed)
-    return datasets
-
-
-def penalized(experiment, network):
-    """What the penalties act on, in words; nothing if there is none."""
-    import models
-    import regularizers
-
-    if experiment.l1 or experiment.l2 or experiment.weight_decay:
-        chosen = regularizers.penalized_parameters(network, experiment.penalize)
-        count, total = sum(parameter.numel() for parameter in chosen.values()), models.parameter_count(network)
-        yield (
-            f"penalized: {count:,} of {total:,} parameters a run, in {len(chosen)} of "
-            f"{len(list(network.parameters()))} tensors (--penalize {experiment.penalize})"
-        )
 
 
 def git_commit():

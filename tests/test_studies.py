@@ -5,8 +5,8 @@ import pytest
 
 import models
 import records
-import sources
 import studies
+import tasks
 import train
 import training
 from experiments import LONGEST_NAME, Experiment
@@ -192,7 +192,7 @@ def test_the_path_of_l1_takes_both_ways_over_the_same_strengths():
 
 def test_layer_normalization_per_pixel_has_the_parameters_that_its_note_names():
     entry = STUDIES["mnist-norms"].experiments["LN, per pixel"]
-    network = train.network_of("", entry.experiment, sources.SOURCES["mnist"])
+    network = tasks.network_of("", entry.experiment)
     assert f"{models.parameter_count(network):,} parameters" in entry.note
 
 
@@ -231,7 +231,7 @@ def test_a_corrected_claim_compares_different_trainings():
 def test_every_network_fits_its_images_and_any_data_may_be_had(study):
     for title, entry in study.experiments.items():
         assert entry.experiment.dataset is None  # so the sample can take its place
-        network = train.network_of(title, entry.experiment, sources.SOURCES[entry.experiment.default_dataset])
+        network = tasks.network_of(title, entry.experiment)
         assert models.parameter_count(network) > 5000
 
 
@@ -385,6 +385,6 @@ def test_ten_lines_are_a_study_that_trains(tmp_path, monkeypatch, capsys):
 def test_penalties_of_the_originals_act_on_every_parameter_that_is_trained(name, title, digits):
     settings = experiment(name, title)
     network = training.textbook_network(settings, digits, seed=0)
-    about = " ".join(train.penalized(settings, network))
+    about = " ".join(tasks.penalized(settings, network))
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     assert f"penalized: {trained:,} of {models.parameter_count(network):,}" in about

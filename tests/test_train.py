@@ -25,6 +25,7 @@ import train
 from experiments import Experiment
 from progress import seed_list
 from study import Entry, Study
+from tasks import make_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERRUPTED = (
@@ -531,7 +532,7 @@ def test_a_study_of_the_sample_is_a_table_of_its_own(no_data, tmp_path, capsys):
 def test_images_of_digits_are_replaced_by_their_sample_too(no_data, tmp_path, capsys):
     args = train.make_parser().parse_args([*no_data, "--study", "ghost-size", "--lr", "0.1"])
     with contextlib.ExitStack() as locks:
-        tasks, _ = train.make_tasks(args, *train.what_is_asked(args), [0, 1], locks)
+        tasks, _ = make_tasks(args, *train.what_is_asked(args), [0, 1], locks)
     assert capsys.readouterr().err.count("WARNING: training on the small embedded sample mnist_sample") == 1
     table = tmp_path / "runs" / "ghost-size,dataset=mnist_sample,epochs=1,lr=0.1"
     assert [task.folder for task in tasks] == [table / title for title in studies.STUDIES["ghost-size"].experiments]
