@@ -123,7 +123,7 @@ def settings(findings):
         with contextlib.suppress(ValueError):  # one that does not go with the study's changes is not trained
             changes = _changes(findings.experiment(title), reference) or "the same"
             rows.append((title, entry.kind, changes, entry.note))
-    header = ("experiment", "is", f"settings that differ from those of {findings.reference}", "note")
+    header = ("experiment", "kind", f"settings that differ from those of {findings.reference}", "note")
     return Table(f"{findings.name}-experiments", header, rows)
 
 
@@ -236,7 +236,7 @@ def claims(findings):
             words = "", "", ""
         if not judgement.comparisons:
             rows.append((*words, "", "", "", judgement.verdict))
-    header = ("claim", "", "figure", "compared", "difference", "n", "verdict")
+    header = ("claim", "kind", "figure", "compared", "difference", "n", "verdict")
     return Table(f"{findings.name}-claims", header, rows)
 
 

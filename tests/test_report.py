@@ -205,7 +205,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     assert "Not trained yet: `python train.py --study mine --only never`" in text
     assert "Left out: another, trained with other settings than the study has" in text
     assert "- Nothing is like the original." in text
-    assert rows_of(text, "is")["worse"]["settings that differ from those of plain"] == "--l1 0.1"
+    assert rows_of(text, "kind")["worse"]["settings that differ from those of plain"] == "--l1 0.1"
 
     pictures = [unquote(link) for link in re.findall(r"!\[.+?\]\((.+?)\)", text)]
     kinds = ["forest", "samples", "curves", "seeds", "weights", "sparsity", "confusion", "classes", "mistakes-plain"]
@@ -238,7 +238,7 @@ def test_the_setting_is_the_one_that_was_trained(runs, digits):
     text = text_of(runs)
     assert "The baseline is third: mlp3 by adam with learning rate 0.001, batches of 64, 3 epochs at most." in text
     assert "By hand: `python train.py --model mlp3 --dataset mnist_sample --epochs 3`" in text
-    settings = rows_of(text, "is")
+    settings = rows_of(text, "kind")
     assert settings["early stopping, best"]["settings that differ from those of third"] == "--patience 3"
 
 
@@ -249,8 +249,8 @@ def test_a_study_whose_baseline_does_not_go_with_the_changes_has_a_report(runs, 
     write_runs(runs, digits, changed, [0.9], table="mnist-norms,dataset=mnist_sample,groups=2", title="GN")
     text = text_of(runs)
     assert "The baseline is BN, which does not go with what was changed. GN: cnn3 by sgd" in text
-    assert rows_of(text, "is")["GN"]["settings that differ from those of GN"] == "the same"
-    assert "BN" not in rows_of(text, "is")
+    assert rows_of(text, "kind")["GN"]["settings that differ from those of GN"] == "the same"
+    assert "BN" not in rows_of(text, "kind")
 
 
 def test_what_cannot_be_told_apart_is_not_called_a_change(runs, digits):
