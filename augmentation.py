@@ -85,7 +85,7 @@ class Augmentation:
 
     def __call__(self, images, drawn):
         """uint8 (n, channels, height, width) and what was drawn for them, on one device -> floats 0..1, same shape."""
-        parts = -(-images.numel() // VALUES_AT_ONCE)
+        parts = -(-images.numel() // VALUES_AT_ONCE) if images.device.type == "cpu" else 1
         columns = [images.chunk(parts), *(values.chunk(parts) for values in drawn.values())]
         return torch.cat(
             [

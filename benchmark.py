@@ -11,6 +11,7 @@ examples:
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -38,6 +39,8 @@ LATE = 10  # epochs after which L2 has driven the weights of always-black pixels
 def main(argv=None):
     parser = make_parser()
     args = parser.parse_args(argv)
+    if not args.out.parent.is_dir():
+        parser.error(f"--out {args.out}: there is no folder {args.out.parent}; make it, or name another file")
 
     import data
 
@@ -212,7 +215,7 @@ def arithmetic(experiment, dataset):
     import models
 
     torch.set_num_threads(joblib.cpu_count())
-    batch, sizes = experiment.batch_size, [784, *models.MLP_WIDTHS[experiment.model], 10]
+    batch, sizes = experiment.batch_size, [math.prod(dataset.shape), *models.MLP_WIDTHS[experiment.model], 10]
     runs = SEEDS[experiment.model]
     layers = [
         (torch.rand(runs, batch, i), torch.rand(runs, i, o), torch.rand(runs, batch, o)) for i, o in pairwise(sizes)

@@ -33,7 +33,7 @@ from progress import seed_list
 SECONDS_APART = 10  # at least, of two checkpoints of a unit
 WRITINGS_APART = 20  # and this many times what writing the last one took, so that no more than 5 % of the time is spent
 DIGEST = hashlib.sha256().digest_size
-CONTENT = dict(seeds=[int], threads=int, units=[[int]], epoch=int)  # of the file, beside the state
+CONTENT = dict(seeds=[int], threads=int, units=[[int]], device=str, epoch=int)  # of the file, beside the state
 MOST_THREADS = 1024
 
 
@@ -49,6 +49,7 @@ class Checkpoint:
     seeds: list[int]  # side by side
     threads: int  # of the process
     units: list[list[int]]  # the seeds of this unit and of those planned with it, of which a kill may leave no file
+    device: str = "cpu"
     epoch: int = 0  # that the file is of; 0 if nothing is trained
 
     @property
@@ -89,7 +90,8 @@ class Checkpoint:
         """
         import torch
 
-        content = dict(seeds=self.seeds, threads=self.threads, units=self.units, epoch=epoch, state=state)
+        plan = dict(seeds=self.seeds, threads=self.threads, units=self.units, device=self.device)
+        content = plan | dict(epoch=epoch, state=state)
         file = io.BytesIO()
         torch.save(content, file)
         records.write_whole(self.path, file.getvalue() + _digest(self.folder, file.getvalue()))

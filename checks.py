@@ -91,7 +91,7 @@ def _of_weights(record, seed, dataset):
     result, experiment, folder = record.results[seed], record.experiment, record.folder / f"seed-{seed}"
     if result["seed"] != seed:
         yield f"its result is that of seed {result['seed']}"
-    if record.dataset != records.describe(experiment, dataset)["dataset"]:
+    if not _alike(record.dataset, records.describe(experiment, dataset)["dataset"]):
         yield f"the data set is not described as {dataset.name} is"
     network = findings.network_of(record).to(memory_format=torch.channels_last)
     try:
@@ -115,23 +115,35 @@ def _of_weights(record, seed, dataset):
     layers = regularizers.weight_statistics(network)
     if not _alike(result["layers"], layers) or not _alike(result["sparsity"], regularizers.overall(layers)):
         yield "sparsity and norms are not those of the weights"
-    yield from _of_history(result, records.read_history(folder))
+    yield from _of_history(experiment, result, records.read_history(folder))
 
 
-def _of_history(result, history):
-    epochs, chosen = [row["epoch"] for row in history], result.get("chosen_epoch")
-    if epochs != list(range(1, result["epochs"] + 1)) or chosen not in epochs:
-        yield f"the history has epochs {epochs[0]} to {epochs[-1]}, the result {result['epochs']}, {chosen} chosen"
-    elif not abs(history[chosen - 1]["val_accuracy"] - result["val_accuracy"]) <= ACCURACY:
+def _of_history(experiment, result, history):
+    stopping = training.make_stopping(experiment, runs=1)
+    for row in history:
+        stopping.step({name: [row[name]] for name in ("val_loss", "val_accuracy")})
+    epochs = stopping.stopped_epoch[0] or experiment.epochs
+    chosen = (stopping.best_epoch[0] or 1) if training.restores_best(experiment) else epochs
+    if (result["epochs"], result["chosen_epoch"], len(history)) != (epochs, chosen, epochs):
+        yield (
+            f"{result['epochs']} epochs, {result['chosen_epoch']} chosen, and a history of {len(history)}: by its "
+            f"settings and its history it ends after {epochs} and chooses {chosen}"
+        )
+        return
+    row = history[chosen - 1]
+    if not abs(row["val_accuracy"] - result["val_accuracy"]) <= ACCURACY:
         yield f"validation accuracy in epoch {chosen} of the history is not the result's"
+    if not math.isclose(row["val_loss"], result["val_loss"], rel_tol=RELATIVE):
+        yield f"validation loss in epoch {chosen} of the history is not the result's"
 
 
 def _alike(recorded, found):
     """Whether what JSON holds is what was found, numbers up to rounding."""
     if isinstance(found, list):
-        return len(recorded) == len(found) and all(map(_alike, recorded, found))
+        return isinstance(recorded, list) and len(recorded) == len(found) and all(map(_alike, recorded, found))
     if isinstance(found, dict):
-        return recorded.keys() == found.keys() and all(_alike(recorded[name], found[name]) for name in found)
+        alike = isinstance(recorded, dict) and recorded.keys() == found.keys()
+        return alike and all(_alike(recorded[name], found[name]) for name in found)
     if isinstance(found, float):
         return isinstance(recorded, float | int) and math.isclose(recorded, found, rel_tol=RELATIVE)
     return recorded == found
@@ -162,7 +174,8 @@ def digest(run_folder):
 def as_trained(experiment):
     """One experiment for all whose training may take the same steps, so that it may end with the same weights."""
     early_stopping = dict(patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best")
-    experiment = replace(experiment, **early_stopping, epochs=1)
+    epochs = experiment.epochs if experiment.lr_scheduler == "one_cycle" else 1  # the others do not look ahead
+    experiment = replace(experiment, **early_stopping, epochs=epochs)
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
         experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
     if experiment.norm == "ghost" and experiment.ghost_splits == 1:
@@ -238,7 +251,7 @@ def completeness(found, study_name, seeds):
             if not findings.is_of(study, record)
         ]
     for record in found:
-        if missing := [seed for seed in seeds or () if seed not in record.results]:
+        if missing := [seed for seed in seeds or () if seed not in record.results.keys() | record.diverged]:
             problems.append(f"{record.table}/{record.title}: {seed_list(missing)} missing")
     asked = [f"every experiment of {study_name}"] * bool(study_name) + [seed_list(seeds or ())] * bool(seeds)
     return Check("completeness", f"{', '.join(asked)}: all there", problems)
@@ -247,9 +260,9 @@ def completeness(found, study_name, seeds):
 def retraining(found, name, data_dir):
     """The recorded test accuracies lie where those of fresh seeds say that they should."""
     about = f"{name}: the recorded test accuracies lie in the prediction interval of {FRESH_SEEDS} fresh seeds"
-    record = next((record for record in found if f"{record.table}/{record.title}" == name), None)
-    if not record:
-        there = ", ".join(f"{record.table}/{record.title}" for record in found)
+    there = {f"{record.table}/{record.title}": record for record in found if record.results}
+    if not (record := there.get(name)):
+        there = ", ".join(there)
         return Check("retraining", about, [f"{name} is not in it; there is {there}"])
     dataset, problem = findings.test_set(record, data_dir)
     try:

@@ -31,7 +31,8 @@ class Comparison:
     seeds: int
     deviation: float  # of the seeds' differences
     image_error: float = 0.0  # the standard error over test images
-    tests: int = 1  # that the interval and p are corrected for
+    tests: int = 1  # that the interval is corrected for
+    holm_p: float = math.nan  # p after Holm's correction
 
     @property
     def standard_error(self):
@@ -47,7 +48,7 @@ class Comparison:
         return float(2 * stats.t.sf(abs(self.difference) / self.standard_error, self.seeds - 1))
 
     def interval(self, confidence=0.95):
-        """Lower and upper end, simultaneous over `tests` (Bonferroni); NaN with one seed."""
+        """Lower and upper end, corrected for `tests` of them (Bonferroni); NaN with one seed."""
         if self.seeds < 2:
             return math.nan, math.nan
         quantile = stats.t.ppf(1 - (1 - confidence) / 2 / self.tests, self.seeds - 1)
@@ -83,17 +84,19 @@ def paired(one, other, image_differences=None):
 
 
 def holm(comparisons):
-    """The comparisons, each with the number of tests that Holm's procedure corrects it for (Holm 1979).
+    """The comparisons, each with the number of tests that Holm's procedure corrects it for, and its p (Holm 1979).
 
-    The smallest p is corrected for all of them, the next for one fewer, and so on; once one is not significant at 5 %,
-    neither are those with a larger p, so they keep its number.
+    The smallest p is multiplied by the number of them, the next by one fewer, and so on; none becomes smaller than the
+    one before. Once one is not significant at 5 %, neither are those with a larger p, so their intervals are corrected
+    for as many tests as its own: each leaves out zero where the corrected p is below 5 %.
     """
     order = sorted(range(len(comparisons)), key=lambda index: (comparisons[index].seeds < 2, comparisons[index].p))
-    corrected, tests = list(comparisons), len(comparisons)
+    corrected, tests, holm_p = list(comparisons), len(comparisons), 0.0
     for place, index in enumerate(order):
         if place == 0 or comparisons[order[place - 1]].p * tests < 0.05:
             tests = len(comparisons) - place
-        corrected[index] = replace(comparisons[index], tests=tests)
+        holm_p = max(holm_p, min(1.0, comparisons[index].p * (len(comparisons) - place)))
+        corrected[index] = replace(comparisons[index], tests=tests, holm_p=holm_p)
     return corrected
 
 
@@ -128,14 +131,13 @@ def joint_verdict(verdicts):
     return "supported"
 
 
-def seeds_to_decide(comparison):
-    """How many seeds would probably decide, if the difference is what it seems; None if the test set is too small.
+def seeds_to_decide(comparison, direction, margin=None):
+    """How many seeds would probably bring a `verdict`, if the differences are what they seem; None if over MOST_SEEDS.
 
-    They decide when the interval leaves out zero, which the error over test images may prevent however many there are.
+    The error over test images may prevent it however many there are.
     """
     for seeds in range(max(comparison.seeds + 1, FEWEST_SEEDS), MOST_SEEDS + 1):
-        low, high = replace(comparison, seeds=seeds).interval()
-        if low > 0 or high < 0:
+        if verdict(replace(comparison, seeds=seeds), direction, margin) != "undecided":
             return seeds
     return None
 

@@ -5,6 +5,7 @@ images = to_float(dataset.train.images[:64])        # (64, 1, 28, 28), 0..1
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -102,9 +103,8 @@ def channel_statistics(images):
     means, stds = [], []
     for channel in images.unbind(1):  # counting the 256 values is exact and needs no float copy of the images
         shares = torch.bincount(channel.reshape(-1), minlength=256).double() / channel.numel()
-        mean = (shares * values).sum()
-        means.append(mean.item())
-        stds.append((shares * (values - mean) ** 2).sum().sqrt().item())
+        means.append(math.fsum(shares * values))  # exact, where the order of a sum differs from machine to machine
+        stds.append(math.sqrt(math.fsum(shares * (values - means[-1]) ** 2)))
     return tuple(means), tuple(stds)
 
 

@@ -73,8 +73,8 @@ class EarlyStopping:
         return [self._step_run(run, value) for run, value in enumerate(values)]
 
     def stop(self, run, reason):
-        """Stop a run after this epoch for another reason than patience, unless it has stopped already."""
-        if self.stopped_epoch[run] is None:
+        """Stop a run after this epoch for another reason than patience, unless it has stopped in an earlier one."""
+        if self.stopped_epoch[run] in (None, self.epoch):
             self.stopped_epoch[run], self.reasons[run] = self.epoch, reason
 
     def _step_run(self, run, value):

@@ -249,11 +249,18 @@ class Experiment:
         return {name: value for name, value in values if value is not None and value != own[name]}
 
     def baseline(self):
-        """The same without L1, L2, weight decay, dropout, early stopping, and with the model's own normalization."""
+        """The same without L1, L2, weight decay, dropout, early stopping, and with the model's own normalization.
+
+        Where that does not go with the rest, as batch normalization does not with batches of one image, with its own.
+        """
         off = ("l1", "l1_mode", "l1_reduction", "l2", "l2_form", "weight_decay", "penalize", "dropout")
-        off += ("norm", "norm_position", "groups", "group_size", "ghost_splits", "freeze_gamma")
         off += ("patience", "monitor", "min_delta", "start_from_epoch", "restore")
-        return replace(self, **{name: default_of(name) for name in off})
+        plain = replace(self, **{name: default_of(name) for name in off})
+        norm = ("norm", "norm_position", "groups", "group_size", "ghost_splits", "freeze_gamma")
+        try:
+            return replace(plain, **{name: default_of(name) for name in norm})
+        except ValueError:
+            return plain
 
     def to_dict(self):
         return asdict(self)

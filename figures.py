@@ -333,7 +333,7 @@ def gallery(images, titles, columns):
 
 def _grid(count, columns, width, height, share=True):
     """A figure with `count` panels in rows of `columns`; the last row may have fewer."""
-    rows = math.ceil(count / columns)
+    rows = max(1, math.ceil(count / columns))  # a network without mistakes has an empty gallery
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flatten()
     for panel in panels[count:]:

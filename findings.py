@@ -6,7 +6,7 @@ the seeds both have.
 
 import contextlib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import groupby
 from statistics import mean
@@ -14,13 +14,14 @@ from statistics import mean
 import numpy as np
 
 import compare
+import experiments
 import records
 import sources
 import studies
-from study import MARGIN, Study
+from study import MARGIN, MARGINS, Study
 
 IMAGES = dict(test_accuracy="test_accuracy", test_loss="test_loss", gap="test_accuracy")  # the part of test images
-MARGINS = ("test_accuracy", "train_accuracy", "gap")  # figures of which a difference can be too small to matter
+WITH_MARGIN = ("test_accuracy", "train_accuracy", "gap")  # figures of which a difference can be too small to matter
 
 
 @dataclass
@@ -29,18 +30,21 @@ class Findings:
 
     table: str
     dataset_name: str
-    trained: dict[str, records.Record]  # title: record, in the order of the study
+    trained: dict[str, records.Record]  # title: record with a run at least, in the order of the study
     dataset: object = None  # data.Dataset; None where it could not be read
     problem: str = ""  # why it could not
     study_name: str | None = None
     changes: dict[str, object] = field(default_factory=dict)  # the settings that the study was given beside its own
     same: dict[str, str] = field(default_factory=dict)  # title: the title that the same settings were trained under
     left_out: list[str] = field(default_factory=list)  # titles that hold other settings than the study's
+    diverged: list[str] = field(default_factory=list)  # titles of which every run diverged
+    split_seed: int = 0
 
     @property
     def name(self):
         """Of its files."""
-        return self.table if self.study_name else f"{self.table},{self.dataset_name}"
+        split = f",split_seed={self.split_seed}" * bool(self.split_seed)
+        return self.table if self.study_name else f"{self.table},{self.dataset_name}{split}"
 
     @property
     def study(self):
@@ -81,7 +85,8 @@ class Findings:
     def missing(self):
         """Titles of the study that are not trained."""
         order = self.study.experiments if self.study else ()
-        return [title for title in order if title not in self.titles and self.same.get(title) == title]
+        there = {*self.titles, *self.diverged}
+        return [title for title in order if title not in there and self.same.get(title) == title]
 
     @property
     def missing_baselines(self):
@@ -90,6 +95,7 @@ class Findings:
             return []
         missing = {record.experiment.baseline() for record in self.trained.values()}
         missing -= {record.experiment for record in self.trained.values()}
+        missing = {baseline for baseline in missing if baseline.name not in self.diverged}
         return sorted(missing, key=lambda each: each.name)
 
     @cached_property
@@ -111,7 +117,7 @@ class Findings:
         """The study's claims, judged where it was trained with its own settings."""
         if not self.study or self.changes or not self.dataset:
             return []
-        return judge(self.study, {title: self.record(title) for title in self.titles}, self.labels)
+        return judge(self.study, {title: self.record(title) for title in self.titles}, self.labels, self.margin)
 
     def published(self, title):
         """The published figures of an experiment, where what was trained is the original's data and training."""
@@ -123,16 +129,17 @@ class Findings:
         return sorted(self.trained, key=lambda title: -mean(self.values(title, "val_accuracy")))
 
     @cached_property
-    def leads(self):
-        """Whether the best by validation differs from the second, paired by seed; False under five seeds."""
+    def lead(self):
+        """Whether the best by validation differs from the second, paired by seed: the verdict, or `alone`."""
         if len(self.trained) < 2:
-            return False
+            return "alone"
         comparison = difference(*(self.trained[title] for title in self.by_validation[:2]), "val_accuracy")
-        return bool(comparison) and compare.verdict(comparison, "higher") == "supported"
+        return compare.verdict(comparison, "higher") if comparison else "too few seeds"
 
     @property
     def margin(self):
-        return self.study.margin if self.study else MARGIN
+        own = self.study.margin if self.study else None
+        return MARGINS.get(self.dataset_name, MARGIN) if own is None else own
 
     def log_probabilities(self, title):
         """Of the test images, (runs, images, classes)."""
@@ -145,42 +152,72 @@ class Findings:
 
 
 def gather(found, data_dir):
-    """The `Findings` of some records, a table and data set each."""
+    """(the `Findings` of some records, for each table and data set, a line for each table of which nothing is used)."""
 
     def key(record):
-        return record.table, record.dataset["name"]
+        return record.table, record.dataset["name"], 0 if _study_of(record) else record.experiment.split_seed
 
-    for (table, name), group in groupby(sorted(found, key=lambda record: (key(record), record.title)), key):
+    all_findings, problems = [], []
+    for (table, name, split_seed), group in groupby(sorted(found, key=lambda each: (key(each), each.title)), key):
         group = {record.title: record for record in group}
-        dataset, problem = test_set(next(iter(group.values())), data_dir)
-        study_name, _, changed = table.partition(",")
-        if study_name not in studies.STUDIES:
-            yield Findings(table, name, group, dataset, problem)
-            continue
-        study = studies.STUDIES[study_name]
-        changes = _changes(changed, next(iter(group.values())).experiment)
-        same = {}
-        for title in study.experiments:
-            with contextlib.suppress(ValueError):  # one that does not go with the changes is not trained
-                same[title] = study.trained_as(title, changes)
-        left_out = [title for title, record in group.items() if not (changes or is_of(study, record))]
-        trained = {title: group[title] for title in study.experiments if title in group and title not in left_out}
+        diverged = [title for title, record in group.items() if not record.results]
+        trained = {title: record for title, record in group.items() if record.results}
+        of_study = dict(left_out=[])
+        if study_name := _study_of(next(iter(group.values()))):
+            study = studies.STUDIES[study_name]
+            changes = _changes(study_name, table, group)
+            same = {}
+            for title in study.experiments:
+                with contextlib.suppress(ValueError):  # one that does not go with the changes is not trained
+                    same[title] = study.trained_as(title, changes)
+            left_out = [title for title, record in group.items() if not is_of(study, record, changes)]
+            of_study = dict(study_name=study_name, changes=changes, same=same, left_out=left_out)
+            kept = [title for title in study.experiments if title in trained and title not in left_out]
+            trained = {title: trained[title] for title in kept}
         if trained:
-            yield Findings(table, name, trained, dataset, problem, study_name, changes, same, left_out)
+            dataset, problem = test_set(next(iter(trained.values())), data_dir)
+            split = dict(diverged=diverged, split_seed=split_seed)
+            all_findings.append(Findings(table, name, trained, dataset, problem, **of_study, **split))
+        elif titles := of_study["left_out"]:
+            problems.append(f"{table}: {', '.join(titles)}: trained with other settings than the study has")
+    return all_findings, problems
 
 
-def _changes(changed, experiment):
-    """{name: value} of what the folder of a study says was changed, from an experiment in it."""
-    names = [change.partition("=")[0] for change in changed.split(",") if change]
-    return {name: getattr(experiment, name) for name in names if hasattr(experiment, name)}
+def _study_of(record):
+    name = record.table.partition(",")[0]
+    return name if name in studies.STUDIES else None
 
 
-def is_of(study: Study, record):
-    """Whether a record's settings are those that the study has under its title."""
-    if record.title not in study.experiments:
+def _changes(study_name, table, group):
+    """{name: value} of the settings that a study was given beside its own, from its records, {title: record}.
+
+    They are named in the table's name, and if that was cut, or given by hand, they are what differs.
+    """
+    first = next(iter(group.values())).experiment
+    names = [change.partition("=")[0] for change in table.split(",")[1:]]
+    changes = {setting.name: getattr(first, setting.name) for setting in fields(first) if setting.name in names}
+    if experiments.folder_name(study_name, {name: changes[name] for name in names if name in changes}) == table:
+        return changes
+    changes = {}
+    for title, entry in studies.STUDIES[study_name].experiments.items():
+        if title in group:
+            own, given = as_recorded(entry.experiment), group[title].experiment
+            values = {setting.name: getattr(given, setting.name) for setting in fields(given)}
+            changes |= {name: value for name, value in values.items() if value not in (None, getattr(own, name))}
+    return changes
+
+
+def as_recorded(experiment):
+    """An experiment with the data set that it is trained on."""
+    return replace(experiment, dataset=experiment.dataset or experiment.default_dataset)
+
+
+def is_of(study: Study, record, changes=None):
+    """Whether a record's settings are those that the study, with some changes, has under its title."""
+    try:
+        return record.experiment == as_recorded(study.experiment(record.title, changes or {}))
+    except (KeyError, ValueError):
         return False
-    own = study.experiments[record.title].experiment
-    return record.experiment == replace(own, dataset=own.dataset or own.default_dataset)
 
 
 def test_set(record, data_dir):
@@ -285,11 +322,12 @@ class Judgement:
     verdict: str
 
 
-def judge(study, trained, labels):
+def judge(study, trained, labels, margin):
     """A `Judgement` of each claim of a study; the intervals are corrected over all comparisons of the claims.
 
     Args:
         trained: {title: record} of what was trained, with the study's own settings.
+        margin: differences in accuracy within it make no practical difference.
     """
     judgements = []
     for claim in study.claims:
@@ -299,7 +337,7 @@ def judge(study, trained, labels):
         same = [title for title in others if study.experiments.get(title) and _same_settings(study, one, title)]
         comparisons, why = {}, ""
         if missing:
-            why = f"not trained: {', '.join(missing)}"
+            why = f"no finished run: {', '.join(missing)}"
         elif same:
             why = f"not compared: {one} and {same[0]} have the same settings"
         else:
@@ -307,12 +345,11 @@ def judge(study, trained, labels):
                 title: difference(trained[one], trained.get(title, claim.others), claim.figure, labels)
                 for title in others
             }
-            comparisons = {title: comparison for title, comparison in found.items() if comparison}
-            why = "" if len(comparisons) == len(found) else "no seed in common"
+            comparisons, why = (found, "") if all(found.values()) else ({}, "no seed in common")
         judgements.append(Judgement(claim, one, comparisons, why))
 
     corrected = iter(compare.holm([each for judgement in judgements for each in judgement.comparisons.values()]))
-    return [_with_verdict(judgement, study.margin, corrected) for judgement in judgements]
+    return [_with_verdict(judgement, margin, corrected) for judgement in judgements]
 
 
 def _the_one(claim, trained):
@@ -336,19 +373,21 @@ def _with_verdict(judgement, margin, corrected):
         return judgement
     claim = judgement.claim
     comparisons = {title: next(corrected) for title in judgement.comparisons}
-    margin = margin if claim.figure in MARGINS else None
+    margin = margin if claim.figure in WITH_MARGIN else None
     verdicts = [compare.verdict(comparison, claim.direction, margin) for comparison in comparisons.values()]
     verdict = compare.joint_verdict(verdicts)
     if verdict == "undecided":
-        needed = [
-            compare.seeds_to_decide(comparison) or math.inf
-            for comparison, own in zip(comparisons.values(), verdicts, strict=True)
-            if own == "undecided"
-        ]
-        advice = (
-            "the test set is too small to tell"
-            if max(needed) == math.inf
-            else f"about {max(needed)} seeds would decide"
-        )
-        verdict = f"undecided ({advice})"
+        undecided = [each for each, own in zip(comparisons.values(), verdicts, strict=True) if own == "undecided"]
+        verdict = f"undecided ({_what_would_decide(undecided, claim.direction, margin)})"
     return replace(judgement, comparisons=comparisons, verdict=verdict)
+
+
+def _what_would_decide(undecided, direction, margin):
+    def seeds(comparison):
+        return compare.seeds_to_decide(comparison, direction, margin) or math.inf
+
+    if (needed := max(map(seeds, undecided))) < math.inf:
+        return f"about {needed} seeds would decide"
+    if max(seeds(replace(comparison, deviation=0.0)) for comparison in undecided) == math.inf:
+        return "the test set is too small to tell"
+    return f"more than {compare.MOST_SEEDS:,} seeds would be needed"

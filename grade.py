@@ -11,6 +11,7 @@ No code of a submission is run: its weights are evaluated by the code here.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import sys
@@ -36,7 +37,7 @@ class Graded:
 
     name: str
     checks: list = field(default_factory=list)  # of checks.Check
-    runs: dict[tuple, str] = field(default_factory=dict)  # (digest of the weights, seconds): which run it is
+    runs: dict[str, tuple] = field(default_factory=dict)  # digest of the weights: (run, seconds, seed and settings)
     copies: list[str] = field(default_factory=list)  # what it shares with other submissions
 
     @property
@@ -120,25 +121,31 @@ def grade(path, args):
             of_records["retraining"] = lambda: checks.retraining(found, args.retrain, args.data_dir)
         for name, check in of_records.items():
             nothing = checks.Check(name, "", unreadable or ["there is no finished run"])
-            graded.checks.append(check() if found else nothing)
+            graded.checks.append(check() if any(record.results for record in found) else nothing)
         for record, seed, name in checks.runs_of(found):
-            try:
-                key = checks.digest(record.folder / f"seed-{seed}"), record.results[seed]["seconds"]
-            except records.RecordError:
-                continue  # said where the weights are checked
-            graded.runs[key] = name
+            with contextlib.suppress(records.RecordError):  # said where the weights are checked
+                digest = checks.digest(record.folder / f"seed-{seed}")
+                seconds, settings = record.results[seed]["seconds"], (seed, checks.as_trained(record.experiment))
+                graded.runs[digest] = name, seconds, settings
     return graded
 
 
 def name_copies(graded):
     """Tell every pair of submissions which runs they share.
 
-    Training is deterministic, so equal weights of equal seeds are no proof; equal seconds are.
+    Training is deterministic, so equal weights of equal seeds are no proof; equal seconds are, and so are equal weights
+    of other seeds or settings.
     """
     for one, other in combinations(graded, 2):
-        if shared := sorted(one.runs[key] for key in one.runs.keys() & other.runs.keys()):
+        shared = []
+        for digest in one.runs.keys() & other.runs.keys():
+            (name, *mine), (_, *theirs) = one.runs[digest], other.runs[digest]
+            if mine[0] == theirs[0] or mine[1] != theirs[1]:
+                shared.append(name)
+        if shared:
             runs = (
-                f"{len(shared)} run{'s' * (len(shared) > 1)} with equal weights and equal seconds, such as {shared[0]}"
+                f"{len(shared)} run{'s' * (len(shared) > 1)} with equal weights, and equal seconds or another seed, "
+                f"such as {min(shared)}"
             )
             one.copies.append(f"{runs}, shared with {other.name}")
             other.copies.append(f"{runs}, shared with {one.name}")

@@ -183,6 +183,12 @@ def weights(document, findings):
     shown = [title for title in findings.trained if title in penalized or title in findings.baselines.values()]
     styles = styles_of(findings)
 
+    settings = [findings.trained[title].experiment for title in shown]
+    subgradient = "The subgradient of L1 leaves small weights, its proximal step zeros. "
+    black = "A penalty drives weights of pixels that are always black towards zero, which changes no prediction. "
+    of_pixels = any(each.model.startswith("mlp") and not each.standardize for each in settings)
+    about = subgradient * any(each.l1 for each in settings) + black * of_pixels
+
     def magnitudes(title):
         record = findings.trained[title]
         parts = []
@@ -202,9 +208,7 @@ def weights(document, findings):
     document.picture(
         f"{findings.name}-weights",
         "How large the weights are, with and without penalties: on logarithmic axes, with exact zeros as a bar of "
-        "their own (hatched) and everything below 10⁻⁸ in the leftmost of the others. The subgradient of L1 leaves "
-        "small weights, its proximal step zeros; a penalty drives weights of pixels that are always black towards "
-        "zero, and what it does to them changes no prediction",
+        f"their own (hatched) and everything below 10⁻⁸ in the leftmost of the others. {about}".rstrip(". "),
         lambda: figures.weights({title: magnitudes(title) for title in shown}, SMALL, styles),
     )
     document.picture(

@@ -76,6 +76,7 @@ class Record:
     experiment: Experiment
     dataset: dict
     results: dict[int, dict] = field(default_factory=dict)  # seed -> result.json
+    diverged: set[int] = field(default_factory=set)  # seeds of which there are no figures
 
     @property
     def table(self):
@@ -268,8 +269,8 @@ def read_all(runs_dir, study=None):
     """Every experiment under a runs folder, or of one study there, in the order of the folders' names.
 
     Returns:
-        (records, problems): a list of `Record`, those without a finished run left out, and one line for each file that
-        could not be read.
+        (records, problems): a list of `Record`, those without a finished run left out, and one line for each run that
+        diverged and each file that could not be read.
     """
     records, problems = [], []
     try:
@@ -288,10 +289,11 @@ def read_all(runs_dir, study=None):
             if isinstance(result, RecordError):
                 problems.append(str(result))
             elif result["diverged"]:
+                record.diverged.add(seed)
                 problems.append(f"{record.folder / f'seed-{seed}'}: {result['stop_reason']}; it is part of no mean")
             else:
                 record.results[seed] = result
-        if record.results:
+        if record.results or record.diverged:
             records.append(record)
     return records, problems
 
@@ -305,6 +307,8 @@ def _read_record(path):
         check(record.dataset, DATASET, "dataset")
         if record.dataset["name"] not in DATA_SETS:
             raise ValueError(f"dataset name is {record.dataset['name'][:40]!r}, expected one of {', '.join(DATA_SETS)}")
+        if record.experiment.dataset not in (None, record.dataset["name"]):
+            raise ValueError(f"of {record.experiment.dataset}, trained on {record.dataset['name']}")
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: not an experiment of this version ({error})") from None
     if record.table == SINGLE and record.experiment.name != path.parent.name:

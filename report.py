@@ -73,7 +73,7 @@ def make_document(runs_dir, data_dir, study=None):
     """
     found, problems = records.read_all(runs_dir, study)
     problems = [each.replace(f"{runs_dir}{os.sep}", "") for each in problems]
-    if not found:
+    if not any(record.results for record in found):
         left_out = f" ({'; '.join(problems)})" if problems else ""
         command = f"python train.py --study {study}" if study else "python train.py --model mlp3"
         which = f" of {study}" if study else ""
@@ -83,7 +83,10 @@ def make_document(runs_dir, data_dir, study=None):
     import sections  # torch, matplotlib and scikit-learn: seconds that a refusal need not wait
     from findings import gather
 
-    return sections.write(list(gather(found, data_dir)), problems, opening, closing)
+    all_findings, unused = gather(found, data_dir)
+    if not all_findings:
+        raise records.RecordError(f"{runs_dir}: {'; '.join(unused)}; --force trains anew")
+    return sections.write(all_findings, [*unused, *problems], opening, closing)
 
 
 def notes(path):

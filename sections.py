@@ -36,10 +36,11 @@ the best validation accuracy, and the second's is distinguishably lower.
 
 Differences are paired by seed and counted in points; their 95 % intervals count the chance of the seeds and that of the
 test images. Intervals and p are corrected for the number of comparisons (Holm): a table's with its baseline, a study's
-over all its claims. A claim is supported or contradicted where its interval leaves out zero, and makes no practical
-difference where the 90 % interval lies within the study's margin; under five seeds there is no verdict. Validation
-images chose what was chosen; test images were looked at once, after training. Every table is in `tables/` as CSV and
-for LaTeX, every figure in `figures/` as PNG and PDF."""
+over all its claims. A difference is no practical one where the 90 % interval, which is not corrected, lies within the
+margin; that supports a claim that two are the same. Otherwise a claim is supported or contradicted where its interval
+leaves out zero; one that two differ is contradicted, too, where they are equal in every run. Under five seeds there is
+no verdict. Validation images chose what was chosen; test images were looked at once, after training. Every table is in
+`tables/` as CSV and for LaTeX, every figure in `figures/` as PNG and PDF."""
 
 
 def write(all_findings, problems, opening, closing):
@@ -77,7 +78,8 @@ def first_page(document, findings):
 
 
 def heading(findings):
-    return escaped(f"{findings.table}: {findings.dataset_name}")
+    split = f", split with seed {findings.split_seed}" * bool(findings.split_seed)
+    return escaped(f"{findings.table}: {findings.dataset_name}{split}")
 
 
 def verdicts_in_words(findings):
@@ -135,10 +137,10 @@ def in_words(comparison, name):
 def best_in_words(findings):
     if len(findings.trained) > 1:
         best, second = map(named, findings.by_validation[:2])
-        fewest = min(len(findings.record(title).results) for title in findings.by_validation[:2])
-        than = f"distinguishably above {second}" if findings.leads else f"not distinguishable from {second}"
-        if fewest < FEWEST_SEEDS:
-            than = f"before {second}, with too few seeds to tell them apart"
+        than = {
+            "supported": f"distinguishably above {second}",
+            "too few seeds": f"before {second}, with too few seeds in common to tell them apart",
+        }.get(findings.lead, f"not distinguishable from {second}")
         yield f"By validation accuracy the best is {best}, {than}."
 
 
@@ -153,7 +155,10 @@ def what_is_missing(findings):
         yield f"Not trained yet: `{study_command(findings, '--only', *missing)}`"
     for baseline in findings.missing_baselines:
         yield f"`{baseline.name}`, the baseline of some of them, is not trained yet: `{baseline.command}`"
-    few = [title for title, record in findings.trained.items() if len(record.results) < FEWEST_SEEDS]
+    if findings.diverged:
+        yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
+    counts = {title: (len(record.results), len(record.diverged)) for title, record in findings.trained.items()}
+    few = [title for title, (finished, diverged) in counts.items() if finished + diverged < FEWEST_SEEDS]
     if few:
         if findings.study:
             command = study_command(findings, *["--only", *few] * (few != list(findings.trained)))

@@ -133,7 +133,7 @@ class RunsDropout(nn.Module):
     def seed(self, generators):
         """Start anew from one generator a run."""
         self.generators = generators  # on the device of what they drop
-        self.drawn = [torch.full((1,), -1, device=generator.device) for generator in generators]
+        self.drawn = [torch.tensor([-1]) for _ in generators]  # places of dropped elements, as gaps are drawn for them
         self.passed = [0] * self.runs  # elements of the steps before
 
     def forward(self, x):
@@ -141,8 +141,7 @@ class RunsDropout(nn.Module):
             return x
         if x.device.type not in self.GAPS_ON:
             return x * self._kept(x).div_(1 - self.p)
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = _in_order(x)
         features = x.shape[1] // self.runs
         places = [self._dropped(run, x.numel() // self.runs) for run in range(self.runs)]
         # An element's place in the run's own numbers, then in memory, where the runs' features alternate.
@@ -159,10 +158,10 @@ class RunsDropout(nn.Module):
         """Which of the next `count` elements of a run are dropped, whatever the sizes of the steps before."""
         drawn = self.drawn[run]
         while drawn[-1] < self.passed[run] + count:
-            uniform = torch.rand(self.BLOCK, dtype=torch.float64, generator=self.generators[run], device=drawn.device)
+            uniform = torch.rand(self.BLOCK, dtype=torch.float64, generator=self.generators[run])
             gaps = uniform.neg_().log1p_().div_(math.log1p(-self.p)).long().add_(1)
             drawn = torch.cat([drawn, drawn[-1] + gaps.cumsum(0)])
-        first, last = torch.searchsorted(drawn, torch.tensor([0, count], device=drawn.device) + self.passed[run])
+        first, last = torch.searchsorted(drawn, torch.tensor([0, count]) + self.passed[run])
         places = drawn[first:last] - self.passed[run]
         self.drawn[run] = drawn[last:]
         self.passed[run] += count
@@ -181,11 +180,14 @@ class _Dropped(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         (places,) = ctx.saved_tensors
-        if gradient.dim() == 4:
-            gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return _fill(gradient * ctx.scale, places), None, None
+        return _fill(_in_order(gradient) * ctx.scale, places), None, None
+
+
+def _in_order(x):
+    """The same, its features next to each other in memory."""
+    return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
 
 
 def _fill(x, places):
-    x.movedim(1, -1).reshape(-1).index_fill_(0, places, 0)
+    x.movedim(1, -1).view(-1).index_fill_(0, places, 0)
     return x

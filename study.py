@@ -14,7 +14,9 @@ TITLE = re.compile(rf"(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
 KINDS = ("as run", "corrected", "control", "own")
 FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")  # that claims speak of
 DIRECTIONS = ("higher", "lower", "same")
-MARGIN = 0.005  # differences in accuracy within it make no practical difference, where a study has no other
+# Differences in accuracy within it make no practical difference, where a study has no other.
+MARGIN = 0.005
+MARGINS = dict(mnist=0.001, mnist_sample=0.001)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Study:
 
     Raises:
         ValueError: a title that cannot name a folder, a claim or baseline that names an experiment that is not there,
-            or a word that means nothing.
+            a word that means nothing, or experiments on more than one data set.
     """
 
     asks: str
@@ -53,7 +55,7 @@ class Study:
     baseline: str
     claims: tuple[Claim, ...] = ()
     deviations: tuple[str, ...] = ()  # from the original
-    margin: float = MARGIN
+    margin: float | None = None  # of differences that matter; None: that of its data set
     sweep: dict[str, tuple[str, float]] = field(default_factory=dict)  # title: (line, place) of a setting that is swept
     sweep_over: str = ""  # what that setting is called
     mistakes_of: tuple[str, ...] = ()  # titles whose misclassified images are shown; the baseline's if none is named
@@ -65,10 +67,15 @@ class Study:
                 raise ValueError(
                     f"{title!r}: expected a title that can be a folder's name anywhere, without {NOT_IN_TITLES}"
                 )
+        of = {entry.experiment.dataset or entry.experiment.default_dataset for entry in self.experiments.values()}
+        if len(of) > 1:
+            raise ValueError(f"experiments on {' and '.join(sorted(of))}: expected one data set, a study for each")
         named = {self.baseline, *self.sweep, *self.mistakes_of}
         for claim in self.claims:
             named.update([claim.one] if isinstance(claim.one, str) else claim.one)
             named.update(claim.others if isinstance(claim.others, tuple) else ())
+            if not isinstance(claim.others, tuple | int | float):
+                raise ValueError(f"claim {claim.says!r}: others {claim.others!r}, expected titles, ('like this',)")
             words = (claim.kind, KINDS), (claim.figure, FIGURES), (claim.direction, DIRECTIONS)
             for word, known in words:
                 if word not in known:

@@ -144,7 +144,6 @@ def accuracies(findings):
     rows = []
     for title in findings.titles:
         comparison = findings.differences.get(title)
-        p = comparison and min(1, comparison.p * comparison.tests)
         rows.append(
             (
                 _label(findings, title),
@@ -153,14 +152,14 @@ def accuracies(findings):
                 *(_mean(findings, title, name) for name in ("train_accuracy", "val_accuracy", "test_accuracy")),
                 _published(findings, title, "test_accuracy"),
                 shown(comparison, "test_accuracy") if comparison else "",
-                Number(p, places=3) if comparison and comparison.seeds > 1 else "",
+                Number(comparison.holm_p, places=3) if comparison and comparison.seeds > 1 else "",
                 comparison.seeds if comparison else "",
                 _mean(findings, title, "gap"),
             )
         )
     header = ("experiment", "seeds", "epochs", "train %", "validation %", "test %", "published test %")
     header += ("test − baseline", "p", "n", "train − test")
-    bold = findings.titles.index(findings.by_validation[0]) if findings.leads else None
+    bold = findings.titles.index(findings.by_validation[0]) if findings.lead == "supported" else None
     return Table(f"{findings.name}-accuracy", header, rows, bold)
 
 

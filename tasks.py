@@ -82,17 +82,26 @@ def what_is_left(args, folder, seeds):
     """What of some seeds of an experiment there is to train.
 
     Units that were begun with any of the seeds go on whole, with as many runs at once and threads as they were begun
-    with; where nothing of them is trained yet, --runs-at-once and --threads that say otherwise have them planned anew.
+    with; where nothing of them is trained yet, --runs-at-once, --threads and --device that say otherwise have them
+    planned anew.
 
     Returns:
         (seeds in no unit yet, the checkpoints of units that were begun, and this in words).
+
+    Raises:
+        CannotTrain: a unit was begun on another device.
     """
     begun, about = [], []
     for checkpoint in checkpoints.unfinished(folder):
         if set(seeds).isdisjoint(checkpoint.seeds):
             continue
         as_asked = len(checkpoint.seeds) <= (args.runs_at_once or math.inf)
-        as_asked &= checkpoint.threads == (args.threads or checkpoint.threads)
+        as_asked &= checkpoint.threads == (args.threads or checkpoint.threads) and checkpoint.device == args.device
+        if checkpoint.epoch and checkpoint.device != args.device and not args.force:
+            raise CannotTrain(
+                f"--device {args.device}: {folder.name}, {seed_list(checkpoint.seeds)} began on {checkpoint.device}, "
+                f"which --device {checkpoint.device} goes on with; --force starts anew"
+            )
         if args.force or not (checkpoint.epoch or as_asked):
             checkpoint.delete()
         else:

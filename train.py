@@ -50,6 +50,7 @@ FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command trains s
 def main(argv=None):
     parser = make_parser()
     args = parser.parse_args(argv)
+    args.begun = False
     args.command = shlex.join(["train.py", *(sys.argv[1:] if argv is None else argv)])
     try:
         asked, changes = what_is_asked(args)
@@ -75,7 +76,8 @@ def main(argv=None):
         status = 141 if isinstance(error, BrokenPipeError) else FAILED
         parser.exit(status, f"train.py: {error.strerror or error}; finished runs and checkpoints are kept\n")
     except KeyboardInterrupt:
-        same = "the same command without --force" if args.force else "the same command"
+        begun = args.force and args.begun
+        same = "the same command without --force" if begun else "the same command"
         kept = "finished runs are kept, and the others as they were at their last checkpoint, if there was time for one"
         parser.exit(130, f"\ninterrupted: {kept}; {same} goes on from there\n")
 
@@ -111,13 +113,14 @@ def make_parser():
     group.add_argument(
         "--jobs",
         type=experiments.positive,
-        help="processes at a time (default: a process for each core); of a cluster, workers to wait for (default: 1)",
+        help="processes at a time (default: one for each core, one for a GPU); of a cluster, workers to wait for "
+        "(default: 1)",
     )
     group.add_argument("--threads", type=experiments.positive, help="threads of a process (default: as measured)")
     group.add_argument(
         "--runs-at-once",
         type=experiments.positive,
-        help="seeds side by side in a process, at most (default: as measured)",
+        help="seeds side by side in a process, at most (default: as measured; on a GPU all)",
     )
     group.add_argument(
         "--cluster", metavar="ADDRESS", help="train on the workers of the Dask scheduler there, such as tcp://host:8786"
@@ -167,6 +170,8 @@ def parse_seeds(text):
         if high - low >= MOST_SEEDS:
             raise ValueError(f"--seeds {text}: expected at most {MOST_SEEDS} seeds, found {high - low + 1}")
         seeds.extend(range(low, high + 1))
+        if len(seeds) > MOST_SEEDS:
+            raise ValueError(f"--seeds {text[:40]}…: expected at most {MOST_SEEDS} seeds; others by another command")
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if repeated:
         raise ValueError(f"--seeds {text}: seed {repeated[0]} is named twice; each seed is one run")
@@ -255,6 +260,7 @@ def train_tasks(args, tasks, client=None):
         print(f"training: {plan}")
     for unit in plan.units:
         unit.checkpoint.begin()
+    args.begun = True  # from here on the checkpoints know what --force has discarded
     shared = dict(command=args.command, commit=git_commit())
     failures = []
     with Progress(sum(unit.epochs for unit in plan.units)) as progress:

@@ -29,6 +29,10 @@ MOMENTUM = (0.85, 0.95)  # what one_cycle moves it between
 EVALUATION_BATCH = 250  # images; large enough to keep the arithmetic busy, small enough for the cache
 
 
+# Weights that a penalty drives into denormal numbers slow training down fivefold. It reaches threads made from here on.
+torch.set_flush_denormal(True)
+
+
 def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None, checkpoint=None):
     """Train the seeds of an experiment side by side and return a `records.Run` for each.
 
@@ -43,7 +47,6 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None,
     """
     if threads:
         torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # weights that a penalty drives into denormal numbers slow training down fivefold
     keep_freed_memory()
     if device == "cuda":
         compute_reproducibly()
@@ -56,14 +59,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None,
     optimizer = make_optimizer(experiment, model)
     scheduler = make_scheduler(experiment, optimizer, len(batch_bounds(len(dataset.train), experiment.batch_size)))
     penalty = make_penalty(experiment, model, runs)
-    stopping = EarlyStopping(
-        experiment.monitor,
-        patience=experiment.patience or math.inf,
-        min_delta=experiment.min_delta,
-        start_from_epoch=experiment.start_from_epoch,
-        runs=runs,
-    )
-    restore_best = experiment.patience is not None and experiment.restore == "best"
+    stopping = make_stopping(experiment, runs)
     chosen = [(0, None)] * runs  # the epoch whose weights a run hands in, and these weights
     history = [[] for _ in seeds]
     diverged = [False] * runs
@@ -104,7 +100,7 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None,
                 row = dict(seed=seeds[run], epoch=epoch, lr=lr)
                 history[run].append(row | {name: values[run] for name, values in figures.items()})
                 latest.append(history[run][-1])
-                if improved[run] or not restore_best or chosen[run][1] is None:
+                if improved[run] or not restores_best(experiment) or chosen[run][1] is None:
                     chosen[run] = (epoch, side_by_side.state_of_run(model.state_dict(), run, runs))
                 if not all(map(math.isfinite, (figures["train_loss"][run], figures["val_loss"][run]))):
                     diverged[run] = True  # its part of the model is lost, and no other part is reached by it
@@ -278,6 +274,21 @@ def make_penalty(experiment, model, runs):
     )
 
 
+def make_stopping(experiment, runs):
+    return EarlyStopping(
+        experiment.monitor,
+        patience=experiment.patience or math.inf,
+        min_delta=experiment.min_delta,
+        start_from_epoch=experiment.start_from_epoch,
+        runs=runs,
+    )
+
+
+def restores_best(experiment):
+    """Whether a run hands in the weights of its best epoch, not of its last."""
+    return experiment.patience is not None and experiment.restore == "best"
+
+
 def generator(seed, purpose, epoch, *which, device="cpu"):
     """A generator of random numbers for one run, one purpose and one epoch, so that no draw depends on any other."""
     mixed = np.random.SeedSequence([seed, PURPOSES.index(purpose), epoch, *which]).generate_state(1, np.uint64)[0]
@@ -302,6 +313,7 @@ def compute_reproducibly():
     """Tell a GPU to give the same bits each time, where torch knows how to, and to round as a CPU does."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product is asked for
     torch.use_deterministic_algorithms(True, warn_only=True)  # what has no such form says so
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which nothing here reads
     torch.backends.cudnn.allow_tf32 = False
 
 

@@ -101,16 +101,16 @@ def make_plan(tasks, jobs=None, threads=None, runs_at_once=None, device="cpu"):
     units = []
     for task, new in zip(tasks, planned, strict=True):
         units += [Unit(task, checkpoint) for checkpoint in task.begun]
-        units += [Unit(task, Checkpoint(task.folder, seeds, threads, units=new)) for seeds in new]
+        units += [Unit(task, Checkpoint(task.folder, seeds, threads, new, device)) for seeds in new]
     return Plan(sorted(units, key=lambda unit: unit.epochs, reverse=True), processes)
 
 
 def trained(plan, device, progress):
     """Yield (unit, runs) of each unit as it is done; (unit, Failure) of one that failed, and the others go on."""
-    if len(plan.units) == 1:
-        (unit,) = plan.units
-        show = partial(progress.show, unit.task.title, unit.task.experiment.epochs)
-        yield unit, train_unit(unit, device, show)
+    if len(plan.units) == 1 or (device != "cpu" and plan.jobs == 1):  # on a GPU, other processes only take memory
+        for unit in plan.units:
+            show = partial(progress.show, unit.task.title, unit.task.experiment.epochs)
+            yield unit, train_unit(unit, device, show)
         return
 
     from joblib.externals.loky.process_executor import BrokenProcessPool

@@ -118,7 +118,7 @@ def test_a_checkpoint_of_another_experiment_is_not_taken(checkpoint, folder, tmp
     ids=str,
 )
 def test_what_is_no_checkpoint_though_its_digest_is_right_is_not_taken(changes, says, checkpoint, folder, capsys):
-    content = dict(seeds=[0, 1, 2], threads=1, units=[[0, 1, 2]], epoch=7, state=STATE) | changes
+    content = dict(seeds=[0, 1, 2], threads=1, device="cpu", units=[[0, 1, 2]], epoch=7, state=STATE) | changes
     file = io.BytesIO()
     torch.save(content, file)
     checkpoint.path.write_bytes(file.getvalue() + checkpoints._digest(folder, file.getvalue()))

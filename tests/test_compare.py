@@ -112,6 +112,8 @@ def test_holms_correction_rejects_what_it_does_in_a_published_example():
     assert [each.p * each.tests for each in corrected[:4]] == pytest.approx([0.0015, 0.0056, 0.0247, 0.1140])
     significant = [not low <= 0 <= high for low, high in (each.interval() for each in corrected)]
     assert significant == [True] * 3 + [False] * 12
+    steps = [p * (15 - place) for place, p in enumerate(ps)]
+    assert [each.holm_p for each in corrected] == pytest.approx([min(1, max(steps[: n + 1])) for n in range(15)])
     assert [verdict(each, "higher") for each in corrected] == ["supported"] * 3 + ["undecided"] * 12
 
 
@@ -186,13 +188,16 @@ def test_a_claim_over_several_holds_against_each_and_fails_against_one():
 
 def test_so_many_seeds_decide_and_one_fewer_does_not():
     comparison = replace(a_comparison(-0.001, 0.005, seeds=5), tests=3)
-    needed = seeds_to_decide(comparison)
+    needed = seeds_to_decide(comparison, "higher")
     assert needed > 5
     for seeds, decides in ((needed, True), (needed - 1, False)):
         low, high = replace(comparison, seeds=seeds).interval()
         assert (not low <= 0 <= high) == decides
+    assert seeds_to_decide(Comparison(0.0002, 5, 0.0055), "higher", MARGIN) == 6, (
+        "then there is no practical difference"
+    )
 
 
 def test_more_seeds_do_not_help_where_the_test_set_is_too_small():
-    assert seeds_to_decide(replace(a_comparison(-0.001, 0.005), image_error=0.0011)) is None
-    assert seeds_to_decide(replace(a_comparison(-0.001, 0.005), image_error=0.0005)) is not None
+    assert seeds_to_decide(replace(a_comparison(-0.001, 0.005), image_error=0.0011), "higher") is None
+    assert seeds_to_decide(replace(a_comparison(-0.001, 0.005), image_error=0.0005), "higher") is not None

@@ -103,14 +103,17 @@ def test_differences_to_the_baseline_are_corrected_together(trained):
     assert (found["bad"].tests, found["same"].tests) == (2, 1)
 
 
-def a_study(*claims, margin=0.02):
+MARGIN = 0.02
+
+
+def a_study(*claims):
     entries = {
         "good": Entry("own", Experiment()),
         "same": Entry("own", Experiment(l1=0.001)),
         "bad": Entry("own", Experiment(l2=0.001)),
         "good again": Entry("own", Experiment()),
     }
-    return Study("?", entries, "good", claims, margin=margin)
+    return Study("?", entries, "good", claims)
 
 
 def a_claim(one, others, figure, direction):
@@ -137,7 +140,7 @@ def a_claim(one, others, figure, direction):
 )
 def test_claims_are_judged(claim, expected, trained):
     trained["good again"] = trained["good"]
-    (judgement,) = findings.judge(a_study(claim), trained, LABELS)
+    (judgement,) = findings.judge(a_study(claim), trained, LABELS, MARGIN)
     assert judgement.verdict == expected
     if isinstance(claim.one, tuple):
         assert judgement.one == "same", "the better one by validation"
@@ -145,25 +148,25 @@ def test_claims_are_judged(claim, expected, trained):
 
 def test_a_claim_that_cannot_be_judged_says_why(trained, tmp_path):
     claim = a_claim("good", ("bad",), "test_accuracy", "higher")
-    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"]}, LABELS)
-    assert judgement.verdict == "not trained: bad"
+    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"]}, LABELS, MARGIN)
+    assert judgement.verdict == "no finished run: bad"
     strange = make_record(tmp_path, "strange", {77: 10})
-    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"], "bad": strange}, LABELS)
+    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"], "bad": strange}, LABELS, MARGIN)
     assert judgement.verdict == "no seed in common"
     few = replace(trained["bad"], results={seed: trained["bad"].results[seed] for seed in range(4)})
-    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"], "bad": few}, LABELS)
+    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"], "bad": few}, LABELS, MARGIN)
     assert judgement.verdict == "too few seeds"
 
 
 def test_an_undecided_claim_says_what_would_decide_it(trained):
     claim = a_claim("good", ("same",), "test_accuracy", "higher")
-    (judgement,) = findings.judge(a_study(claim, margin=0.0001), trained, LABELS)
+    (judgement,) = findings.judge(a_study(claim), trained, LABELS, 0.0001)
     assert judgement.verdict == "undecided (the test set is too small to tell)"
     noisy = dict(zip(range(6), (20, 40, 5, 10, 60, 10), strict=True))
     for seed, wrong in noisy.items():
         trained["same"].results[seed]["train_accuracy"] = 1 - wrong / 500
     claim = a_claim("good", ("same",), "train_accuracy", "higher")
-    (judgement,) = findings.judge(a_study(claim), trained, LABELS)
+    (judgement,) = findings.judge(a_study(claim), trained, LABELS, MARGIN)
     assert judgement.verdict.startswith("undecided (about ")
 
 
@@ -172,6 +175,17 @@ def test_all_claims_of_a_study_are_corrected_together(trained):
         a_claim("good", ("bad",), "test_accuracy", "higher"),
         a_claim("good", ("same", "bad"), "test_loss", "lower"),
     ]
-    first, second = findings.judge(a_study(*claims), trained, LABELS)
+    first, second = findings.judge(a_study(*claims), trained, LABELS, MARGIN)
     tests = [each.tests for judgement in (first, second) for each in judgement.comparisons.values()]
     assert sorted(tests) == [1, 2, 3]
+
+
+def test_a_claim_without_a_common_seed_takes_no_other_claims_figures(trained, tmp_path):
+    trained["good again"] = make_record(tmp_path, "strange", {77: 10})
+    study = replace(a_study(), claims=(a_claim("good", ("bad", "good again"), "test_accuracy", "higher"),))
+    study.experiments["good again"] = Entry("own", Experiment(l1=0.5))
+    study = replace(study, claims=(*study.claims, a_claim("bad", ("good",), "test_accuracy", "higher")))
+    first, second = findings.judge(study, trained, LABELS, MARGIN)
+    assert (first.verdict, first.comparisons) == ("no seed in common", {})
+    assert second.comparisons["good"].difference < 0
+    assert second.verdict == "contradicted"

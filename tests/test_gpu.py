@@ -120,10 +120,19 @@ def test_what_would_wait_is_counted():
 # ---------------------------------------------------------------------------------------------------------------------
 # Where there is one
 
+
+@pytest.fixture
+def waits_are_errors_no_more():
+    """After a test that may have left a step in the middle."""
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
 @needs_a_gpu
+@pytest.mark.usefixtures("waits_are_errors_no_more")
 @pytest.mark.parametrize("settings", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_the_same_training_on_a_gpu_twice_gives_the_same_bits_and_waits_at_no_step(settings, digits, monkeypatch):
     dataset = part(digits, settings["model"], 400)
@@ -151,9 +160,9 @@ def test_the_same_training_on_a_gpu_twice_gives_the_same_bits_and_waits_at_no_st
 @pytest.mark.parametrize("settings", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_a_gpu_takes_the_steps_that_a_cpu_takes(settings, digits):
     dataset = part(digits, settings["model"], 128)
-    experiment = Experiment(
-        **settings | dict(dropout=0.0), dataset="mnist_sample", batch_size=64, epochs=1
-    )  # masks differ, as a GPU draws them from its own numbers
+    # A GPU draws dropout's masks from its own numbers, and Adam makes whole steps of what is rounding alone.
+    same = dict(dropout=0.0, dataset="mnist_sample", batch_size=64, epochs=1, optimizer="sgd", lr=0.01)
+    experiment = Experiment(**settings | same)
     here, there = (training.train(experiment, SEEDS, dataset, device) for device in ("cpu", "cuda"))
     for one, other in zip(here, there, strict=True):
         for name, tensor in one.weights.items():

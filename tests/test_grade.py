@@ -132,8 +132,8 @@ def test_a_train_or_validation_figure_beyond_two_images_in_ten_thousand_is_caugh
     [
         ('"zeros": 0', '"zeros": 1', "sparsity and norms"),
         ('"parameters": 55050', '"parameters": 55051', "55,051 parameters"),
-        ('"chosen_epoch": 2', '"chosen_epoch": 1', "validation accuracy in epoch 1 of the history"),
-        ('"epochs": 2', '"epochs": 3', "the history has epochs 1 to 2"),
+        ('"chosen_epoch": 2', '"chosen_epoch": 1', "by its settings and its history it ends after 2 and chooses 2"),
+        ('"epochs": 2', '"epochs": 3', "3 epochs, 2 chosen, and a history of 2"),
         ('"seed": 0', '"seed": 7', "its result is that of seed 7"),
     ],
 )
@@ -263,7 +263,7 @@ def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(subm
     with pytest.raises(SystemExit):
         grade.main([str(handed_in), str(submission), str(honest), "--csv", str(table)])
     out = capsys.readouterr().out
-    assert out.count("COPIED  6 runs with equal weights and equal seconds") == 2
+    assert out.count("COPIED  6 runs with equal weights, and equal seconds or another seed") == 2
     with open(table, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["submission"] for row in rows] == [str(handed_in), str(submission), str(honest)]
@@ -271,6 +271,18 @@ def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(subm
     assert rows[2]["copies"] == ""
     assert rows[0]["weights"] == "passed"
     assert "report.md" in rows[2]["report"]
+
+
+def test_equal_weights_under_other_seeds_are_named_as_copies(submission, handed_in, tmp_path, capsys):
+    renamed = shutil.copytree(handed_in, tmp_path / "renamed")
+    for folder in list(renamed.glob("runs/single/*/seed-*")):
+        path = folder / "result.json"
+        seed = int(folder.name.removeprefix("seed-")) + 5
+        path.write_text(json.dumps(json.loads(path.read_text()) | dict(seconds=1.5, seed=seed)))
+        folder.rename(folder.with_name(f"seed-{seed}"))
+    with pytest.raises(SystemExit):
+        grade.main([str(handed_in), str(renamed)])
+    assert capsys.readouterr().out.count("COPIED  6 runs with equal weights, and equal seconds or another seed") == 2
 
 
 @pytest.mark.parametrize(
@@ -284,6 +296,11 @@ def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(subm
         (dict(norm="ghost", ghost_splits=1), dict(norm="batch"), True),
         (dict(norm="ghost", ghost_splits=2), dict(norm="batch"), False),
         (dict(lr=0.01), dict(), False),
+        (
+            dict(optimizer="sgd", lr_scheduler="one_cycle", epochs=20),
+            dict(optimizer="sgd", lr_scheduler="one_cycle"),
+            False,
+        ),
     ],
 )
 def test_only_settings_whose_training_may_be_the_same_may_share_weights(one, other, may_be_equal):

@@ -63,7 +63,7 @@ def found(tmp_path, digits):
         for seed in (0, 1):
             path = folder / f"seed-{seed}" / "predictions.npz"
             np.savez(path, log_probabilities=log_probabilities.astype(np.float32))
-    (findings,) = gather(records.read_all(tmp_path)[0], "unused")
+    (findings,), _ = gather(records.read_all(tmp_path)[0], "unused")
     return findings
 
 

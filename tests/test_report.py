@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from made_up import write_runs
 
+import data
 import figures
+import records
 import report
 import studies
 import train
-from experiments import Experiment
+from experiments import Experiment, folder_name
 from study import Claim, Entry, Study
 
 PLAIN = Experiment(dataset="mnist_sample")
@@ -99,8 +101,9 @@ def test_the_tables_say_what_the_records_say(runs, clothes, digits):
 
 
 def test_each_table_has_a_chapter_of_its_own_with_the_titles_in_the_studys_order(runs, digits):
-    batch, group = (Experiment(model="cnn3", dataset="mnist_sample", norm=norm) for norm in ("batch", "group"))
-    write_runs(runs, digits, group, [0.7])
+    of_study = studies.STUDIES["mnist-norms"].experiments
+    batch, group = (replace(of_study[title].experiment, dataset="mnist_sample") for title in ("BN", "GN"))
+    write_runs(runs, digits, Experiment(model="cnn3", dataset="mnist_sample", norm="group"), [0.7])
     write_runs(runs, digits, batch, [0.8, 0.8], table="mnist-norms,dataset=mnist_sample", title="BN")
     write_runs(runs, digits, group, [0.9], table="mnist-norms,dataset=mnist_sample", title="GN")
     text = text_of(runs)
@@ -112,6 +115,55 @@ def test_each_table_has_a_chapter_of_its_own_with_the_titles_in_the_studys_order
     ]
     assert headings[3:] == ["## How to read the figures", "## Background", "## Provenance"]
     assert list(rows_of(text, "test %")) == ["GN", "BN", "cnn3,dataset=mnist_sample,norm=group"]
+
+
+def test_a_study_with_many_changes_is_read_though_its_folders_name_is_cut(runs, digits):
+    changes = dict(dataset="mnist_sample", epochs=10, batch_size=128, optimizer="sgd", lr=0.1, momentum=0.9)
+    changes |= dict(lr_scheduler="step", lr_step_size=5, lr_gamma=0.25, split_seed=3, rotation=5.0)
+    study, table = studies.STUDIES["fashion-mlp"], folder_name("fashion-mlp", changes)
+    assert "rotation" not in table
+    write_runs(runs, digits, study.experiment("third", changes), [0.9], table=table, title="third")
+    text = text_of(runs)
+    assert "--rotation 5.0" in text
+    assert "--lr-gamma 0.25" in text
+    assert rows_of(text, "kind")["third"]["settings that differ from those of third"] == "the same"
+
+
+def test_a_folder_that_is_named_after_no_setting_holds_the_study(runs, digits):
+    entry = studies.STUDIES["fashion-mlp"].experiments["third"]
+    experiment = replace(entry.experiment, dataset="fashion_mnist_sample")
+    write_runs(runs, digits, experiment, [0.9], table="fashion-mlp,name", title="third")
+    with pytest.raises(records.RecordError, match="trained on mnist_sample"):
+        text_of(runs)
+    experiment = replace(entry.experiment, dataset="mnist_sample")
+    write_runs(runs, digits, experiment, [0.9], table="fashion-mlp,command", title="third")
+    assert "## fashion-mlp,command: mnist_sample" in text_of(runs)
+
+
+def test_hand_typed_experiments_of_different_splits_are_not_compared(runs, digits):
+    write_runs(runs, digits, PLAIN, [0.9])
+    write_runs(runs, data.load("mnist_sample", "unused", 1), replace(PLAIN, split_seed=1), [0.8])
+    text = text_of(runs)
+    assert "## single: mnist_sample\n" in text
+    assert "## single: mnist_sample, split with seed 1\n" in text
+    assert "test − baseline" not in text
+
+
+def test_what_diverged_is_not_called_untrained(runs, digits):
+    study, table = studies.STUDIES["fashion-mlp"], "fashion-mlp,dataset=mnist_sample"
+    third, simple = (study.experiment(title, dict(dataset="mnist_sample")) for title in ("third", "simple"))
+    write_runs(runs, digits, third, [0.9] * 5, table=table, title="third")
+    write_runs(runs, digits, simple, [0.9], table=table, title="simple", diverged=True, stop_reason="diverged: so")
+    text = text_of(runs)
+    assert "Every run diverged: simple." in text
+    assert "--only second" in text
+    assert "--only simple" not in text
+
+
+def test_an_experiment_that_its_models_normalization_does_not_go_with_has_a_report(runs, digits):
+    alone = Experiment(model="cnn1", dataset="mnist_sample", norm="layer", batch_size=1, l1=0.1)
+    write_runs(runs, digits, alone, [0.9])
+    assert f"`{replace(alone, l1=0.0).command}`" in text_of(runs)
 
 
 def test_what_was_left_out_is_named(runs, digits):
@@ -195,7 +247,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     claims = rows_of(text, "verdict")
     assert claims["L1 helps"]["verdict"] == "contradicted"
     assert claims["L1 helps"]["compared"] == "worse − plain"
-    assert claims["less L1 helps"]["verdict"] == "not trained: never"
+    assert claims["less L1 helps"]["verdict"] == "no finished run: never"
     assert re.search(
         rf"- \*worse\* lowers test accuracy by {-difference:.2f} ± \d\.\d\d points against \*plain\*, over 5 seeds; "
         r"the write-up says “L1 helps”: \*\*contradicted\*\*\.",
@@ -219,7 +271,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
 
 
 def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
-    short = replace(PLAIN, epochs=3)
+    short = replace(studies.STUDIES["mnist-norms"].experiments["BN"].experiment, dataset="mnist_sample", epochs=3)
     write_runs(runs, digits, short, [0.9], table="mnist-norms,dataset=mnist_sample,epochs=3", title="BN")
     text = text_of(runs)
     assert (
@@ -260,7 +312,7 @@ def test_what_cannot_be_told_apart_is_not_called_a_change(runs, digits):
     text = text_of(runs)
     assert "l1=0.1* shows no distinguishable change of test accuracy, +0.00 ± " in text
     assert "l1=0.2* changes test accuracy by −10.00 points against *mlp1,dataset=mnist_sample*, in one seed" in text
-    assert "with too few seeds to tell them apart" in text
+    assert "with too few seeds in common to tell them apart" in text
 
 
 def test_a_baseline_is_known_by_its_settings_and_not_by_its_folder(runs, digits):
@@ -282,7 +334,7 @@ def test_titles_that_changes_make_the_same_are_rows_of_one_training(runs, digits
 
 def test_edited_settings_that_are_of_no_network_are_a_line(runs, digits, made, capsys):
     experiment = Experiment(model="cnn1", dataset="mnist_sample", norm="group")
-    folder = write_runs(runs, digits, experiment, [0.9], table="mnist-norms,dataset=mnist_sample", title="GN")
+    folder = write_runs(runs, digits, experiment, [0.9], table="mine", title="GN")
     path = folder / "experiment.json"
     path.write_text(path.read_text().replace('"group_size": 4', '"group_size": 7'))
     assert f"{path}: --group-size 7: does not divide the" in refused(made, capsys)

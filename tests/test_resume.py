@@ -258,6 +258,21 @@ def test_units_of_which_nothing_is_trained_are_planned_anew_if_asked_otherwise(b
     assert left([*TINY, "--threads", "2"], begun, capsys) == ([0, 1], [], says)
 
 
+def test_what_began_on_another_device_is_refused_there_and_goes_on_here(begun, capsys):
+    (path,) = begun.rglob("checkpoint-0-1.pt")
+    content = checkpoints._read(path)
+    state, epoch = content.pop("state"), content.pop("epoch")
+    checkpoints.Checkpoint(path.parent, **content | dict(device="cuda")).write(epoch, state)
+    before = path.read_bytes()
+    with pytest.raises(SystemExit) as caught:
+        train.main([*TINY, "--runs-dir", str(begun)])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train.py: error: --device cpu: ")
+    assert "seeds 0-1 began on cuda, which --device cuda goes on with; --force starts anew" in error
+    assert path.read_bytes() == before
+
+
 def test_seconds_add_up(begun):
     (path,) = begun.rglob("checkpoint-0-1.pt")
     (checkpoint,) = checkpoints.unfinished(path.parent)

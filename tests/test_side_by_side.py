@@ -198,6 +198,18 @@ def test_dropout_of_images_does_not_depend_on_their_format():
 
 
 @pytest.mark.usefixtures("both_ways")
+def test_a_layer_of_one_feature_has_dropout_too():
+    wide = side_by_side.RunsLinear(3, 1, runs=2)
+    nn.init.ones_(wide.weight)
+    nn.init.ones_(wide.bias)
+    y = dropout(0.5, [0, 1])(wide(torch.rand(200, 6)))
+    (gradient,) = torch.autograd.grad(y.sum(), wide.bias)
+    dropped = (y == 0).sum(0)
+    assert ((dropped > 50) & (dropped < 150)).all()
+    assert torch.equal(gradient, 2.0 * (200 - dropped))
+
+
+@pytest.mark.usefixtures("both_ways")
 def test_dropout_does_nothing_in_evaluation():
     x = torch.rand(10, 6)
     assert dropout(0.5, [0, 1], training=False)(x) is x

@@ -204,7 +204,6 @@ def test_layer_normalization_per_pixel_has_the_parameters_that_its_note_names():
 def test_the_words_of_a_study_are_known_and_its_figures_are_there_to_be_claimed(study):
     assert study.baseline in study.experiments
     assert {entry.kind for entry in study.experiments.values()} <= set(KINDS)
-    assert 0 < study.margin < 0.01
     assert study.asks.endswith(("?", "."))
     for claim in study.claims:
         assert claim.figure in FIGURES
@@ -251,6 +250,14 @@ def test_a_title_that_cannot_name_a_folder_is_refused(title):
     assert Study(asks="?", experiments=entries, baseline="plain").experiments
     with pytest.raises(ValueError, match="expected a title that can be a folder's name anywhere"):
         Study(asks="?", experiments=entries | {title: Entry("own", Experiment(l1=0.1))}, baseline="plain")
+
+
+def test_a_study_over_two_data_sets_and_a_forgotten_comma_are_refused():
+    entries = dict(a=Entry("own", Experiment()), b=Entry("own", Experiment(l1=0.1)))
+    with pytest.raises(ValueError, match="experiments on fashion_mnist and mnist: expected one data set"):
+        Study("?", entries | dict(c=Entry("own", Experiment(model="cnn1"))), "a")
+    with pytest.raises(ValueError, match=r"others 'b', expected titles, \('like this',\)"):
+        Study("?", entries, "a", (Claim("own", "…", "a", ("b"), "test_accuracy", "higher"),))
 
 
 @pytest.mark.parametrize("names", [list(STUDIES), *[list(study.experiments) for study in STUDIES.values()]])

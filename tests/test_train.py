@@ -69,6 +69,7 @@ def refused(words, capsys):
         (["--threads", "1000000"], "1000000: expected a whole number from 1 to 1024"),
         (["--dataset", "mnist", "--data-dir", "a" * 300], "cannot be read (File name too long)"),
         (["--seeds", "0-5000"], "--seeds 0-5000: expected at most 1000 seeds"),
+        (["--seeds", "0-999,1000-1999"], "--seeds 0-999,1000-1999…: expected at most 1000 seeds; others by another"),
         (["--seeds", "99999999999"], "expected seeds such as 0-4"),
         (["--jobs", "0"], "0: expected a whole number from 1 to 1024"),
         (["--threads", "many"], "many: expected a whole number from 1 to 1024"),
@@ -249,7 +250,7 @@ def quick_study(monkeypatch):
         asks="What is quick?",
         experiments={
             "first": Entry("own", small),
-            "other data": Entry("own", replace(small, dataset="fashion_mnist_sample")),
+            "other split": Entry("own", replace(small, split_seed=1)),
             "first again": Entry("control", small, "a note"),
         },
         baseline="first",
@@ -366,30 +367,30 @@ def test_an_experiment_that_fails_is_named_at_the_end_and_the_others_are_recorde
 ):
     load = data.load
 
-    def load_strange_clothes(name, data_dir, split_seed):
+    def load_strange_digits(name, data_dir, split_seed):
         dataset = load(name, data_dir, split_seed)
-        if name == "mnist_sample":
+        if not split_seed:
             return dataset
         return replace(dataset, train=data.Split(dataset.train.images, dataset.train.labels + 100))
 
-    monkeypatch.setattr(data, "load", load_strange_clothes)
+    monkeypatch.setattr(data, "load", load_strange_digits)
     words = ["--study", "quick", "--seeds", "0-1", "--threads", "1", "--runs-dir", str(tmp_path)]
     with pytest.raises(SystemExit) as caught:
         train.main(words)
     assert caught.value.code == 1
     captured = capsys.readouterr()
     failure, advice = captured.err.splitlines()
-    assert failure.startswith("failed: other data, seeds 0-1: IndexError: Target 10")
+    assert failure.startswith("failed: other split, seeds 0-1: IndexError: Target 10")
     assert advice == "finished runs are kept; the same command tries the others again"
     assert failure in captured.out  # when it happened
     assert records.finished_seeds(tmp_path / "quick" / "first") == [0, 1]
-    left = contents(tmp_path / "quick" / "other data").keys()
+    left = contents(tmp_path / "quick" / "other split").keys()
     assert left == {Path("experiment.json"), Path("checkpoint-0-1.pt")}
 
     monkeypatch.setattr(data, "load", load)
     train.main([*words, "--jobs", "1"])
     assert "first; skipped: seeds 0-1" in capsys.readouterr().out
-    assert records.finished_seeds(tmp_path / "quick" / "other data") == [0, 1]
+    assert records.finished_seeds(tmp_path / "quick" / "other split") == [0, 1]
 
 
 def test_a_run_that_cannot_be_written_is_a_failure_and_the_next_is_tried(trained, capsys, monkeypatch):

@@ -297,11 +297,13 @@ def test_a_run_that_diverges_is_stopped_and_reaches_no_other_run(digits, monkeyp
         assert all(torch.equal(runs[run].weights[name], tensor) for name, tensor in whole[run].weights.items())
 
 
-def test_where_every_run_diverges_training_ends(digits):
+@pytest.mark.parametrize("stopping", [{}, dict(patience=1)], ids=["", "patience 1"])
+def test_where_every_run_diverges_training_ends(stopping, digits):
     seen = []
-    experiment = Experiment(optimizer="sgd", lr=1e30, epochs=50)
+    experiment = Experiment(optimizer="sgd", lr=1e30, epochs=50, **stopping)
     runs = training.train(experiment, [0, 1], cut(digits, 100), on_epoch=seen.append)
     assert all(run.result["diverged"] for run in runs)
+    assert all(run.result["stop_reason"].startswith("diverged: its loss was not finite") for run in runs)
     assert len(seen) <= 2
 
 
