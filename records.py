@@ -269,8 +269,8 @@ def read_all(runs_dir, study=None):
     """Every experiment under a runs folder, or of one study there, in the order of the folders' names.
 
     Returns:
-        (records, problems): a list of `Record`, those without a finished run left out, and one line for each run that
-        diverged and each file that could not be read.
+        (records, problems): a list of `Record`, those without a run left out, and one line for each run that diverged
+        and each file that could not be read.
     """
     records, problems = [], []
     try:

@@ -171,7 +171,7 @@ def parse_seeds(text):
             raise ValueError(f"--seeds {text}: expected at most {MOST_SEEDS} seeds, found {high - low + 1}")
         seeds.extend(range(low, high + 1))
         if len(seeds) > MOST_SEEDS:
-            raise ValueError(f"--seeds {text[:40]}…: expected at most {MOST_SEEDS} seeds; others by another command")
+            raise ValueError(f"--seeds {text[:40]}: expected at most {MOST_SEEDS} seeds; others by another command")
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if repeated:
         raise ValueError(f"--seeds {text}: seed {repeated[0]} is named twice; each seed is one run")

@@ -69,7 +69,7 @@ def refused(words, capsys):
         (["--threads", "1000000"], "1000000: expected a whole number from 1 to 1024"),
         (["--dataset", "mnist", "--data-dir", "a" * 300], "cannot be read (File name too long)"),
         (["--seeds", "0-5000"], "--seeds 0-5000: expected at most 1000 seeds"),
-        (["--seeds", "0-999,1000-1999"], "--seeds 0-999,1000-1999…: expected at most 1000 seeds; others by another"),
+        (["--seeds", "0-999,1000-1999"], "--seeds 0-999,1000-1999: expected at most 1000 seeds; others by another"),
         (["--seeds", "99999999999"], "expected seeds such as 0-4"),
         (["--jobs", "0"], "0: expected a whole number from 1 to 1024"),
         (["--threads", "many"], "many: expected a whole number from 1 to 1024"),
