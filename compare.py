@@ -101,26 +101,28 @@ def holm(comparisons):
 
 
 def verdict(comparison, direction, margin=None):
-    """What a comparison says about the claim that the difference is `higher` or `lower` than zero, or the `same`.
+    """What a comparison says about a claim on the difference: `higher` or `lower` than zero, `not higher`, the `same`.
 
     Args:
         margin: differences within it make no practical difference; None where the figure has none.
 
     Returns:
-        `no practical difference` (which supports `same`), `supported`, `contradicted`, `undecided`, or `too few seeds`.
+        `supported`, `contradicted`, `undecided`, `too few seeds`, or, where a claim says that there is a difference,
+        `no practical difference`.
     """
     if comparison.seeds < FEWEST_SEEDS:
         return "too few seeds"
+    denied = direction in ("same", "not higher")  # that there is a difference
     low, high = replace(comparison, tests=1).interval(0.90)
-    if margin is not None and -margin < low and high < margin:
-        return "supported" if direction == "same" else "no practical difference"
+    if margin is not None and high < margin and (-margin < low or direction == "not higher"):
+        return "supported" if denied else "no practical difference"
     if comparison.difference == comparison.standard_error == 0:  # the same figures in every run
-        return "supported" if direction == "same" else "contradicted"
+        return "supported" if denied else "contradicted"
     low, high = comparison.interval()
     if low <= 0 <= high:
         return "undecided"
     found = "higher" if comparison.difference > 0 else "lower"
-    return "supported" if found == direction else "contradicted"
+    return "supported" if found == direction.replace("not higher", "lower") else "contradicted"
 
 
 def joint_verdict(verdicts):

@@ -13,7 +13,7 @@ NOT_IN_TITLES = r'<>:"/\|?*'
 TITLE = re.compile(rf"(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
 KINDS = ("as run", "corrected", "control", "own")
 FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")  # that claims speak of
-DIRECTIONS = ("higher", "lower", "same")
+DIRECTIONS = ("higher", "lower", "not higher", "same")
 # Differences in accuracy within it make no practical difference, where a study has no other.
 MARGIN = 0.005
 MARGINS = dict(mnist=0.001, mnist_sample=0.001)
@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of a write-up: the figure of `one` is higher or lower than, or the same as, that of each other."""
+    """One sentence of a write-up, on how the figure of `one` compares with that of each other."""
 
     kind: str  # one of KINDS
     says: str

@@ -210,13 +210,20 @@ def print_studies(args, asked, changes):
         for title in asked if args.study else study.experiments:
             entry, experiment = study.experiments[title], study.experiment(title, changes)
             trained_as = study.trained_as(title, changes)
-            finished = records.finished_seeds(args.runs_dir / experiments.folder_name(name, changes) / trained_as)
+            sample = sources.SOURCES[experiment.dataset or experiment.default_dataset].sample
+            tables = {"": changes}
+            if sample and "dataset" not in changes:
+                tables[f" on {sample}"] = dict(dataset=sample) | changes  # which may have taken its place
+            trained = {
+                where: records.finished_seeds(args.runs_dir / experiments.folder_name(name, given) / trained_as)
+                for where, given in tables.items()
+            }
             rows.append(
                 (
                     title,
                     entry.kind,
                     f"{models.parameter_count(network_of(title, experiment)):,}",
-                    seed_list(finished) if finished else "",
+                    ", ".join(seed_list(seeds) + where for where, seeds in trained.items() if seeds),
                     f"the same settings as {trained_as}" if trained_as != title else entry.note,
                 )
             )

@@ -137,10 +137,15 @@ def a_comparison(low, high, seeds=6, confidence=0.95):
         ((0.01, 0.02), 0.95, "higher", "supported"),
         ((0.01, 0.02), 0.95, "lower", "contradicted"),
         ((0.01, 0.02), 0.95, "same", "contradicted"),
+        ((0.01, 0.02), 0.95, "not higher", "contradicted"),
         ((-0.02, -0.01), 0.95, "lower", "supported"),
         ((-0.02, -0.01), 0.95, "higher", "contradicted"),
         ((-0.001, 0.02), 0.95, "higher", "undecided"),
         ((-0.02, 0.02), 0.95, "same", "undecided"),
+        ((-0.02, 0.02), 0.95, "not higher", "undecided"),
+        ((-0.02, -0.01), 0.95, "not higher", "supported"),
+        ((-0.02, 0.0049), 0.90, "not higher", "supported"),  # if it is a gain, then one of no consequence
+        ((-0.02, 0.0051), 0.90, "not higher", "undecided"),
         ((-0.0049, 0.0049), 0.90, "same", "supported"),
         ((-0.0051, 0.0049), 0.90, "same", "undecided"),
         ((0.001, 0.0049), 0.90, "same", "supported"),  # distinguishable from zero, and yet of no consequence
@@ -157,6 +162,8 @@ def test_a_figure_without_a_margin_has_no_practical_indifference():
     assert verdict(comparison, "higher", MARGIN) == "no practical difference"
     assert verdict(comparison, "higher") == "supported"
     assert verdict(a_comparison(-0.001, 0.001), "same") == "undecided"
+    assert verdict(a_comparison(-0.001, 0.001), "not higher") == "undecided"
+    assert verdict(a_comparison(-0.004, -0.001), "not higher") == "supported"
 
 
 def test_the_correction_counts_for_zero_and_not_for_the_margin():
@@ -175,7 +182,7 @@ def test_under_five_seeds_there_is_no_verdict():
 def test_the_same_figures_in_every_run_contradict_a_difference():
     none = Comparison(0.0, 5, 0.0)
     assert verdict(none, "higher") == "contradicted"
-    assert verdict(none, "same") == "supported"
+    assert verdict(none, "same") == verdict(none, "not higher") == "supported"
 
 
 def test_a_claim_over_several_holds_against_each_and_fails_against_one():

@@ -298,7 +298,7 @@ def claim(**settings):
         (dict(claims=[claim(others=("plain", "third"))]), "'third' is none of"),
         (dict(claims=[claim(), claim(kind="as-run")]), "claim 'it does': 'as-run', expected one of as run, corrected"),
         (dict(claims=[claim(figure="accuracy")]), "'accuracy', expected one of test_accuracy, test_loss"),
-        (dict(claims=[claim(direction="better")]), "'better', expected one of higher, lower, same"),
+        (dict(claims=[claim(direction="better")]), "'better', expected one of higher, lower, not higher, same"),
         (dict(experiments={}), "'plain' is none of the study's experiments"),
     ],
 )

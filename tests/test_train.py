@@ -441,7 +441,9 @@ def row_of(table, title):
 
 
 def test_the_list_has_every_study_and_title_and_what_of_it_is_trained(tmp_path, capsys):
-    for folder in ("fashion-mlp/L1/seed-0", "fashion-mlp/L1/seed-1", "fashion-mlp/L1/seed-7", "l1-path/no L1/seed-3"):
+    folders = [f"fashion-mlp/L1/seed-{seed}" for seed in (0, 1, 7)]
+    folders += [f"fashion-mlp,dataset=fashion_mnist_sample/{title}/seed-2" for title in ("L1", "L2")]
+    for folder in (*folders, "l1-path/no L1/seed-3"):
         (tmp_path / folder).mkdir(parents=True)
         for file in records.FILES[: 3 if "7" in folder else 4]:
             (tmp_path / folder / file).write_text(json.dumps(made_up.result(0, 0.5)))
@@ -455,7 +457,9 @@ def test_the_list_has_every_study_and_title_and_what_of_it_is_trained(tmp_path, 
     for name, study in studies.STUDIES.items():
         for title, entry in study.experiments.items():
             assert row_of(tables[name], title).startswith(f"{title} {entry.kind} ")
-    assert row_of(tables["fashion-mlp"], "L1") == "L1 as run 94,154 seeds 0-1"  # seed 7 lacks a file
+    # seed 7 lacks a file
+    assert row_of(tables["fashion-mlp"], "L1") == "L1 as run 94,154 seeds 0-1, seed 2 on fashion_mnist_sample"
+    assert " 94,154 seed 2 on fashion_mnist_sample " in row_of(tables["fashion-mlp"], "L2")
     assert row_of(tables["l1-path"], "no L1") == "no L1 own 94,154 seed 3"
     assert out.count("seed 3") == 1
     assert row_of(tables["mnist-dropout-ghost"], "BN").endswith("the same settings as L2+BN")
