@@ -80,9 +80,12 @@ def make_document(runs_dir, data_dir, study=None):
         raise records.RecordError(f"{runs_dir}: no finished run{which}{left_out}; train one: {command}")
     opening, closing = notes(runs_dir / "notes.md")
 
-    import sections  # torch, matplotlib and scikit-learn: seconds that a refusal need not wait
+    import torch  # with it, matplotlib and scikit-learn: seconds that a refusal need not wait
+
+    import sections
     from findings import gather
 
+    torch.set_num_threads(1)  # for layers as small as these; on a busy machine, threads would wait for each other
     all_findings, unused = gather(found, data_dir)
     if not all_findings:
         raise records.RecordError(f"{runs_dir}: {'; '.join(unused)}; --force trains anew")
