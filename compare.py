@@ -55,6 +55,10 @@ class Comparison:
         half = float(quantile) * self.standard_error
         return self.difference - half, self.difference + half
 
+    def interval_for_margin(self):
+        """The 90 % interval, not corrected: if it lies within a margin, two one-sided tests say so at 5 % (TOST)."""
+        return replace(self, tests=1).interval(0.90)
+
 
 def paired(one, other, image_differences=None):
     """The `Comparison` of two experiments' figures, a value a seed, the same seeds in the same order.
@@ -113,7 +117,7 @@ def verdict(comparison, direction, margin=None):
     if comparison.seeds < FEWEST_SEEDS:
         return "too few seeds"
     denied = direction in ("same", "not higher")  # that there is a difference
-    low, high = replace(comparison, tests=1).interval(0.90)
+    low, high = comparison.interval_for_margin()
     if margin is not None and high < margin and (-margin < low or direction == "not higher"):
         return "supported" if denied else "no practical difference"
     if comparison.difference == comparison.standard_error == 0:  # the same figures in every run

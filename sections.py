@@ -36,12 +36,12 @@ the best validation accuracy, and the second's is distinguishably lower.
 
 Differences are paired by seed and counted in points; their 95 % intervals count the chance of the seeds and that of the
 test images. Intervals and p are corrected for the number of comparisons (Holm): a table's with its baseline, a study's
-over all its claims. A difference is no practical one where the 90 % interval, which is not corrected, lies within the
-margin; that supports a claim that two are the same; for one that the first is not higher, the upper end alone counts.
-Otherwise a claim is supported or contradicted where its interval leaves out zero; one that two differ is contradicted,
-too, where they are equal in every run. Under five seeds there is no verdict. Validation images chose what was chosen;
-test images were looked at once, after training. Every table is in `tables/` as CSV and for LaTeX, every figure in
-`figures/` as PNG and PDF."""
+over all its claims. A difference is no practical one where the 90 % interval, which is not corrected (90 % ±), lies
+within the margin; that supports a claim that two are the same; for one that the first is not higher, the upper end
+alone counts. Otherwise a claim is supported or contradicted where its interval leaves out zero; one that two differ is
+contradicted, too, where they are equal in every run. Under five seeds there is no verdict. Validation images chose what
+was chosen; test images were looked at once, after training. Every table is in `tables/` as CSV and for LaTeX, every
+figure in `figures/` as PNG and PDF."""
 
 
 def write(all_findings, problems, opening, closing):

@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 import experiments
 from compare import mean_interval
+from findings import WITH_MARGIN
 
 LATEX = {
     "±": r"$\pm$",
@@ -228,15 +229,24 @@ def claims(findings):
                     *words,
                     f"{judgement.one} − {title}",
                     shown(comparison, claim.figure),
+                    _for_margin(comparison, claim.figure),
                     comparison.seeds,
                     judgement.verdict,
                 )
             )
             words = "", "", ""
         if not judgement.comparisons:
-            rows.append((*words, "", "", "", judgement.verdict))
-    header = ("claim", "kind", "figure", "compared", "difference", "n", "verdict")
+            rows.append((*words, "", "", "", "", judgement.verdict))
+    header = ("claim", "kind", "figure", "compared", "difference", "90 % ±", "n", "verdict")
     return Table(f"{findings.name}-claims", header, rows)
+
+
+def _for_margin(comparison, name):
+    """Half the width of the interval that the margin is compared with, where there is one."""
+    if name not in WITH_MARGIN or comparison.seeds < 2:
+        return ""
+    low, high = comparison.interval_for_margin()
+    return Number(_scale(name) * (high - low) / 2)
 
 
 def data_statistics(findings):

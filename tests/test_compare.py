@@ -31,6 +31,7 @@ def test_without_an_error_over_images_a_comparison_is_scipys_paired_t_test():
     assert comparison.p == pytest.approx(scipys.pvalue)
     assert comparison.interval() == pytest.approx(tuple(scipys.confidence_interval(0.95)))
     assert comparison.interval(0.9) == pytest.approx(tuple(scipys.confidence_interval(0.9)))
+    assert replace(comparison, tests=9).interval_for_margin() == comparison.interval(0.9)
     assert paired(OTHER, ONE).difference == pytest.approx(-comparison.difference)
 
 

@@ -8,6 +8,7 @@ import made_up
 import numpy as np
 import pytest
 from made_up import write_runs
+from scipy import stats
 
 import data
 import figures
@@ -247,6 +248,9 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     claims = rows_of(text, "verdict")
     assert claims["L1 helps"]["verdict"] == "contradicted"
     assert claims["L1 helps"]["compared"] == "worse − plain"
+    half_width = float(claims["L1 helps"]["difference"].split("± ")[1])  # of 95 %, of the only comparison
+    narrower = stats.t.ppf(0.95, 4) / stats.t.ppf(0.975, 4)
+    assert float(claims["L1 helps"]["90 % ±"]) == pytest.approx(narrower * half_width, abs=0.01)
     assert claims["less L1 helps"]["verdict"] == "no finished run: never"
     assert re.search(
         rf"- \*worse\* lowers test accuracy by {-difference:.2f} ± \d\.\d\d points against \*plain\*, over 5 seeds; "
