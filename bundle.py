@@ -12,6 +12,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 import records
@@ -21,6 +22,7 @@ MANIFEST = "manifest.json"
 CODE = Path(__file__).resolve().parent
 CODE_FILES = ("*.py", "templates/*", "requirements*.txt", "README.md")
 MOST_FILES, MOST_BYTES = 50_000, 4 * 2**30  # of a submission, unpacked
+LITTER = ("__MACOSX", ".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # that computers leave in folders and archives
 
 
 class SubmissionError(Exception):
@@ -64,7 +66,7 @@ def pack(path, report, runs_dir, study=None):
 
 
 def unpack(path, folder):
-    """Unpack an archive into an empty folder.
+    """Unpack an archive into an empty folder, without what computers add to archives.
 
     Raises:
         SubmissionError: it is no zip archive or is damaged, or holds a path outside the folder, a link, a file twice,
@@ -78,16 +80,19 @@ def unpack(path, folder):
             seen = set()
             for member in members:
                 name = member.filename
-                if not _is_inside(name) or name.casefold() in seen:
-                    raise SubmissionError(f"{path}: {name!r} is twice in it, or not a path inside it")
+                if not _is_inside(name):
+                    raise SubmissionError(f"{path}: {name!r} is not a path inside it")
+                if name.casefold() in seen:
+                    raise SubmissionError(f"{path}: {name!r} is twice in it")
                 if stat.S_ISLNK(member.external_attr >> 16):
                     raise SubmissionError(f"{path}: {name!r} is a link")
                 seen.add(name.casefold())
-                archive.extract(member, folder)  # stops where a member is longer than it says
+                if not _is_litter(name):
+                    archive.extract(member, folder)  # stops where a member is longer than it says
     except SubmissionError:
         raise
     except (OSError, RuntimeError, ValueError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SubmissionError(f"{path}: not a zip archive that can be unpacked ({error})") from None
+        raise SubmissionError(f"{path}: empty, cut off, or not a zip archive ({error})") from None
 
 
 def _is_inside(name):
@@ -95,23 +100,38 @@ def _is_inside(name):
     return bool(parts) and not name.startswith("/") and ".." not in parts and not set("\\:\0") & set(name)
 
 
+def _is_litter(name):
+    return any(fnmatch(part, pattern) for part in PurePosixPath(name).parts for pattern in LITTER)
+
+
+def top_of(folder):
+    """Where an unpacked submission lies: in a folder, or in the only folder there, as when one was packed again."""
+    inside = [each for each in folder.iterdir() if not _is_litter(each.name)]
+    is_there = len(inside) == 1 and not inside[0].is_symlink() and (inside[0] / MANIFEST).is_file()
+    return inside[0] if is_there else folder
+
+
 def check_manifest(folder):
     """Lines on what is missing, altered or not in the manifest of an unpacked submission.
 
     Raises:
-        SubmissionError: it holds a link: what is behind that is not the submission.
+        SubmissionError: it was made by another version, or holds a link: what is behind that is not the submission.
     """
     if link := next((file for file in folder.rglob("*") if file.is_symlink()), None):
-        raise SubmissionError(f"{folder}: {link.relative_to(folder)} is a link")
+        raise SubmissionError(f"{link.relative_to(folder)} is a link")
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        listed = {str(name): str(checksum) for name, checksum in listed.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        return [f"{MANIFEST} cannot be read ({error})"]
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        form, listed = manifest["format"], {str(name): str(digest) for name, digest in manifest["files"].items()}
+    except FileNotFoundError:
+        return [f"{MANIFEST} is missing: this is not what report.py --bundle made"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return [f"{MANIFEST} cannot be read: this is not what report.py --bundle made"]
+    if form != records.FORMAT:
+        raise SubmissionError(f"another version of this toolkit made it: format {form!r}, expected {records.FORMAT}")
     there = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and name != MANIFEST:
+        if file.is_file() and name != MANIFEST and not _is_litter(name):
             there[name] = file
     problems = [f"{name} is missing" for name in listed.keys() - there.keys()]
     problems += [f"{name} is not in the manifest" for name in there.keys() - listed.keys()]
@@ -119,6 +139,15 @@ def check_manifest(folder):
         f"{name} was altered" for name in listed.keys() & there.keys() if _checksum(there[name]) != listed[name]
     ]
     return sorted(problems)
+
+
+def differing_code(folder):
+    """The files of a submission's code that are not as they are here, those that are missing there or here included."""
+    own = {file.relative_to(CODE).as_posix(): file for pattern in CODE_FILES for file in CODE.glob(pattern)}
+    there = {file.relative_to(folder / "code").as_posix(): file for file in (folder / "code").rglob("*")}
+    there = {name: file for name, file in there.items() if file.is_file() and not _is_litter(name)}
+    same = {name for name in own.keys() & there.keys() if _checksum(own[name]) == _checksum(there[name])}
+    return sorted((own.keys() | there.keys()) - same)
 
 
 def _checksum(path):

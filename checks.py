@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import experiments
 import findings
 import models
 import records
@@ -21,7 +22,7 @@ import regularizers
 import report
 import studies
 import training
-from compare import prediction_interval
+from compare import FEWEST_SEEDS, prediction_interval
 from page import page
 from progress import seed_list
 
@@ -183,9 +184,14 @@ def as_trained(experiment):
     return experiment
 
 
-def report_follows(folder, data_dir):
+def report_follows(found, folder, data_dir):
     """The report's text, page and tables are what the records give."""
     about = "report.md, report.html and the tables follow from the records"
+    tables = sorted({record.table for record in found if record.table != records.SINGLE})
+    if unknown := [table for table in tables if not studies.name_of(table)]:
+        return Check(
+            "report", about, [f"{', '.join(unknown)}: no study in studies.py here, so none to compare it with"]
+        )
     try:
         document = report.make_document(folder / "runs", data_dir)
         text = (folder / "report" / "report.md").read_text(encoding="utf-8")
@@ -199,6 +205,8 @@ def report_follows(folder, data_dir):
                     problems += _differing_table(folder / "report" / "tables" / path.name, path)
     except records.RecordError as error:
         problems = [str(error)]
+    except FileNotFoundError as error:
+        problems = [f"{Path(error.filename).name} is missing"]
     except (OSError, UnicodeDecodeError, StopIteration) as error:
         problems = [f"the report cannot be read ({error})"]
     return Check("report", about, problems)
@@ -209,7 +217,7 @@ def _differing_line(name, handed_in, expected):
     for number, (line, own) in enumerate(pairs, 1):
         if line != own:
             return [f"{name}, line {number} is {_short(line)}, the records give {_short(own)}"]
-    return [] if handed_in == expected else [f"{name} is longer or shorter than the records make it"]
+    return [] if handed_in == expected else [f"{name} is longer or shorter than records and notes.md make it now"]
 
 
 def _short(line):
@@ -236,24 +244,39 @@ def _same_cell(cell, own):
         return False
 
 
-def completeness(found, study_name, seeds):
-    """Every experiment of a study is there with the study's settings, and each with the seeds that were asked for."""
+def completeness(found, table, seeds):
+    """Every experiment of a study is there with its settings, and each with the seeds that were asked for, or five.
+
+    Args:
+        table: the study's name, with the settings that it was to be given beside its own as its folder is named after
+            them; None for whatever experiments there are.
+        seeds: None for any five at least.
+    """
     problems = []
-    if study_name:
-        study = studies.STUDIES[study_name]
-        own = {record.title: record for record in found if record.table == study_name}
-        asked = [title for title in study.experiments if study.trained_as(title) == title]
-        problems += [f"{study_name}/{title} is missing" for title in asked if title not in own]
+    if table:
+        study = studies.STUDIES[studies.name_of(table)]
+        own = {record.title: record for record in found if record.table == table}
+        changes = findings.changes_of(studies.name_of(table), table, own) if own else {}
+        if own and experiments.folder_name(studies.name_of(table), changes) != table:
+            problems.append(f"{table} has other settings than its name says")
+        asked = [title for title, trained_as in study.all_trained_as(changes).items() if trained_as == title]
+        problems += [f"{table}/{title} is missing" for title in asked if title not in own]
         found = [own[title] for title in asked if title in own]
         problems += [
-            f"{study_name}/{record.title} has other settings than the study"
+            f"{table}/{record.title} has other settings than the study"
             for record in found
-            if not findings.is_of(study, record)
+            if not findings.is_of(study, record, changes)
         ]
     for record in found:
-        if missing := [seed for seed in seeds or () if seed not in record.results.keys() | record.diverged]:
+        there = record.results.keys() | record.diverged.keys()
+        if missing := [seed for seed in seeds or () if seed not in there]:
             problems.append(f"{record.table}/{record.title}: {seed_list(missing)} missing")
-    asked = [f"every experiment of {study_name}"] * bool(study_name) + [seed_list(seeds or ())] * bool(seeds)
+        elif seeds is None and len(there) < FEWEST_SEEDS:
+            problems.append(
+                f"{record.table}/{record.title}: {seed_list(there)}, expected {FEWEST_SEEDS} seeds at least"
+            )
+    asked = [f"every experiment of {table}"] * bool(table)
+    asked.append(seed_list(seeds) if seeds else f"{FEWEST_SEEDS} seeds at least")
     return Check("completeness", f"{', '.join(asked)}: all there", problems)
 
 
@@ -262,8 +285,8 @@ def retraining(found, name, data_dir):
     about = f"{name}: the recorded test accuracies lie in the prediction interval of {FRESH_SEEDS} fresh seeds"
     there = {f"{record.table}/{record.title}": record for record in found if record.results}
     if not (record := there.get(name)):
-        there = ", ".join(there)
-        return Check("retraining", about, [f"{name} is not in it; there is {there}"])
+        there = ", ".join(f'"{each}"' for each in there)
+        return Check("retraining", about, [f'"{name}" is not in it; there is {there}'])
     dataset, problem = findings.test_set(record, data_dir)
     try:
         findings.network_of(record)
@@ -278,8 +301,8 @@ def retraining(found, name, data_dir):
         accuracies += [run.result["test_accuracy"] for run in runs]
     low, high = prediction_interval(accuracies, others=len(record.results))
     problems = [
-        f"{name} seed {seed}: test accuracy {result['test_accuracy']:.4f}, fresh seeds predict {low:.4f} to {high:.4f}"
+        f"{name} seed {seed}: test accuracy {result['test_accuracy']:.2%}, fresh seeds predict {low:.2%} to {high:.2%}"
         for seed, result in record.results.items()
         if not low <= result["test_accuracy"] <= high
     ]
-    return Check("retraining", f"{about}, {low:.4f} to {high:.4f}", problems)
+    return Check("retraining", f"{about}, {low:.2%} to {high:.2%}", problems)

@@ -4,7 +4,6 @@ Figures are those of `study.FIGURES` and of a run's result; the runs of two expe
 the seeds both have.
 """
 
-import contextlib
 import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -155,7 +154,11 @@ def gather(found, data_dir):
     """(the `Findings` of some records, for each table and data set, a line for each table of which nothing is used)."""
 
     def key(record):
-        return record.table, record.dataset["name"], 0 if _study_of(record) else record.experiment.split_seed
+        return (
+            record.table,
+            record.dataset["name"],
+            0 if studies.name_of(record.table) else record.experiment.split_seed,
+        )
 
     all_findings, problems = [], []
     for (table, name, split_seed), group in groupby(sorted(found, key=lambda each: (key(each), each.title)), key):
@@ -163,13 +166,10 @@ def gather(found, data_dir):
         diverged = [title for title, record in group.items() if not record.results]
         trained = {title: record for title, record in group.items() if record.results}
         of_study = dict(left_out=[])
-        if study_name := _study_of(next(iter(group.values()))):
+        if study_name := studies.name_of(next(iter(group.values())).table):
             study = studies.STUDIES[study_name]
-            changes = _changes(study_name, table, group)
-            same = {}
-            for title in study.experiments:
-                with contextlib.suppress(ValueError):  # one that does not go with the changes is not trained
-                    same[title] = study.trained_as(title, changes)
+            changes = changes_of(study_name, table, group)
+            same = study.all_trained_as(changes)
             left_out = [title for title, record in group.items() if not is_of(study, record, changes)]
             of_study = dict(study_name=study_name, changes=changes, same=same, left_out=left_out)
             kept = [title for title in study.experiments if title in trained and title not in left_out]
@@ -183,12 +183,7 @@ def gather(found, data_dir):
     return all_findings, problems
 
 
-def _study_of(record):
-    name = record.table.partition(",")[0]
-    return name if name in studies.STUDIES else None
-
-
-def _changes(study_name, table, group):
+def changes_of(study_name, table, group):
     """{name: value} of the settings that a study was given beside its own, from its records, {title: record}.
 
     They are named in the table's name, and if that was cut, or given by hand, they are what differs.

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import pickle
 import shutil
 import tempfile
 import zipfile
@@ -76,7 +77,7 @@ class Record:
     experiment: Experiment
     dataset: dict
     results: dict[int, dict] = field(default_factory=dict)  # seed -> result.json
-    diverged: set[int] = field(default_factory=set)  # seeds of which there are no figures
+    diverged: dict[int, str] = field(default_factory=dict)  # seed -> why there are no figures of it
 
     @property
     def table(self):
@@ -269,8 +270,8 @@ def read_all(runs_dir, study=None):
     """Every experiment under a runs folder, or of one study there, in the order of the folders' names.
 
     Returns:
-        (records, problems): a list of `Record`, those without a run left out, and one line for each run that diverged
-        and each file that could not be read.
+        (records, problems): a list of `Record`, those without a run left out, and one line for each file that could
+        not be read.
     """
     records, problems = [], []
     try:
@@ -289,8 +290,7 @@ def read_all(runs_dir, study=None):
             if isinstance(result, RecordError):
                 problems.append(str(result))
             elif result["diverged"]:
-                record.diverged.add(seed)
-                problems.append(f"{record.folder / f'seed-{seed}'}: {result['stop_reason']}; it is part of no mean")
+                record.diverged[seed] = result["stop_reason"]
             else:
                 record.results[seed] = result
         if record.results or record.diverged:
@@ -389,6 +389,8 @@ def read_weights(folder, layers=()):
                 raise ValueError(f"layer {layer['layer']} has not the {layer['weights']} weights of result.json")
     except Exception as error:  # torch.load raises what the damage leads to
         says = str(error).partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # of which torch says how to load it all the same
+            says = "it holds what are no weights"
         raise RecordError(f"{path}: cannot be read ({says}); train it anew with --force") from None
     return weights
 

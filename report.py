@@ -27,6 +27,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.bundle and args.bundle.suffix != ".zip":
         parser.error(f"--bundle {args.bundle}: expected a name that ends in .zip")
+    if args.bundle and not args.bundle.parent.is_dir():
+        parser.error(f"--bundle {args.bundle}: there is no folder {args.bundle.parent}; make it, or name another")
     try:
         document = make_document(args.runs_dir, args.data_dir, args.study)
         document.write(args.out)
@@ -72,6 +74,11 @@ def make_document(runs_dir, data_dir, study=None):
         records.RecordError: no finished run is there, or a file of one cannot be read.
     """
     found, problems = records.read_all(runs_dir, study)
+    problems += [
+        f"{record.folder / f'seed-{seed}'}: {reason}; it is part of no mean"
+        for record in found
+        for seed, reason in record.diverged.items()
+    ]
     problems = [each.replace(f"{runs_dir}{os.sep}", "") for each in problems]
     if not any(record.results for record in found):
         left_out = f" ({'; '.join(problems)})" if problems else ""

@@ -422,3 +422,9 @@ STUDIES = {
     "ghost-size": GHOST_SIZE,
     "l1-path": L1_PATH,
 }
+
+
+def name_of(table):
+    """The study whose records a table holds, whatever settings it was given beside its own; None if it is none's."""
+    name = table.partition(",")[0]
+    return name if name in STUDIES else None

@@ -62,11 +62,13 @@ class Study:
     mistakes: tuple[int, int] = (10, 5)  # how many images of each, in how many columns
 
     def __post_init__(self):
-        for title in self.experiments:
+        for title, entry in self.experiments.items():
             if not TITLE.fullmatch(title):
                 raise ValueError(
                     f"{title!r}: expected a title that can be a folder's name anywhere, without {NOT_IN_TITLES}"
                 )
+            if entry.kind not in KINDS:
+                raise ValueError(f"{title!r}: {entry.kind!r}, expected one of {', '.join(KINDS)}")
         of = {entry.experiment.dataset or entry.experiment.default_dataset for entry in self.experiments.values()}
         if len(of) > 1:
             raise ValueError(f"experiments on {' and '.join(sorted(of))}: expected one data set, a study for each")
@@ -120,3 +122,11 @@ class Study:
             with contextlib.suppress(ValueError):  # one that does not go with the changes is not trained
                 if self.experiment(first, changes or {}) == experiment:
                     return first
+
+    def all_trained_as(self, changes):
+        """{title: the title that it is trained under} of the experiments that go with some changes."""
+        titles = {}
+        for title in self.experiments:
+            with contextlib.suppress(ValueError):
+                titles[title] = self.trained_as(title, changes)
+        return titles

@@ -79,7 +79,10 @@ def main(argv=None):
         begun = args.force and args.begun
         same = "the same command without --force" if begun else "the same command"
         kept = "finished runs are kept, and the others as they were at their last checkpoint, if there was time for one"
-        parser.exit(130, f"\ninterrupted: {kept}; {same} goes on from there\n")
+        goes_on = f"{kept}; {same} goes on from there"
+        if args.cluster is not None:
+            goes_on = f"finished runs are kept; {same} trains the others from the start, or from a checkpoint made here"
+        parser.exit(130, f"\ninterrupted: {goes_on}\n")
 
 
 def make_parser():

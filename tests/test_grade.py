@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ import bundle
 import checks
 import figures
 import grade
+import records
 import report
+import sources
+import studies
 import train
 from experiments import Experiment
 
@@ -230,6 +234,43 @@ def test_a_missing_seed_and_a_missing_experiment_are_named(submission, capsys):
     assert "fashion-mlp/simple is missing" in failed(submission, capsys, "--study", "fashion-mlp")["completeness"]
 
 
+def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds(tmp_path):
+    def found(table, seeds, **settings):
+        given = {name: value for name, value in settings.items() if name != "l1"}
+        return [
+            records.Record(
+                tmp_path / table / title,
+                replace(study.experiment(title, given), **settings),
+                {},
+                {seed: {} for seed in seeds},
+            )
+            for title in study.all_trained_as(given)
+        ]
+
+    def problems(found, table, seeds=None):
+        return checks.completeness(found, table, seeds).problems
+
+    study, on_sample = studies.STUDIES["l1-path"], "l1-path,dataset=mnist_sample,epochs=3"
+    settings = dict(dataset="mnist_sample", epochs=3)
+    whole = found(on_sample, range(5, 10), **settings)
+    assert problems(whole, on_sample) == problems(whole, on_sample, range(5, 8)) == []
+    assert problems(whole, on_sample, [5, 11]) == [
+        f"{on_sample}/{title}: seed 11 missing" for title in study.experiments
+    ]
+    assert problems(whole[1:], on_sample) == [f"{on_sample}/{whole[0].title} is missing"]
+    assert problems(whole, "l1-path") == [f"l1-path/{title} is missing" for title in study.experiments]
+    few = found(on_sample, range(4), **settings)
+    assert problems([*few[:1], *whole[1:]], on_sample) == [
+        f"{on_sample}/{few[0].title}: seeds 0-3, expected 5 seeds at least"
+    ]
+    shorter = found(on_sample, range(5), **settings | dict(epochs=2))
+    assert problems(shorter, on_sample) == [f"{on_sample} has other settings than its name says"]
+    other = found(on_sample, range(5), **settings, l1=0.5)
+    assert problems([*whole[:-1], other[-1]], on_sample) == [
+        f"{on_sample}/{other[-1].title} has other settings than the study"
+    ]
+
+
 def test_without_refreshed_checksums_every_change_is_seen_in_the_archive(submission, capsys):
     change_digit(submission / FIRST / "seed-0" / "result.json", "test_loss")
     (submission / FIRST / "seed-1" / "history.csv").unlink()
@@ -252,7 +293,10 @@ def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(submissio
         path.write_text(json.dumps(json.loads(path.read_text()) | dict(test_accuracy=0.9999)))
     refresh(submission)
     assert "fresh seeds predict" in failed(submission, capsys, "--retrain", name)["retraining"]
-    assert "none is not in it; there is single/" in failed(submission, capsys, "--retrain", "none")["retraining"]
+    assert (
+        '"single/none" is not in it; there is "single/'
+        in failed(submission, capsys, "--retrain", "single/none")["retraining"]
+    )
 
 
 def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(submission, handed_in, tmp_path, capsys):
@@ -264,14 +308,21 @@ def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(subm
     with pytest.raises(SystemExit):
         grade.main([str(handed_in), str(submission), str(honest), "--csv", str(table)])
     out = capsys.readouterr().out
-    assert out.count("COPIED  6 runs with equal weights, and equal seconds or another seed") == 2
+    assert f"COPIED  {handed_in}: 6 runs, such as single/{NAMES['']} seed 0, shared with {submission} (equal" in out
+    assert out.count("COPIED  ") == 2
     with open(table, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["submission"] for row in rows] == [str(handed_in), str(submission), str(honest)]
     assert f"shared with {submission}" in rows[0]["copies"]
     assert rows[2]["copies"] == ""
+    assert [(row["points"], row["of"], row["seeds"]) for row in rows] == [
+        ("90", "90", "seeds 0-1"),
+        ("90", "90", "seeds 0-1"),
+        ("70", "90", "seeds 0-1"),
+    ]
     assert rows[0]["weights"] == "passed"
-    assert "report.md" in rows[2]["report"]
+    assert rows[2]["report"] == "FAILED"
+    assert rows[2]["problems"].startswith("report: report.md, line ")
 
 
 def test_equal_weights_under_other_seeds_are_named_as_copies(submission, handed_in, tmp_path, capsys):
@@ -283,7 +334,7 @@ def test_equal_weights_under_other_seeds_are_named_as_copies(submission, handed_
         folder.rename(folder.with_name(f"seed-{seed}"))
     with pytest.raises(SystemExit):
         grade.main([str(handed_in), str(renamed)])
-    assert capsys.readouterr().out.count("COPIED  6 runs with equal weights, and equal seconds or another seed") == 2
+    assert capsys.readouterr().out.count(": 6 runs, such as") == 2
 
 
 @pytest.mark.parametrize(
@@ -304,6 +355,88 @@ def test_equal_weights_under_other_seeds_are_named_as_copies(submission, handed_
 def test_only_settings_whose_training_may_be_the_same_may_share_weights(one, other, may_be_equal):
     pair = [checks.as_trained(Experiment(**settings)) for settings in (one, other)]
     assert (pair[0] == pair[1]) == may_be_equal
+
+
+def test_a_data_set_that_the_teacher_lacks_costs_no_point_and_the_others_are_graded(
+    handed_in, submission, tmp_path, capsys, monkeypatch
+):
+    for path in submission.glob("runs/single/*/experiment.json"):
+        change(path, '"name": "mnist_sample"', '"name": "mnist"')
+        change(path, '"dataset": "mnist_sample"', '"dataset": "mnist"')
+        path.parent.rename(path.parent.with_name(path.parent.name.replace("mnist_sample", "mnist")))
+    monkeypatch.setattr(sources, "reach", lambda urls: dict.fromkeys(urls, "no network"))
+    table, nowhere = tmp_path / "grades.csv", tmp_path / "nowhere"
+    with pytest.raises(SystemExit) as caught:
+        grade.main([str(submission), str(handed_in), "--csv", str(table), "--data-dir", str(nowhere)])
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"grade.py: error: not graded: {submission}: mnist: not found in {nowhere}")
+    assert f"{submission}: not graded\n{handed_in}: 5 of 5 checks passed, 90 of 90 points" in said.out
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["points"] for row in rows] == ["", "90"]
+    assert rows[0]["problems"].startswith("not graded: mnist: not found")
+    with pytest.raises(SystemExit):
+        grade.main([str(submission), "--gradescope", str(tmp_path / "results.json"), "--data-dir", str(nowhere)])
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_submission_that_a_computer_packed_again_passes(handed_in, tmp_path, capsys):
+    again = tmp_path / "again"
+    shutil.copytree(handed_in, again / "my submission")
+    for litter in ("my submission/.DS_Store", "my submission/report/._report.md", "__MACOSX/._my submission"):
+        (again / litter).parent.mkdir(exist_ok=True)
+        (again / litter).write_text("")
+    grade.main([shutil.make_archive(str(tmp_path / "again"), "zip", again)])
+    assert "5 of 5 checks passed" in capsys.readouterr().out
+
+
+def test_a_submission_of_another_version_is_told_so_once(submission, capsys):
+    change(submission / bundle.MANIFEST, '"format": 2', '"format": 1')
+    found = failed(submission, capsys)
+    assert "another version of this toolkit made it: format 1, expected 2" in found.pop("archive")
+    assert all(line.endswith(": not checked") for line in found.values())
+
+
+def test_a_record_that_cannot_be_read_fails_the_archive(submission, capsys):
+    (submission / FIRST / "seed-0" / "result.json").write_text("{")
+    refresh(submission)
+    assert failed(submission, capsys)["archive"].startswith(
+        f"FAILED  archive: {FIRST}/seed-0/result.json: cannot be read"
+    )
+
+
+def test_code_that_differs_is_named_and_costs_nothing(submission, capsys):
+    change(submission / "code" / "training.py", "optimizer.step()", "optimizer.step(); cheat()")
+    (submission / "code" / "tables.py").unlink()
+    (submission / "code" / "more.py").write_text("")
+    refresh(submission)
+    grade.main([str(submission)])
+    out = capsys.readouterr().out
+    assert "its code, which is not run, is not as it is here: more.py, tables.py, training.py\n" in out
+    assert "90 of 90 points" in out
+
+
+def test_a_submission_named_twice_is_graded_once_and_no_copy_of_itself(handed_in, capsys):
+    grade.main([str(handed_in), str(handed_in / ".." / handed_in.name)])
+    assert capsys.readouterr().out.count("5 of 5 checks passed") == 1
+
+
+def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, submission, tmp_path, capsys, monkeypatch):
+    plain = grade.grade
+
+    def until_interrupted(path, args):
+        if path == submission:
+            raise KeyboardInterrupt
+        return plain(path, args)
+
+    monkeypatch.setattr(grade, "grade", until_interrupted)
+    table = tmp_path / "grades.csv"
+    with pytest.raises(SystemExit) as caught:
+        grade.main([str(handed_in), str(submission), "--csv", str(table)])
+    assert caught.value.code == 130
+    assert "interrupted: 1 of 2 submissions are graded" in capsys.readouterr().err
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -362,8 +495,8 @@ def test_what_is_no_archive_or_half_of_one_is_answered_with_a_line(cut, handed_i
     path = tmp_path / "half.zip"
     path.write_bytes((handed_in.parent / "submission.zip").read_bytes()[:cut])
     found = failed(path, capsys)
-    assert "not a zip archive" in found["archive"]
-    assert found["report"].endswith("there is no finished run")
+    assert "empty, cut off, or not a zip archive" in found["archive"]
+    assert found["report"] == "FAILED  report: not checked"
     assert len(found) == 5, "no check that was not made gives points"
 
 
@@ -374,6 +507,11 @@ def test_bad_arguments_are_refused_in_one_line(handed_in, tmp_path, capsys):
         ([str(handed_in), str(handed_in), "--gradescope", "x.json"], "takes one submission, found 2"),
         (["--csv", str(tmp_path / "one.zip"), str(handed_in)], "expected a name that ends in .csv"),
         (["--gradescope", str(tmp_path / "one.zip"), str(handed_in)], "expected a name that ends in .json"),
+        (["--csv", str(tmp_path / "none" / "all.csv"), str(handed_in)], "there is no folder"),
+        ([str(handed_in), "--study", "fashion"], "--study fashion: expected one of fashion-mlp, "),
+        ([str(handed_in), "--retrain", "L1"], "expected STUDY/TITLE, with one of fashion-mlp, "),
+        ([str(handed_in), "--retrain", "fashion-mlp/L3"], 'fashion-mlp has no such experiment, but "simple", '),
+        ([str(handed_in.parent)], f"holds archives; name them: {handed_in.parent / '*.zip'}"),
     ):
         with pytest.raises(SystemExit) as caught:
             grade.main(words)

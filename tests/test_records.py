@@ -404,10 +404,11 @@ def test_a_run_that_is_no_record_is_a_line_and_leaves_the_old_one(folder):
 
 def test_a_run_that_diverged_is_left_out_and_named_but_finished(folder, tmp_path):
     records.write_run(folder, make_run(0))
-    path = records.write_run(folder, make_run(1, float("nan"), diverged=True, stop_reason="the loss became NaN"))
+    records.write_run(folder, make_run(1, float("nan"), diverged=True, stop_reason="the loss became NaN"))
     (record,), problems = records.read_all(tmp_path)
     assert list(record.results) == [0]
-    assert problems == [f"{path}: the loss became NaN; it is part of no mean"]
+    assert record.diverged == {1: "the loss became NaN"}
+    assert problems == []
     assert records.finished_seeds(folder) == [0, 1]
 
 
