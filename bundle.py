@@ -40,10 +40,9 @@ def pack(path, report, runs_dir, study=None):
         SubmissionError: the archive cannot be written.
     """
     files = {f"report/{name}": report / name for name in [*contents(report), CONTENTS]}
-    kept = [
-        file for file in runs_dir.glob("*/*/experiment.json") if records.is_of_study(file.parent.parent.name, study)
-    ]
-    kept += [file for each in kept for name in records.FILES for file in each.parent.glob(f"seed-*/{name}")]
+    kept = [*runs_dir.glob("*/*/experiment.json")]
+    kept += [file for name in records.FILES for file in runs_dir.glob(f"*/*/seed-*/{name}")]
+    kept = [file for file in kept if records.is_of_study(file.relative_to(runs_dir).parts[0], study)]
     kept += runs_dir.glob("notes.md")
     files |= {f"runs/{file.relative_to(runs_dir).as_posix()}": file for file in kept if file.is_file()}
     for pattern in CODE_FILES:

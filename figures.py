@@ -4,6 +4,7 @@ save(forest(differences, "BN", margin=0.001, published={}), Path("report/figures
 """
 
 import math
+import re
 from functools import wraps
 from itertools import cycle
 from statistics import mean
@@ -55,6 +56,23 @@ def save(figure, path):
     return written
 
 
+def wrapped(title, width=36):
+    """A title in lines of about `width` characters, broken after commas."""
+    lines = [""]
+    for part in re.findall(",?[^,]+,?|,", title):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
+
+
+def _legend_below(figure, panel):
+    """Of what a panel shows, in as many columns as the figure is wide enough for."""
+    handles, labels = panel.get_legend_handles_labels()
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(4, 100 // longest)))
+
+
 def styles_of(titles):
     """{title: colour and dash}, so that an experiment looks the same in every picture."""
     looks = [dict(color=colour, linestyle=dash) for dash in DASHES for colour in COLOURS]
@@ -93,8 +111,7 @@ def curves(histories, styles):
     for panel in panels[1]:
         panel.set_xlabel("epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
-    columns = max(1, min(4, 100 // max(map(len, histories))))
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+    _legend_below(figure, panels[0, 0])
     return figure
 
 
@@ -103,15 +120,17 @@ def _curve(panel, runs, title, style):
     at_epoch = [[run[epoch] for run in runs if epoch < len(run)] for epoch in range(longest)]
     epochs = range(1, longest + 1)
     marker = "s" if longest == 1 else None  # a line needs two points
-    panel.plot(epochs, [mean(values) for values in at_epoch], label=title, linewidth=1.3, marker=marker, **style)
+    panel.plot(
+        epochs, [mean(values) for values in at_epoch], label=wrapped(title), linewidth=1.3, marker=marker, **style
+    )
     panel.fill_between(
         epochs, list(map(min, at_epoch)), list(map(max, at_epoch)), color=style["color"], alpha=0.12, lw=0
     )
     ended = [run for run in runs if len(run) < longest]
     panel.plot([len(run) for run in ended], [run[-1] for run in ended], "o", color=style["color"], markersize=4)
-    for run in ended:
-        left = sum(len(other) > len(run) for other in runs)
-        panel.annotate(str(left), (len(run), run[-1]), (3, 3), textcoords="offset points", fontsize=7)
+    for last in sorted({len(run) for run in ended}):
+        left, highest = sum(len(run) > last for run in runs), max(run[-1] for run in ended if len(run) == last)
+        panel.annotate(str(left), (last, highest), (3, 3), textcoords="offset points", fontsize=7)
 
 
 @in_style
@@ -146,7 +165,7 @@ def forest(differences, baseline, margin, published, styles):
         published: {title: the published difference}.
     """
     figure, panel = _one_row_each(differences)
-    panel.axvspan(-100 * margin, 100 * margin, color=GREY, alpha=0.2, lw=0)
+    panel.axvspan(-100 * margin, 100 * margin, color=GREY, alpha=0.2, lw=0, label="no practical difference")
     panel.axvline(0, color=GREY, linewidth=1)
     for place, (title, comparison) in enumerate(differences.items()):
         low, high = comparison.interval()
@@ -155,15 +174,18 @@ def forest(differences, baseline, margin, published, styles):
             panel.plot([100 * low, 100 * high], [place, place], color=styles[title]["color"], linewidth=1.5, zorder=2)
         if title in published:
             _published(panel, published[title], place)
-    panel.set_xlabel(f"test accuracy − that of {baseline} (points); shaded: no practical difference")
+    panel.set_xlabel(wrapped(f"test accuracy − that of {baseline} (points)", width=72))
     _key(panel, "difference and 95 % interval", bool(published))
     return figure
 
 
-def _one_row_each(titles):
-    figure = Figure(figsize=(8, 1.2 + 0.34 * len(titles)), layout="constrained")
+def _one_row_each(titles, height=0.34):
+    """A figure with one panel, which has a row, this many inches high or more, for each title."""
+    labels = [wrapped(title) for title in titles]
+    lines = max(label.count("\n") + 1 for label in labels)
+    figure = Figure(figsize=(8, 1.2 + max(height, 0.17 * lines) * len(labels)), layout="constrained")
     panel = figure.subplots()
-    panel.set_yticks(range(len(titles)), list(titles))
+    panel.set_yticks(range(len(labels)), labels)
     panel.set_ylim(len(titles) - 0.5, -0.5)  # the first on top
     panel.grid(axis="y", visible=False)
     return figure, panel
@@ -177,7 +199,7 @@ def _key(panel, ours, with_published):
     panel.plot([], [], "o", color=GREY, label=ours)
     if with_published:
         panel.plot([], [], "D", markerfacecolor="white", markeredgecolor="black", label="published")
-    panel.figure.legend(loc="outside upper right", ncols=2)
+    panel.figure.legend(loc="outside upper right", ncols=3)
 
 
 @in_style
@@ -207,7 +229,7 @@ def sweep(series, over, baseline=None):
         panel.set_xscale("log")
         panel.set_xlabel(over)
         panel.set_title(label)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    _legend_below(figure, panels[0])
     return figure
 
 
@@ -232,7 +254,7 @@ def weights(values, small, styles):
         shares = 100 * np.histogram(logarithms, powers)[0] / len(magnitudes)
         panel.stairs(shares, powers, fill=True, color=styles[title]["color"])
         panel.bar(powers[0] - 1, 100 * zeros / len(magnitudes), 0.6, color=styles[title]["color"], hatch="///")
-        panel.set_title(title, fontsize=8)
+        panel.set_title(wrapped(title), fontsize=8)
         panel.set_yscale("log")
         panel.set_ylim(0.01, 100)
         panel.yaxis.set_minor_locator(NullLocator())  # ticks take most of the time of drawing
@@ -257,12 +279,14 @@ def sparsity(layers, styles):
     for which, panel in enumerate(panels):
         for title, shares in layers.items():
             places = range(1, len(shares) + 1)
-            panel.plot(places, [100 * share[which] for share in shares], label=title, marker="o", **styles[title])
+            panel.plot(
+                places, [100 * share[which] for share in shares], label=wrapped(title), marker="o", **styles[title]
+            )
         panel.set_xlabel("layer, from the input on")
         panel.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_title("weights exactly zero (%)")
     panels[1].set_title("weights nearly zero, |w| < 0.001 (%)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    _legend_below(figure, panels[0])
     return figure
 
 
@@ -285,7 +309,7 @@ def confusion(matrices, classes):
         panel.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
         panel.set_yticks(range(len(classes)), classes)
         panel.set_xlabel("predicted")
-        panel.set_title(title)
+        panel.set_title(wrapped(title))
     panels[0].set_ylabel("actual")
     return figure
 
@@ -298,13 +322,11 @@ def by_class(accuracies, classes):
         accuracies: {title: shares (classes,), means over runs}.
     """
     shares = np.array(list(accuracies.values()))
-    figure = Figure(figsize=(8, 1.2 + 0.3 * len(accuracies)), layout="constrained")
-    panel = figure.subplots()
+    figure, panel = _one_row_each(accuracies, height=0.3)
     panel.imshow(shares, cmap="Blues", aspect="auto")
     dark = (shares.min() + 2 * shares.max()) / 3
     _write_cells(panel, shares, lambda share: f"{100 * share:.1f}", dark=dark)
     panel.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    panel.set_yticks(range(len(accuracies)), list(accuracies))
     return figure
 
 

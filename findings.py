@@ -63,6 +63,18 @@ class Findings:
         """
         return self.study.experiment(title, self.changes)
 
+    @cached_property
+    def short(self):
+        """{title: the same, without the settings that all experiments which were typed by hand have in common}."""
+        if self.study or len(self.trained) == 1:
+            return {title: title for title in self.trained}
+        settings = {title: title.split(",") for title in self.trained}
+        shared = set.intersection(*map(set, settings.values()))
+        return {
+            title: ",".join([model, *(each for each in others if each not in shared)])
+            for title, (model, *others) in settings.items()
+        }
+
     @property
     def reference(self):
         """The title that a study's others are described by: its baseline, or the first that goes with the changes."""
@@ -84,7 +96,7 @@ class Findings:
     def missing(self):
         """Titles of the study that are not trained."""
         order = self.study.experiments if self.study else ()
-        there = {*self.titles, *self.diverged}
+        there = {*self.titles, *self.diverged, *self.left_out}
         return [title for title in order if title not in there and self.same.get(title) == title]
 
     @property

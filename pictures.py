@@ -12,7 +12,12 @@ AUGMENTED_ROWS = 3  # of the samples
 
 
 def styles_of(findings):
-    return figures.styles_of(findings.trained)
+    return figures.styles_of(findings.short.values())
+
+
+def in_short(findings, of_titles):
+    """{title as pictures have it: what is shown of it}."""
+    return {findings.short[title]: shown for title, shown in of_titles.items()}
 
 
 def forest(document, findings):
@@ -20,7 +25,7 @@ def forest(document, findings):
     if not findings.differences:
         return
     baselines = {findings.baselines[title] for title in findings.differences}
-    baseline = baselines.pop() if len(baselines) == 1 else "its baseline"
+    baseline = findings.short[baselines.pop()] if len(baselines) == 1 else "its baseline"
     published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
     theirs = {
         title: published[title] - published[findings.baselines[title]]
@@ -30,7 +35,13 @@ def forest(document, findings):
     document.picture(
         f"{findings.name}-forest",
         f"Differences in test accuracy from {baseline}, in points, with 95 % intervals",
-        lambda: figures.forest(findings.differences, baseline, findings.margin, theirs, styles_of(findings)),
+        lambda: figures.forest(
+            in_short(findings, findings.differences),
+            baseline,
+            findings.margin,
+            in_short(findings, theirs),
+            styles_of(findings),
+        ),
     )
 
 
@@ -50,12 +61,12 @@ def curves_and_seeds(document, findings):
         "Loss and accuracy against the epoch, means over seeds with a band from the lowest to the highest; those of "
         "train images are running means during training, with dropout and augmentation. A dot where a run was stopped "
         "bears the number of runs that go on",
-        lambda: figures.curves(histories(), styles),
+        lambda: figures.curves(in_short(findings, histories()), styles),
     )
     document.picture(
         f"{findings.name}-seeds",
         "Test accuracy of every seed, with their mean and 95 % interval",
-        lambda: figures.seeds(accuracies, published, styles),
+        lambda: figures.seeds(in_short(findings, accuracies), in_short(findings, published), styles),
     )
 
 
@@ -90,13 +101,16 @@ def classes(document, findings):
 
     document.picture(
         f"{findings.name}-confusion",
-        f"Confusion matrices of {' and '.join(shown)} on the test images, in percent of each class, means over seeds",
-        lambda: figures.confusion({title: shares(title) for title in shown}, names),
+        f"Confusion matrices of {' and '.join(shown)} on the test images, in percent of each class, means over seeds; "
+        "less than 0.05 % is left blank",
+        lambda: figures.confusion(in_short(findings, {title: shares(title) for title in shown}), names),
     )
     document.picture(
         f"{findings.name}-classes",
         "Test accuracy (%) of every class, mean over seeds",
-        lambda: figures.by_class({title: shares(title).diagonal() for title in findings.trained}, names),
+        lambda: figures.by_class(
+            in_short(findings, {title: shares(title).diagonal() for title in findings.trained}), names
+        ),
     )
 
 
@@ -209,10 +223,10 @@ def weights(document, findings):
         f"{findings.name}-weights",
         "How large the weights are, with and without penalties: on logarithmic axes, with exact zeros as a bar of "
         f"their own (hatched) and everything below 10⁻⁸ in the leftmost of the others. {about}".rstrip(". "),
-        lambda: figures.weights({title: magnitudes(title) for title in shown}, SMALL, styles),
+        lambda: figures.weights(in_short(findings, {title: magnitudes(title) for title in shown}), SMALL, styles),
     )
     document.picture(
         f"{findings.name}-sparsity",
         "Weights that are zero, and nearly zero, in each layer",
-        lambda: figures.sparsity({title: by_layer(title) for title in shown}, styles),
+        lambda: figures.sparsity(in_short(findings, {title: by_layer(title) for title in shown}), styles),
     )

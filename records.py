@@ -275,7 +275,8 @@ def read_all(runs_dir, study=None):
     """
     records, problems = [], []
     try:
-        paths = sorted(Path(runs_dir).glob("*/*/experiment.json"))
+        runs = Path(runs_dir).glob("*/*/seed-*")
+        paths = sorted({*Path(runs_dir).glob("*/*/experiment.json"), *(run.parent / "experiment.json" for run in runs)})
     except OSError as error:
         return [], [f"{runs_dir}: cannot be read ({error.strerror})"]
     for path in paths:
@@ -299,6 +300,8 @@ def read_all(runs_dir, study=None):
 
 
 def _read_record(path):
+    if not path.exists():
+        raise RecordError(f"{path}: missing; the command that trained its runs writes it anew")
     description = _read_json(path)
     if description.get("format") != FORMAT:
         raise RecordError(f"{path}: format {description.get('format')}, expected {FORMAT}; another version wrote it")

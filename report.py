@@ -27,6 +27,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.bundle and args.bundle.suffix != ".zip":
         parser.error(f"--bundle {args.bundle}: expected a name that ends in .zip")
+    if args.out.resolve() == args.runs_dir.resolve():
+        parser.error(f"--out {args.out}: is the folder of records; name another")
     if args.bundle and not args.bundle.parent.is_dir():
         parser.error(f"--bundle {args.bundle}: there is no folder {args.bundle.parent}; make it, or name another")
     try:
@@ -41,6 +43,8 @@ def main(argv=None):
     page = (args.out / "report.html").resolve()
     try:
         print(f"{document.summary}\n\nwritten to {args.out / 'report.md'} and {args.out / 'report.html'}", flush=True)
+        for path in unfinished(args.runs_dir, args.study):
+            print(f"not finished, and in no report: {path}; the command that began it goes on", flush=True)
         if args.bundle:
             print(f"packed {count:,} files into {args.bundle}", flush=True)
     except BrokenPipeError:  # nobody reads on, as with `| head`
@@ -83,8 +87,10 @@ def make_document(runs_dir, data_dir, study=None):
     if not any(record.results for record in found):
         left_out = f" ({'; '.join(problems)})" if problems else ""
         command = f"python train.py --study {study}" if study else "python train.py --model mlp3"
+        command += f" --runs-dir {runs_dir}" * (runs_dir != Path("runs"))
         which = f" of {study}" if study else ""
-        raise records.RecordError(f"{runs_dir}: no finished run{which}{left_out}; train one: {command}")
+        there = f"no finished run{which}{left_out}" if runs_dir.is_dir() else "there is no such folder"
+        raise records.RecordError(f"{runs_dir}: {there}; train one: {command}, or name another --runs-dir")
     opening, closing = notes(runs_dir / "notes.md")
 
     import torch  # with it, matplotlib and scikit-learn: seconds that a refusal need not wait
@@ -97,6 +103,12 @@ def make_document(runs_dir, data_dir, study=None):
     if not all_findings:
         raise records.RecordError(f"{runs_dir}: {'; '.join(unused)}; --force trains anew")
     return sections.write(all_findings, [*unused, *problems], opening, closing)
+
+
+def unfinished(runs_dir, study=None):
+    """The checkpoints of trainings that were begun."""
+    paths = sorted(runs_dir.glob("*/*/checkpoint-*.pt"))
+    return [path for path in paths if records.is_of_study(path.parent.parent.name, study)]
 
 
 def notes(path):

@@ -4,6 +4,7 @@ document = write(findings, problems=[], opening=["# Report"], closing=[])      #
 """
 
 import math
+import re
 import shlex
 
 import experiments
@@ -12,7 +13,7 @@ import pictures
 import sources
 import tables
 from background import background
-from compare import FEWEST_SEEDS
+from compare import FEWEST_SEEDS, mean_interval
 from document import Document
 from findings import network_of
 from progress import seed_list
@@ -72,7 +73,7 @@ def first_page(document, findings):
         full = findings.dataset_name.removesuffix("_sample")
         document.say(f"**An embedded sample: its figures are not those of the full {full}.**")
     pictures.forest(document, findings)
-    found = [*verdicts_in_words(findings)] or [*differences_in_words(findings)]
+    found = [*verdicts_in_words(findings)] or [*differences_in_words(findings), *others_in_words(findings)]
     found += [*best_in_words(findings), *undecided_in_words(findings)]
     document.say(*["\n".join(f"- {each}" for each in found)] * bool(found))
     document.say(*what_is_missing(findings))
@@ -115,6 +116,16 @@ def differences_in_words(findings):
         yield f"{named(title)} {effect}, {seeds}."
 
 
+def others_in_words(findings):
+    """The test accuracy of what is not compared, nor compared with."""
+    compared = {*findings.differences, *(findings.baselines[title] for title in findings.differences)}
+    for title in findings.trained:
+        if title not in compared:
+            values = [100 * value for value in findings.values(title, "test_accuracy")]
+            seeds = f"{len(values)} seeds" if len(values) > 1 else "one seed"
+            yield f"{named(title)} has a test accuracy of {Number(*mean_interval(values))} % over {seeds}."
+
+
 def named(title):
     return f"*{escaped(title)}*"
 
@@ -151,22 +162,25 @@ def what_is_missing(findings):
     if findings.problem:
         yield f"The test images could not be read, so nothing is compared: {escaped(findings.problem)}"
     if findings.left_out:
-        titles = escaped(", ".join(findings.left_out))
-        yield f"Left out: {titles}, trained with other settings than the study has; `--force` trains anew."
+        titles, command = escaped(", ".join(findings.left_out)), study_command(findings, "--only", *findings.left_out)
+        yield f"Left out: {titles}, trained with other settings than the study has: `{command} --force`"
     if missing := findings.missing:
         yield f"Not trained yet: `{study_command(findings, '--only', *missing)}`"
     for baseline in findings.missing_baselines:
-        yield f"`{baseline.name}`, the baseline of some of them, is not trained yet: `{baseline.command}`"
+        of, *others = [title for title, name in findings.baselines.items() if name == baseline.name]
+        more = f" and {len(others)} more" * bool(others)
+        yield f"`{baseline.name}`, the baseline of {named(of)}{more}, is not trained yet: `{baseline.command}`"
     if findings.diverged:
         yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
     counts = {title: (len(record.results), len(record.diverged)) for title, record in findings.trained.items()}
     few = [title for title, (finished, diverged) in counts.items() if finished + diverged < FEWEST_SEEDS]
     if few:
+        commands = [findings.trained[title].experiment.command for title in few]
         if findings.study:
-            command = study_command(findings, *["--only", *few] * (few != list(findings.trained)))
-        else:
-            command = findings.trained[few[0]].experiment.command
-        yield f"Under five seeds there is no verdict, and with one no interval: `{command} --seeds 0-4`"
+            commands = [study_command(findings, *["--only", *few] * (few != list(findings.trained)))]
+        commands = ", ".join(f"`{command} --seeds 0-4`" for command in commands)
+        no_verdict = "there is no verdict" if findings.judgements else "intervals are wide"
+        yield f"Under five seeds {no_verdict}, and with one there is no interval: {commands}"
     if findings.changes and findings.study.claims:
         yield escaped(
             "The claims are not judged: the study was trained with other settings than its own "
@@ -268,12 +282,13 @@ def layers(document, findings):
 
 def provenance(document, all_findings):
     """With what, on what and by which commands everything was trained."""
-    data_sets, commands, rows = {}, {}, []
+    data_sets, commands, versions, rows = {}, {}, set(), []
     for findings in all_findings:
         for title, record in findings.trained.items():
             results = record.results.values()
             data_sets[findings.dataset_name] = record.dataset["checksum"]
             commands |= dict.fromkeys(result["command"] for result in results)
+            versions |= {f"torch {result['versions']['torch']}" for result in results}
             rows.append(
                 (
                     findings.table,
@@ -281,16 +296,21 @@ def provenance(document, all_findings):
                     seed_list(record.results).partition(" ")[2],
                     Number(sum(result["seconds"] for result in results) / 60, places=1),
                     *(_all_of(results, name) for name in ("device", "threads", "commit", "finished")),
-                    _all_of([result["versions"] for result in results], "torch"),
                 )
             )
-    header = ("table", "experiment", "seeds", "minutes", "device", "threads", "commit", "finished", "torch")
+    header = ("table", "experiment", "seeds", "minutes, all seeds", "device", "threads", "commit", "finished")
     document.table(Table("provenance", header, rows), "Where, when and with what every experiment was trained")
+    document.say(f"Trained with {', '.join(sorted(versions))}.")
     document.say(*[f"SHA-256 of {name}: `{checksum}`" for name, checksum in sorted(data_sets.items())])
     document.say("The commands:", "\n".join(f"    python {command}" for command in sorted(commands)))
 
 
 def _all_of(results, name):
-    """The values of something over runs, or the first and last of them, without what is too long to read."""
-    values = sorted({str(result.get(name) or "unknown")[:16] for result in results})
+    """The values of something over runs, or the first and last; of a commit its first digits, of a time the day."""
+    values = {str(result.get(name) or "unknown") for result in results}
+    if name == "commit":
+        values = {re.sub("^([0-9a-f]{10})[0-9a-f]+", r"\1", value) for value in values}
+    if name == "finished":
+        values = {value.partition("T")[0] for value in values}
+    values = sorted(values)
     return " … ".join(dict.fromkeys([values[0], values[-1]]))

@@ -22,6 +22,30 @@ def lines_of(panel):
     return {line.get_label(): line for line in panel.lines if not line.get_label().startswith("_")}
 
 
+def test_a_long_title_has_lines_that_end_at_commas():
+    long = "resnet,crop_padding=4,flip=true,batch_size=512,optimizer=sgd,lr=0.1,lr_scheduler=one_cycle"
+    lines = figures.wrapped(long).splitlines()
+    assert "".join(lines) == long
+    assert all(len(line) <= 36 and line.endswith(",") for line in lines[:-1])
+    assert figures.wrapped("LN, per pixel") == "LN, per pixel"
+    assert figures.wrapped("LN, per pixel", width=5) == "LN,\nper pixel"
+
+
+def test_however_long_the_titles_most_of_a_picture_is_the_axes():
+    long = ",".join(f"setting_{number}={number}" for number in range(9))
+    accuracies = {f"{name},{long}": [0.8, 0.9] for name in ("one", "other")}
+    looks = figures.styles_of(accuracies)
+    for figure in (
+        figures.seeds(accuracies, {}, looks),
+        figures.by_class({title: np.ones(10) for title in accuracies}, "0123456789"),
+        figures.curves({title: [run(2, 1.0)] for title in accuracies}, looks),
+        figures.sparsity({title: [(0.5, 0.5)] for title in accuracies}, looks),
+    ):
+        figure.draw_without_rendering()
+        assert figure.get_tightbbox().width <= figure.get_figwidth() + 0.01, "nothing is cut off"
+        assert sum(axes.get_position().width for axes in figure.axes[:2]) > 0.5
+
+
 def test_a_curve_is_the_mean_of_the_runs_that_go_on_and_is_not_padded():
     train_loss, validation_loss, train_accuracy, _ = figures.curves(HISTORIES, LOOKS).axes
     found = {title: (list(line.get_xdata()), list(line.get_ydata())) for title, line in lines_of(train_loss).items()}

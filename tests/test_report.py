@@ -1,5 +1,7 @@
 import csv
+import json
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -279,7 +281,7 @@ def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
     write_runs(runs, digits, short, [0.9], table="mnist-norms,dataset=mnist_sample,epochs=3", title="BN")
     text = text_of(runs)
     assert (
-        "Under five seeds there is no verdict, and with one no interval: "
+        "Under five seeds intervals are wide, and with one there is no interval: "
         "`python train.py --study mnist-norms --dataset mnist_sample --epochs 3 --seeds 0-4`" in text
     )
     assert "±" not in rows_of(text, "test %")["BN"]["test %"]
@@ -386,8 +388,35 @@ def test_where_the_test_images_cannot_be_read_nothing_is_compared(runs, digits):
 
 def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits):
     write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.8, 0.7])
-    missing = "`mlp1,dataset=mnist_sample`, the baseline of some of them, is not trained yet: "
-    assert f"{missing}`python train.py --dataset mnist_sample`" in text_of(runs)
+    text = text_of(runs)
+    assert "*mlp1,dataset=mnist_sample,l1=0.1* has a test accuracy of 75.00 ± 63.53 % over 2 seeds." in text
+    missing = "`mlp1,dataset=mnist_sample`, the baseline of *mlp1,dataset=mnist_sample,l1=0.1*, is not trained yet: "
+    assert f"{missing}`python train.py --dataset mnist_sample`" in text
+    few = "Under five seeds intervals are wide, and with one there is no interval: "
+    command = "python train.py --dataset mnist_sample --l1"
+    assert f"{few}`{command} 0.1 --seeds 0-4`\n" in text
+    write_runs(runs, digits, replace(PLAIN, l1=0.2), [0.8])
+    text = text_of(runs)
+    assert "the baseline of *mlp1,dataset=mnist_sample,l1=0.1* and 1 more, is not trained yet" in text
+    assert f"{few}`{command} 0.1 --seeds 0-4`, `{command} 0.2 --seeds 0-4`\n" in text
+
+
+def test_runs_without_their_experiment_are_named_and_go_into_the_bundle(runs, digits, made, capsys, tmp_path):
+    write_runs(runs, digits, PLAIN, [0.8])
+    lost = write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.8])
+    (lost / "experiment.json").unlink()
+    bundle = tmp_path / "all.zip"
+    report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "out"), "--bundle", str(bundle)])
+    assert f"Left out: single/{lost.name}/experiment.json: missing; the command" in capsys.readouterr().out
+    assert f"runs/single/{lost.name}/seed-0/result.json" in zipfile.ZipFile(bundle).namelist()
+
+
+def test_what_is_not_finished_is_said_and_not_in_the_report(runs, digits, made, capsys, tmp_path):
+    folder = write_runs(runs, digits, PLAIN, [0.8])
+    (folder / "checkpoint-5-9.pt").write_bytes(b"")
+    report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "out")])
+    assert f"not finished, and in no report: {folder / 'checkpoint-5-9.pt'}; the command" in capsys.readouterr().out
+    assert "checkpoint" not in text_of(runs).partition("## Background")[0]
 
 
 def test_the_students_notes_open_and_close_the_report_and_survive_it(tmp_path, runs, digits, made):
@@ -444,10 +473,15 @@ def test_the_page_can_be_opened_at_once(runs, digits, monkeypatch, tmp_path, cap
 
 def test_provenance_says_with_what_everything_was_trained(runs, digits):
     write_runs(runs, digits, PLAIN, [0.8, 0.9])
-    row = rows_of(text_of(runs), "device")["single"]
-    assert (row["seeds"], row["device"], row["torch"], row["commit"]) == ("0-1", "cpu", "2", "abc")
-    assert row["minutes"] == "0.4"
+    result = next(runs.glob("*/*/seed-1/result.json"))
+    change = dict(commit=f"{'12345abcde' * 4}-dirty", finished="2026-01-02T03:04:05+00:00")
+    result.write_text(json.dumps(json.loads(result.read_text()) | change))
     text = text_of(runs)
+    row = rows_of(text, "device")["single"]
+    assert (row["seeds"], row["device"], row["commit"]) == ("0-1", "cpu", "12345abcde-dirty … abc")
+    assert row["finished"].endswith("2026-01-02")
+    assert row["minutes, all seeds"] == "0.4"
+    assert "Trained with torch 2." in text
     assert f"SHA-256 of mnist_sample: `{digits.checksum}`" in text
     assert "    python train.py --model mlp3" in text
 
