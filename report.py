@@ -43,8 +43,8 @@ def main(argv=None):
     page = (args.out / "report.html").resolve()
     try:
         print(f"{document.summary}\n\nwritten to {args.out / 'report.md'} and {args.out / 'report.html'}", flush=True)
-        for path in unfinished(args.runs_dir, args.study):
-            print(f"not finished, and in no report: {path}; the command that began it goes on", flush=True)
+        for folder in unfinished(args.runs_dir, args.study):
+            print(f"begun, and not in the report: {folder}; the command that trains it goes on", flush=True)
         if args.bundle:
             print(f"packed {count:,} files into {args.bundle}", flush=True)
     except BrokenPipeError:  # nobody reads on, as with `| head`
@@ -106,9 +106,9 @@ def make_document(runs_dir, data_dir, study=None):
 
 
 def unfinished(runs_dir, study=None):
-    """The checkpoints of trainings that were begun."""
-    paths = sorted(runs_dir.glob("*/*/checkpoint-*.pt"))
-    return [path for path in paths if records.is_of_study(path.parent.parent.name, study)]
+    """The folders of experiments of which some seeds were begun and not finished."""
+    folders = {checkpoint.parent for checkpoint in runs_dir.glob("*/*/checkpoint-*.pt")}
+    return sorted(folder for folder in folders if records.is_of_study(folder.parent.name, study))
 
 
 def notes(path):
