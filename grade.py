@@ -181,8 +181,10 @@ def grade(path, args):
             of_records["completeness"] = lambda: checks.completeness(found, args.study, args.seeds)
         if args.retrain:
             of_records["retraining"] = lambda: checks.retraining(found, args.retrain, args.data_dir)
-        for name, check in of_records.items():
-            graded.checks.append(check() if runs else checks.Check(name, "", ["not checked"]))
+        asked_for = any(args.study in (None, record.table) for record, _, _ in runs)
+        for name, check in of_records.items():  # for something else than was asked for there are no points
+            made = asked_for or (runs and name == "completeness")
+            graded.checks.append(check() if made else checks.Check(name, "", ["not checked"]))
         for record, seed, name in runs:
             graded.seeds.add(seed)
             with contextlib.suppress(records.RecordError):  # said where the weights are checked

@@ -231,7 +231,11 @@ def test_a_missing_seed_and_a_missing_experiment_are_named(submission, capsys):
     found = failed(submission, capsys, "--seeds", "0-3")
     assert found.keys() == {"completeness"}
     assert "seeds 2-3 missing" in found["completeness"]
-    assert "fashion-mlp/simple is missing" in failed(submission, capsys, "--study", "fashion-mlp")["completeness"]
+    found = failed(submission, capsys, "--study", "fashion-mlp")
+    assert "fashion-mlp/simple is missing" in found.pop("completeness")
+    assert set(found.values()) == {
+        f"FAILED  {name}: not checked" for name in ("predictions", "weights", "originality", "report")
+    }
 
 
 def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds(tmp_path):
