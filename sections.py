@@ -257,7 +257,7 @@ def training_in_words(experiment):
     momentum = f" and momentum {experiment.momentum:g}" if experiment.momentum else ""
     return (
         f"{experiment.model} by {experiment.optimizer} with learning rate {experiment.lr:g}{schedule}{momentum}, "
-        f"batches of {experiment.batch_size}, {experiment.epochs} epochs at most"
+        f"batches of {experiment.batch_size}, {experiment.epochs} epoch{'s' * (experiment.epochs > 1)} at most"
     )
 
 

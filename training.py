@@ -115,7 +115,8 @@ def train(experiment, seeds, dataset, device="cpu", threads=None, on_epoch=None,
     finished = []
     for run, seed in enumerate(seeds):
         chosen_epoch, weights = chosen[run]
-        reason = stopping.reasons[run] or f"trained all {experiment.epochs} epochs"
+        all_epochs = f"all {experiment.epochs} epochs" if experiment.epochs > 1 else "its one epoch"
+        reason = stopping.reasons[run] or f"trained {all_epochs}"
         result = dict(seed=seed, epochs=len(history[run]), chosen_epoch=chosen_epoch, stop_reason=reason)
         result["diverged"] = diverged[run]
         finished.append(finish(experiment, dataset, weights, standardization, result | shared, history[run]))
