@@ -141,7 +141,9 @@ def check_manifest(folder):
 
 
 def differing_code(folder):
-    """The files of a submission's code that are not as they are here, those that are missing there or here included."""
+    """The files of a submission's code, if it has any, that are not as they are here, or missing there or here."""
+    if not (folder / "code").is_dir():
+        return []
     own = {file.relative_to(CODE).as_posix(): file for pattern in CODE_FILES for file in CODE.glob(pattern)}
     there = {file.relative_to(folder / "code").as_posix(): file for file in (folder / "code").rglob("*")}
     there = {name: file for name, file in there.items() if file.is_file() and not _is_litter(name)}

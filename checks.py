@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import experiments
 import findings
 import models
 import records
@@ -244,21 +243,21 @@ def _same_cell(cell, own):
         return False
 
 
-def completeness(found, table, seeds):
+def completeness(found, table, changes, seeds):
     """Every experiment of a study is there with its settings, and each with the seeds that were asked for, or five.
 
     Args:
-        table: the study's name, with the settings that it was to be given beside its own as its folder is named after
-            them; None for whatever experiments there are.
+        table: the study's folder, named after it and the changes; None for whatever experiments there are.
+        changes: {name: value} of the settings that it was to be given beside its own.
         seeds: None for any five at least.
     """
     problems = []
     if table:
         study = studies.STUDIES[studies.name_of(table)]
         own = {record.title: record for record in found if record.table == table}
-        changes = findings.changes_of(studies.name_of(table), table, own) if own else {}
-        if own and experiments.folder_name(studies.name_of(table), changes) != table:
-            problems.append(f"{table} has other settings than its name says")
+        if not own:
+            there = ", ".join(sorted({record.table for record in found}))
+            return Check("completeness", "", [f"{table} is not in it; there is {there}"])
         asked = [title for title, trained_as in study.all_trained_as(changes).items() if trained_as == title]
         problems += [f"{table}/{title} is missing" for title in asked if title not in own]
         found = [own[title] for title in asked if title in own]
@@ -301,7 +300,8 @@ def retraining(found, name, data_dir):
         accuracies += [run.result["test_accuracy"] for run in runs]
     low, high = prediction_interval(accuracies, others=len(record.results))
     problems = [
-        f"{name} seed {seed}: test accuracy {result['test_accuracy']:.2%}, fresh seeds predict {low:.2%} to {high:.2%}"
+        f"{name} seed {seed}: test accuracy {result['test_accuracy']:.2%}, fresh seeds predict {low:.2%} to {high:.2%} "
+        "(where one honest experiment in twenty does not lie)"
         for seed, result in record.results.items()
         if not low <= result["test_accuracy"] <= high
     ]

@@ -234,6 +234,11 @@ class Experiment:
         return folder_name(self.model, {name: value for name, value in self._changed().items() if name != "model"})
 
     @property
+    def whole_name(self):
+        """The same, however long it is."""
+        return _name(self.model, {name: value for name, value in self._changed().items() if name != "model"})
+
+    @property
     def command(self):
         """The command that trains it."""
         words = ["python train.py"]
@@ -276,11 +281,15 @@ def flag_of(name):
 
 def folder_name(first, settings):
     """`first` and some settings, {name: value}, as a file name that is not too long: `mlp3,l1=0.001`."""
-    name = ",".join([first, *(f"{key}={_in_name(value)}" for key, value in settings.items())])
+    name = _name(first, settings)
     if len(name) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name[: LONGEST_NAME - 9]}-{digest}"
     return name
+
+
+def _name(first, settings):
+    return ",".join([first, *(f"{key}={_in_name(value)}" for key, value in settings.items())])
 
 
 def _in_name(value):

@@ -110,6 +110,7 @@ def curves(histories, styles):
         panel.yaxis.set_minor_locator(NullLocator())
     for panel in panels[1]:
         panel.set_xlabel("epoch")
+        panel.set_xlim(left=0.5)  # there is no epoch 0
         panel.xaxis.get_major_locator().set_params(integer=True)
     _legend_below(figure, panels[0, 0])
     return figure

@@ -65,10 +65,10 @@ class Findings:
 
     @cached_property
     def short(self):
-        """{title: the same, without the settings that all experiments which were typed by hand have in common}."""
+        """{title: all of its settings but those that all experiments which were typed by hand have in common}."""
         if self.study or len(self.trained) == 1:
             return {title: title for title in self.trained}
-        settings = {title: title.split(",") for title in self.trained}
+        settings = {title: record.experiment.whole_name.split(",") for title, record in self.trained.items()}
         shared = set.intersection(*map(set, settings.values()))
         return {
             title: ",".join([model, *(each for each in others if each not in shared)])
@@ -180,7 +180,7 @@ def gather(found, data_dir):
         of_study = dict(left_out=[])
         if study_name := studies.name_of(next(iter(group.values())).table):
             study = studies.STUDIES[study_name]
-            changes = changes_of(study_name, table, group)
+            changes = _changes(study_name, table, group)
             same = study.all_trained_as(changes)
             left_out = [title for title, record in group.items() if not is_of(study, record, changes)]
             of_study = dict(study_name=study_name, changes=changes, same=same, left_out=left_out)
@@ -195,7 +195,7 @@ def gather(found, data_dir):
     return all_findings, problems
 
 
-def changes_of(study_name, table, group):
+def _changes(study_name, table, group):
     """{name: value} of the settings that a study was given beside its own, from its records, {title: record}.
 
     They are named in the table's name, and if that was cut, or given by hand, they are what differs.

@@ -30,6 +30,7 @@ from progress import seed_list
 from train import parse_seeds
 
 POINTS = dict(archive=10, predictions=20, weights=30, originality=10, report=20, completeness=10, retraining=10)
+NOT_CHECKED = ["not checked"]  # the problem of a check that nothing was there for
 UNCHECKED = "not checked: the pictures, and the epochs before the chosen one, which only training again would show"
 
 
@@ -78,7 +79,7 @@ def main(argv=None):
     name_copies(graded)
     for each in graded:
         for copy in each.copies:
-            print(f"COPIED  {each.name}: {copy}")
+            print(f"SHARED  {each.name}: {copy}")
     try:
         if args.csv:
             write_csv(args.csv, graded)
@@ -127,6 +128,9 @@ def refuse_what_cannot_be(args, parser):
             parser.error(f"--{name} {path}: there is no folder {path.parent}; make it, or name another")
     if args.study and not studies.name_of(args.study):
         parser.error(f"--study {args.study}: expected one of {', '.join(studies.STUDIES)}")
+    args.study, args.changes = study_asked(args.study, parser) if args.study else (None, {})
+    if args.data_dir != sources.default_data_dir() and not Path(args.data_dir).is_dir():
+        parser.error(f"--data-dir {args.data_dir}: there is no such folder; name the one that holds the data sets")
     if args.retrain:
         table, _, title = args.retrain.partition("/")
         name = studies.name_of(table)
@@ -142,6 +146,23 @@ def refuse_what_cannot_be(args, parser):
         if path.is_dir() and any(path.glob("*.zip")):
             parser.error(f"{path}: holds archives; name them: {path / '*.zip'}")
     args.submissions = list({path.resolve(): path for path in args.submissions}.values())
+
+
+def study_asked(words, parser):
+    """(the folder's name, {name: value} of the changes) of `mnist-norms,dataset=mnist_sample,epochs=3`."""
+    name, *settings = words.split(",")
+    flags = experiments.OneLineParser(prog="grade.py", add_help=False, allow_abbrev=False)
+    experiments.add_flags(flags)
+    settings = [setting.removesuffix("=true").partition("=") for setting in settings]
+    given = flags.parse_args([f"{experiments.flag_of(setting)}{equals}{value}" for setting, equals, value in settings])
+    study = studies.STUDIES[name]
+    try:
+        changes = study.changes(experiments.given_settings(given))
+        if not study.all_trained_as(changes):  # none of the experiments goes with them, and the baseline says why
+            study.experiment(study.baseline, changes)
+    except ValueError as error:
+        parser.error(f"--study {words}: {error}")
+    return experiments.folder_name(name, changes), changes
 
 
 def grade(path, args):
@@ -178,13 +199,13 @@ def grade(path, args):
             report=lambda: checks.report_follows(found, folder, args.data_dir),
         )
         if args.study or args.seeds:
-            of_records["completeness"] = lambda: checks.completeness(found, args.study, args.seeds)
+            of_records["completeness"] = lambda: checks.completeness(found, args.study, args.changes, args.seeds)
         if args.retrain:
             of_records["retraining"] = lambda: checks.retraining(found, args.retrain, args.data_dir)
         asked_for = any(args.study in (None, record.table) for record, _, _ in runs)
         for name, check in of_records.items():  # for something else than was asked for there are no points
             made = asked_for or (runs and name == "completeness")
-            graded.checks.append(check() if made else checks.Check(name, "", ["not checked"]))
+            graded.checks.append(check() if made else checks.Check(name, "", list(NOT_CHECKED)))
         for record, seed, name in runs:
             graded.seeds.add(seed)
             with contextlib.suppress(records.RecordError):  # said where the weights are checked
@@ -230,11 +251,10 @@ def show(graded, alone):
         first, more = graded.other_code[:5], len(graded.other_code) - 5
         more = f" and {more} files more" if more > 0 else ""
         print(f"its code, which is not run, is not as it is here: {', '.join(first)}{more}")
-    failed = [str(check) for check in graded.checks if check.problems]
-    summary = (
-        f"{graded.name}: {len(graded.checks) - len(failed)} of {len(graded.checks)} checks passed, {graded.points} of "
-        f"{graded.most_points} points"
-    )
+    failed = [str(check) for check in graded.checks if check.problems not in ([], NOT_CHECKED)]
+    passed = sum(not check.problems for check in graded.checks)
+    summary = f"{graded.name}: {passed} of {len(graded.checks)} checks passed, {graded.points} of "
+    summary += f"{graded.most_points} points"
     print(summary if alone or not failed else f"{summary}; {'; '.join(failed)}", flush=True)
 
 
@@ -245,7 +265,8 @@ def write_csv(path, graded):
         writer.writerow(["submission", "points", "of", "seeds", *names, "problems", "copies", "code that differs"])
         for each in graded:
             outcomes = {check.name: "FAILED" if check.problems else "passed" for check in each.checks}
-            problems = [f"{check.name}: {problem}" for check in each.checks for problem in check.problems]
+            made = [check for check in each.checks if check.problems != NOT_CHECKED]
+            problems = [f"{check.name}: {problem}" for check in made for problem in check.problems]
             writer.writerow(
                 [
                     each.name,

@@ -44,7 +44,7 @@ def main(argv=None):
     try:
         print(f"{document.summary}\n\nwritten to {args.out / 'report.md'} and {args.out / 'report.html'}", flush=True)
         for folder in unfinished(args.runs_dir, args.study):
-            print(f"begun, and not in the report: {folder}; the command that trains it goes on", flush=True)
+            print(f"begun, and not in the report: {folder}; its command, typed again, goes on", flush=True)
         if args.bundle:
             print(f"packed {count:,} files into {args.bundle}", flush=True)
     except BrokenPipeError:  # nobody reads on, as with `| head`

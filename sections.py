@@ -243,6 +243,8 @@ def setting(document, findings):
             "what that command does not name is the default, as `python train.py --help` has it."
         )
         document.table(tables.settings(findings), "The experiments")
+    else:
+        document.table(tables.commands(findings), "The experiments")
     if findings.study and not findings.changes:
         document.say("\n".join(f"- {escaped(deviation)}" for deviation in findings.study.deviations))
 

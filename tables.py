@@ -128,6 +128,12 @@ def settings(findings):
     return Table(f"{findings.name}-experiments", header, rows)
 
 
+def commands(findings):
+    """What each experiment that was typed by hand is, its title perhaps being cut."""
+    rows = [(title, record.experiment.command) for title, record in findings.trained.items()]
+    return Table(f"{findings.name}-experiments", ("experiment", "command"), rows)
+
+
 def _changes(experiment, baseline):
     names = [setting.name for setting in fields(experiment)]
     changed = [name for name in names if getattr(experiment, name) != getattr(baseline, name)]

@@ -232,7 +232,7 @@ def test_a_missing_seed_and_a_missing_experiment_are_named(submission, capsys):
     assert found.keys() == {"completeness"}
     assert "seeds 2-3 missing" in found["completeness"]
     found = failed(submission, capsys, "--study", "fashion-mlp")
-    assert "fashion-mlp/simple is missing" in found.pop("completeness")
+    assert found.pop("completeness") == "FAILED  completeness: fashion-mlp is not in it; there is single"
     assert set(found.values()) == {
         f"FAILED  {name}: not checked" for name in ("predictions", "weights", "originality", "report")
     }
@@ -252,7 +252,7 @@ def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds(tmp
         ]
 
     def problems(found, table, seeds=None):
-        return checks.completeness(found, table, seeds).problems
+        return checks.completeness(found, table, settings if table == on_sample else {}, seeds).problems
 
     study, on_sample = studies.STUDIES["l1-path"], "l1-path,dataset=mnist_sample,epochs=3"
     settings = dict(dataset="mnist_sample", epochs=3)
@@ -262,17 +262,28 @@ def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds(tmp
         f"{on_sample}/{title}: seed 11 missing" for title in study.experiments
     ]
     assert problems(whole[1:], on_sample) == [f"{on_sample}/{whole[0].title} is missing"]
-    assert problems(whole, "l1-path") == [f"l1-path/{title} is missing" for title in study.experiments]
+    assert problems(whole, "l1-path") == [f"l1-path is not in it; there is {on_sample}"]
     few = found(on_sample, range(4), **settings)
     assert problems([*few[:1], *whole[1:]], on_sample) == [
         f"{on_sample}/{few[0].title}: seeds 0-3, expected 5 seeds at least"
     ]
     shorter = found(on_sample, range(5), **settings | dict(epochs=2))
-    assert problems(shorter, on_sample) == [f"{on_sample} has other settings than its name says"]
+    wrong = [f"{on_sample}/{title} has other settings than the study" for title in study.experiments]
+    shorter = [replace(record, folder=tmp_path / on_sample / record.title) for record in shorter]
+    assert problems(shorter, on_sample) == wrong
     other = found(on_sample, range(5), **settings, l1=0.5)
     assert problems([*whole[:-1], other[-1]], on_sample) == [
         f"{on_sample}/{other[-1].title} has other settings than the study"
     ]
+
+
+def test_a_study_is_asked_for_as_its_folder_is_named_in_any_order():
+    parser = grade.make_parser()
+    folder = "mnist-norms,dataset=mnist_sample,flip=true,epochs=3"  # in the order of the fields of Experiment
+    changes = dict(dataset="mnist_sample", epochs=3, flip=True)
+    for words in (folder, "mnist-norms,epochs=3,flip=true,dataset=mnist_sample"):
+        assert grade.study_asked(words, parser) == (folder, changes)
+    assert grade.study_asked("mnist-norms,epochs=20", parser) == ("mnist-norms", {}), "its own"
 
 
 def test_without_refreshed_checksums_every_change_is_seen_in_the_archive(submission, capsys):
@@ -312,8 +323,8 @@ def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(subm
     with pytest.raises(SystemExit):
         grade.main([str(handed_in), str(submission), str(honest), "--csv", str(table)])
     out = capsys.readouterr().out
-    assert f"COPIED  {handed_in}: 6 runs, such as single/{NAMES['']} seed 0, shared with {submission} (equal" in out
-    assert out.count("COPIED  ") == 2
+    assert f"SHARED  {handed_in}: 6 runs, such as single/{NAMES['']} seed 0, shared with {submission} (equal" in out
+    assert out.count("SHARED  ") == 2
     with open(table, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["submission"] for row in rows] == [str(handed_in), str(submission), str(honest)]
@@ -370,6 +381,7 @@ def test_a_data_set_that_the_teacher_lacks_costs_no_point_and_the_others_are_gra
         path.parent.rename(path.parent.with_name(path.parent.name.replace("mnist_sample", "mnist")))
     monkeypatch.setattr(sources, "reach", lambda urls: dict.fromkeys(urls, "no network"))
     table, nowhere = tmp_path / "grades.csv", tmp_path / "nowhere"
+    nowhere.mkdir()
     with pytest.raises(SystemExit) as caught:
         grade.main([str(submission), str(handed_in), "--csv", str(table), "--data-dir", str(nowhere)])
     assert caught.value.code == 2
@@ -513,6 +525,11 @@ def test_bad_arguments_are_refused_in_one_line(handed_in, tmp_path, capsys):
         (["--gradescope", str(tmp_path / "one.zip"), str(handed_in)], "expected a name that ends in .json"),
         (["--csv", str(tmp_path / "none" / "all.csv"), str(handed_in)], "there is no folder"),
         ([str(handed_in), "--study", "fashion"], "--study fashion: expected one of fashion-mlp, "),
+        ([str(handed_in), "--study", "fashion-mlp,epoch=2"], "unrecognized arguments: --epoch=2"),
+        ([str(handed_in), "--study", "fashion-mlp,epochs=two"], "--epochs: invalid int value: 'two'"),
+        ([str(handed_in), "--study", "fashion-mlp,epochs=0"], "--epochs 0: expected"),
+        ([str(handed_in), "--study", "fashion-mlp,model=mlp1"], "a study has its own networks"),
+        ([str(handed_in), "--data-dir", str(tmp_path / "no data")], "no data: there is no such folder"),
         ([str(handed_in), "--retrain", "L1"], "expected STUDY/TITLE, with one of fashion-mlp, "),
         ([str(handed_in), "--retrain", "fashion-mlp/L3"], 'fashion-mlp has no such experiment, but "simple", '),
         ([str(handed_in.parent)], f"holds archives; name them: {handed_in.parent / '*.zip'}"),
