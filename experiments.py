@@ -231,7 +231,7 @@ class Experiment:
     @property
     def name(self):
         """Every setting that differs from its default, as a file name: `mlp3,l1=0.001`."""
-        return folder_name(self.model, {name: value for name, value in self._changed().items() if name != "model"})
+        return _cut(self.whole_name)
 
     @property
     def whole_name(self):
@@ -281,7 +281,11 @@ def flag_of(name):
 
 def folder_name(first, settings):
     """`first` and some settings, {name: value}, as a file name that is not too long: `mlp3,l1=0.001`."""
-    name = _name(first, settings)
+    return _cut(_name(first, settings))
+
+
+def _cut(name):
+    """A name that is too long ends in a digest of the whole of it."""
     if len(name) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name[: LONGEST_NAME - 9]}-{digest}"

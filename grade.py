@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -69,6 +69,8 @@ def main(argv=None):
     except ValueError as error:
         parser.error(str(error))
     refuse_what_cannot_be(args, parser)
+    args.study, args.changes = study_asked(args.study, parser) if args.study else (None, {})
+    args.submissions = list({path.resolve(): path for path in args.submissions}.values())  # each once
     graded, interrupted = [], False
     try:
         for path in args.submissions:
@@ -128,7 +130,6 @@ def refuse_what_cannot_be(args, parser):
             parser.error(f"--{name} {path}: there is no folder {path.parent}; make it, or name another")
     if args.study and not studies.name_of(args.study):
         parser.error(f"--study {args.study}: expected one of {', '.join(studies.STUDIES)}")
-    args.study, args.changes = study_asked(args.study, parser) if args.study else (None, {})
     if args.data_dir != sources.default_data_dir() and not Path(args.data_dir).is_dir():
         parser.error(f"--data-dir {args.data_dir}: there is no such folder; name the one that holds the data sets")
     if args.retrain:
@@ -145,7 +146,6 @@ def refuse_what_cannot_be(args, parser):
             parser.error(f"{path}: not found; expected a submission.zip or its unpacked folder")
         if path.is_dir() and any(path.glob("*.zip")):
             parser.error(f"{path}: holds archives; name them: {path / '*.zip'}")
-    args.submissions = list({path.resolve(): path for path in args.submissions}.values())
 
 
 def study_asked(words, parser):
@@ -205,15 +205,17 @@ def grade(path, args):
         asked_for = any(args.study in (None, record.table) for record, _, _ in runs)
         for name, check in of_records.items():  # for something else than was asked for there are no points
             made = asked_for or (runs and name == "completeness")
-            graded.checks.append(check() if made else checks.Check(name, "", list(NOT_CHECKED)))
+            graded.checks.append(check() if made else checks.Check(name, "", NOT_CHECKED))
         for record, seed, name in runs:
             graded.seeds.add(seed)
             with contextlib.suppress(records.RecordError):  # said where the weights are checked
                 digest = checks.digest(record.folder / f"seed-{seed}")
                 seconds, settings = record.results[seed]["seconds"], (seed, checks.as_trained(record.experiment))
                 graded.runs[digest] = name, seconds, settings
-        for check in graded.checks:  # where it was unpacked here tells its author nothing
-            check.problems[:] = [each.replace(f"{folder}{os.sep}", "") for each in check.problems]
+        here = f"{folder}{os.sep}"  # which tells the submission's author nothing
+        graded.checks = [
+            replace(check, problems=[each.replace(here, "") for each in check.problems]) for check in graded.checks
+        ]
     return graded
 
 

@@ -162,8 +162,9 @@ def what_is_missing(findings):
     if findings.problem:
         yield f"The test images could not be read, so nothing is compared: {escaped(findings.problem)}"
     if findings.left_out:
-        titles, command = escaped(", ".join(findings.left_out)), study_command(findings, "--only", *findings.left_out)
-        yield f"Left out: {titles}, trained with other settings than the study has: `{command} --force`"
+        known = [title for title in findings.left_out if title in findings.study.experiments]
+        anew = f": `{study_command(findings, '--only', *known)} --force`" if known else ""
+        yield f"Left out: {escaped(', '.join(findings.left_out))}, trained with other settings than the study has{anew}"
     if missing := findings.missing:
         yield f"Not trained yet: `{study_command(findings, '--only', *missing)}`"
     for baseline in findings.missing_baselines:

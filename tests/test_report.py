@@ -261,7 +261,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     )
     assert "By validation accuracy the best is *plain*, distinguishably above *worse*." in text
     assert "Not trained yet: `python train.py --study mine --only never`" in text
-    assert "Left out: another, trained with other settings than the study has" in text
+    assert "Left out: another, trained with other settings than the study has\n" in text, "train.py knows no such title"
     assert "- Nothing is like the original." in text
     assert rows_of(text, "kind")["worse"]["settings that differ from those of plain"] == "--l1 0.1"
 
@@ -274,6 +274,15 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
         first = next(row for row in csv.DictReader(file) if row["experiment"] == "worse")
     assert float(first["test %"]) == pytest.approx(np.mean(accuracies["worse"]))
     assert float(first["test − baseline"]) == pytest.approx(difference)
+
+
+def test_an_experiment_of_a_study_that_was_edited_is_left_out_with_what_trains_it_anew(runs, digits, mine):
+    path = runs / "mine" / "worse" / "experiment.json"
+    path.write_text(path.read_text().replace('"l1": 0.1', '"l1": 0.2'))
+    text = text_of(runs)
+    assert "Left out: worse, trained with other settings than the study has: " in text
+    assert "study has: `python train.py --study mine --only worse --force`" in text
+    assert "Not trained yet: `python train.py --study mine --only never`" in text
 
 
 def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
