@@ -22,9 +22,9 @@ from pathlib import Path
 from statistics import median
 
 import experiments
-import sources
 import studies
 import train
+from sources import downloading, finding
 
 EXPERIMENTS = {
     "mlp1": experiments.Experiment(l1=0.001),
@@ -50,7 +50,7 @@ def main(argv=None):
     try:
         train.check_device(args.device)
         whole = data.load(name, args.data_dir)
-    except (sources.DataError, train.CannotTrain) as error:
+    except (finding.DataError, train.CannotTrain) as error:
         parser.error(str(error))
     dataset, share = part_of(whole, IMAGES[args.model])
     rounds = []
@@ -90,7 +90,7 @@ def make_parser():
     )
     parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="default: %(default)s")
     parser.add_argument("--dataset", choices=experiments.DATA_SETS, help="default: the model's own")
-    parser.add_argument("--data-dir", default=sources.default_data_dir(), help="default: $DATA_DIR, else data")
+    parser.add_argument("--data-dir", default=experiments.default_data_dir(), help="default: $DATA_DIR, else data")
     parser.add_argument("--device", default="cpu", choices=train.DEVICES, help="of ours (default: %(default)s)")
     parser.add_argument(
         "--epochs", type=experiments.positive, default=6, help="of ours, each round (default: %(default)s)"
@@ -128,7 +128,7 @@ def plain_loop(experiment, dataset):
     import training
 
     torch.set_num_threads(joblib.cpu_count())
-    transforms = sources.import_torchvision().transforms
+    transforms = downloading.import_torchvision().transforms
     normalize = [transforms.ToTensor()]
     if experiment.standardize:
         normalize.append(transforms.Normalize(dataset.mean, dataset.std))
@@ -194,14 +194,13 @@ class PlainImages:
 
 def ours(experiment, dataset, seeds, device):
     """`train.py` with its own plan: what its processes took, shared by those that ran at a time."""
-    import progress
-    import units
+    from engine import progress, workers
 
-    plan = units.make_plan([units.Task("", experiment, dataset, Path(), list(range(seeds)))], device=device)
+    plan = workers.make_plan([workers.Task("", experiment, dataset, Path(), list(range(seeds)))], device=device)
     with contextlib.redirect_stdout(sys.stderr):  # where the progress goes; the table stands alone
         shown = progress.Progress(experiment.epochs * seeds)
-        outcomes = [runs for _, runs in units.trained(plan, device, shown)]
-    for failure in (runs for runs in outcomes if isinstance(runs, units.Failure)):
+        outcomes = [runs for _, runs in workers.trained(plan, device, shown)]
+    for failure in (runs for runs in outcomes if isinstance(runs, workers.Failure)):
         sys.exit(f"benchmark.py: {failure}")
     seconds = sum(run.result["seconds"] for runs in outcomes for run in runs)
     return seconds / plan.jobs / experiment.epochs / seeds

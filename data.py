@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import sources
+from sources import catalogue, downloading, finding
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,17 @@ def load(name, data_dir, split_seed=0):
     """Find, verify and split a data set, downloading it if it must be and can be.
 
     Args:
-        name: a key of `sources.SOURCES`.
+        name: a key of `catalogue.SOURCES`.
         data_dir: folder of data sets in torchvision's layout; not read for the embedded samples.
         split_seed: of the stratified split into train, validation (and test, where the set has none of its own).
 
     Raises:
-        sources.DataNotFound: nothing there and nothing to be had from the network.
-        sources.DataError: what is there is damaged or incomplete, or the data dir cannot be used.
+        finding.DataNotFound: nothing there and nothing to be had from the network.
+        finding.DataError: what is there is damaged or incomplete, or the data dir cannot be used.
     """
-    source = sources.SOURCES[name]
-    folder = sources.find(name, data_dir) or sources.download(name, Path(data_dir))
-    images, labels, test_images, test_labels = sources.read(source, folder)
+    source = catalogue.SOURCES[name]
+    folder = finding.find(name, data_dir) or downloading.download(name, Path(data_dir))
+    images, labels, test_images, test_labels = finding.read(source, folder)
     indices, validation = stratified_split(np.arange(len(labels)), labels, source.validation, split_seed)
     if source.test:
         indices, test = stratified_split(indices, labels[indices], source.test, split_seed)

@@ -6,6 +6,7 @@ Experiment(model="mlp3", l1=0.001).name     # 'mlp3,l1=0.001'
 import argparse
 import hashlib
 import math
+import os
 import sys
 import typing
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -377,6 +378,10 @@ def positive(text):
     if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1 to 1024")
     return int(text)
+
+
+def default_data_dir():
+    return os.environ.get("DATA_DIR") or "data"
 
 
 def add_flags(parser):

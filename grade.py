@@ -21,12 +21,12 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
-import bundle
 import experiments
-import records
-import sources
 import studies
-from progress import seed_list
+from engine import records
+from engine.progress import seed_list
+from grading import submission
+from sources import finding
 from train import parse_seeds
 
 POINTS = dict(archive=10, predictions=20, weights=30, originality=10, report=20, completeness=10, retraining=10)
@@ -105,7 +105,7 @@ def make_parser():
     )
     parser.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="archive, or unpacked folder")
     parser.add_argument(
-        "--data-dir", default=sources.default_data_dir(), help="folder of data sets (default: $DATA_DIR, else data)"
+        "--data-dir", default=experiments.default_data_dir(), help="folder of data sets (default: $DATA_DIR, else data)"
     )
     parser.add_argument(
         "--study",
@@ -130,7 +130,7 @@ def refuse_what_cannot_be(args, parser):
             parser.error(f"--{name} {path}: there is no folder {path.parent}; make it, or name another")
     if args.study and not studies.name_of(args.study):
         parser.error(f"--study {args.study}: expected one of {', '.join(studies.STUDIES)}")
-    if args.data_dir != sources.default_data_dir() and not Path(args.data_dir).is_dir():
+    if args.data_dir != experiments.default_data_dir() and not Path(args.data_dir).is_dir():
         parser.error(f"--data-dir {args.data_dir}: there is no such folder; name the one that holds the data sets")
     if args.retrain:
         table, _, title = args.retrain.partition("/")
@@ -167,26 +167,26 @@ def study_asked(words, parser):
 
 def grade(path, args):
     """Everything that is checked in one submission, a `Graded`."""
-    import checks  # torch, scikit-learn and matplotlib: seconds that a refusal need not wait
     import data
+    from grading import checks  # torch, scikit-learn and matplotlib: seconds that a refusal need not wait
 
     graded = Graded(str(path))
     with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
         folder = path if path.is_dir() else Path(workshop)
         try:
             if folder != path:
-                bundle.unpack(path, folder)
-            folder = bundle.top_of(folder)
-            problems = bundle.check_manifest(folder)
+                submission.unpack(path, folder)
+            folder = submission.top_of(folder)
+            problems = submission.check_manifest(folder)
             found, unreadable = records.read_all(folder / "runs")
-            graded.other_code = bundle.differing_code(folder)
-        except bundle.SubmissionError as error:
+            graded.other_code = submission.differing_code(folder)
+        except submission.SubmissionError as error:
             found, problems, unreadable = [], [str(error)], []
         runs = list(checks.runs_of(found))
         try:
             for record, _, _ in runs:
                 data.load(record.dataset["name"], args.data_dir, record.experiment.split_seed)
-        except sources.DataError as error:
+        except finding.DataError as error:
             graded.cannot = str(error)
             return graded
         problems += unreadable or ["no finished run is in it"] * (not runs and not problems)

@@ -15,11 +15,10 @@ import sys
 import webbrowser
 from pathlib import Path
 
-import bundle
 import experiments
-import records
-import sources
 import studies
+from engine import records
+from grading import submission
 
 
 def main(argv=None):
@@ -35,8 +34,8 @@ def main(argv=None):
         document = make_document(args.runs_dir, args.data_dir, args.study)
         document.write(args.out)
         if args.bundle:
-            count = bundle.pack(args.bundle, args.out, args.runs_dir, args.study)
-    except (records.RecordError, bundle.SubmissionError) as error:
+            count = submission.pack(args.bundle, args.out, args.runs_dir, args.study)
+    except (records.RecordError, submission.SubmissionError) as error:
         parser.error(str(error))
     except OSError as error:
         parser.error(f"--out {args.out}: cannot be written ({error.strerror}); name another folder")
@@ -60,7 +59,7 @@ def make_parser():
     )
     parser.add_argument("--study", choices=studies.STUDIES, help="this study alone, whatever settings it was given")
     parser.add_argument(
-        "--data-dir", default=sources.default_data_dir(), help="folder of data sets (default: $DATA_DIR, else data)"
+        "--data-dir", default=experiments.default_data_dir(), help="folder of data sets (default: $DATA_DIR, else data)"
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of records (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: %(default)s)")
@@ -95,8 +94,8 @@ def make_document(runs_dir, data_dir, study=None):
 
     import torch  # with it, matplotlib and scikit-learn: seconds that a refusal need not wait
 
-    import sections
-    from findings import gather
+    from analysis import sections
+    from analysis.findings import gather
 
     torch.set_num_threads(1)  # for layers as small as these; on a busy machine, threads would wait for each other
     all_findings, unused = gather(found, data_dir)

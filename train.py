@@ -22,20 +22,18 @@ import contextlib
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import cluster
 import experiments
-import records
-import sources
 import studies
-import units
-from progress import Progress, seed_list
-from tasks import CannotTrain, make_tasks, network_of
+from engine import cluster, records, workers
+from engine.plan import CannotTrain, make_tasks, network_of
+from engine.progress import Progress, seed_list
+from engine.provenance import git_commit
+from sources import catalogue, finding
 
 # torch, scikit-learn and joblib take seconds to import: the functions that need them do, so that `--help` and every
 # refusal answer at once.
@@ -69,7 +67,7 @@ def main(argv=None):
             status, message = train_all(args, asked, changes, seeds)
             if status:
                 parser.exit(status, message)
-    except (CannotTrain, cluster.ClusterError, sources.DataError, records.RecordError) as error:
+    except (CannotTrain, cluster.ClusterError, finding.DataError, records.RecordError) as error:
         parser.error(str(error))
     except OSError as error:  # nobody reads the output any more, as with `| head`, or its disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -104,7 +102,7 @@ def make_parser():
     )
     group.add_argument("--summary", action="store_true", help="print the network's layers and train nothing")
     group.add_argument(
-        "--data-dir", default=sources.default_data_dir(), help="folder of data sets (default: $DATA_DIR, else data)"
+        "--data-dir", default=experiments.default_data_dir(), help="folder of data sets (default: $DATA_DIR, else data)"
     )
     group.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of records (default: %(default)s)")
     group.add_argument(
@@ -194,7 +192,7 @@ def print_summary(title, experiment):
     import models
 
     network = network_of(title, experiment)
-    images = sources.SOURCES[experiment.dataset or experiment.default_dataset].shape
+    images = catalogue.SOURCES[experiment.dataset or experiment.default_dataset].shape
     print(f"{title or experiment.name}: {models.parameter_count(network):,} parameters a run")
     print(f"{'layer':<18} {'shape out':<12} {'parameters':>10}")
     for layer, shape, parameters in models.layer_table(network, images):
@@ -213,7 +211,7 @@ def print_studies(args, asked, changes):
         for title in asked if args.study else study.experiments:
             entry, experiment = study.experiments[title], study.experiment(title, changes)
             trained_as = study.trained_as(title, changes)
-            sample = sources.SOURCES[experiment.dataset or experiment.default_dataset].sample
+            sample = catalogue.SOURCES[experiment.dataset or experiment.default_dataset].sample
             tables = {"": changes}
             if sample and "dataset" not in changes:
                 tables[f" on {sample}"] = dict(dataset=sample) | changes  # which may have taken its place
@@ -259,14 +257,14 @@ def train_all(args, asked, changes, seeds):
 
 
 def train_tasks(args, tasks, client=None):
-    """Train `units.Task`s, here or where a `distributed.Client` says, and record their runs; return what failed."""
+    """Train `workers.Task`s, here or where a `distributed.Client` says, and record their runs; return what failed."""
     if client:
-        plan = units.make_plan(tasks, len(client.nthreads()), args.threads or 1, args.runs_at_once, args.device)
+        plan = workers.make_plan(tasks, len(client.nthreads()), args.threads or 1, args.runs_at_once, args.device)
         trained = partial(cluster.trained, client)
         print(f"training on {args.cluster}: {plan}")
     else:
-        plan = units.make_plan(tasks, args.jobs, args.threads, args.runs_at_once, args.device)
-        trained = units.trained
+        plan = workers.make_plan(tasks, args.jobs, args.threads, args.runs_at_once, args.device)
+        trained = workers.trained
         print(f"training: {plan}")
     for unit in plan.units:
         unit.checkpoint.begin()
@@ -277,7 +275,7 @@ def train_tasks(args, tasks, client=None):
         for unit, runs in trained(plan, args.device, progress):
             label = unit.task.title and f"{unit.task.title}, "
             try:
-                if isinstance(runs, units.Failure):
+                if isinstance(runs, workers.Failure):
                     raise CannotTrain(runs)
                 for run in runs:
                     run.result |= shared | dict(finished=datetime.now(UTC).isoformat(timespec="seconds"))
@@ -299,15 +297,6 @@ def outcome(result):
         return result["stop_reason"]
     accuracy, epoch = 100 * result["test_accuracy"], result["chosen_epoch"]
     return f"test accuracy {accuracy:.2f} % at epoch {epoch} ({result['stop_reason']})"
-
-
-def git_commit():
-    """The commit of this code, with `-dirty` if it was changed since; None outside a repository."""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        folder = os.path.dirname(os.path.abspath(__file__))
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    return None
 
 
 def interrupt_once(*_):

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 import data
 import models
-import records
 import regularizers
 import side_by_side
 from augmentation import Augmentation
 from early_stopping import EarlyStopping
+from engine import records
 
 PURPOSES = ("order", "dropout", "augmentation")  # what a run draws random numbers for; the position is part of the seed
 MOMENTUM = (0.85, 0.95)  # what one_cycle moves it between

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-import records
+from engine import records
 
 
 def result(seed, accuracy, **figures):

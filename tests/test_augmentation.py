@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import augmentation as module
-import sources
 from augmentation import Augmentation
+from sources import downloading
 
 AFFINE = dict(affine_degrees=10.0, affine_translate=0.1, affine_scale=0.1)
 JITTER = dict(brightness=0.2, contrast=0.2)
@@ -12,7 +12,7 @@ EVERYTHING = dict(crop_padding=4, flip=True, rotation=15.0, rotation_fill=77, **
 
 @pytest.fixture(scope="module")
 def functional():
-    return sources.import_torchvision().transforms.functional
+    return downloading.import_torchvision().transforms.functional
 
 
 @pytest.fixture(params=["gray", "colour"])

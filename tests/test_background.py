@@ -7,10 +7,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-import background
 import train
+from analysis import background
+from analysis.page import page
 from models import normalization
-from page import page
 
 IMAGES, CHANNELS, ROWS, COLUMNS = SHAPE = (6, 4, 3, 2)
 

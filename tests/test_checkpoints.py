@@ -8,9 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-import checkpoints
-import records
-from checkpoints import Checkpoint
+from engine import checkpoints, records
+from engine.checkpoints import Checkpoint
 from experiments import Experiment
 
 EXPERIMENT = Experiment(dataset="mnist_sample", epochs=2)

@@ -9,12 +9,9 @@ import time
 import pytest
 from bits import outcome
 
-import checkpoints
-import cluster
 import data
-import records
 import train
-import units
+from engine import checkpoints, cluster, records, workers
 
 MAY_DIFFER = ("seconds", "finished", "command")  # of a result, and is no part of its bits
 SEEDS = ["--dataset", "mnist_sample", "--seeds", "0-5", "--runs-at-once", "2", "--threads", "1"]
@@ -184,5 +181,5 @@ def test_a_worker_with_other_code_is_refused_before_anything_is_written(dask, mo
 
 def test_a_worker_with_other_code_that_comes_later_fails_its_unit(digits):
     failure = cluster._train(None, digits, "cpu", cluster.code() | {"training.py": "another"})
-    assert isinstance(failure, units.Failure)
+    assert isinstance(failure, workers.Failure)
     assert failure.startswith("a worker that came later has another training.py; start it in a copy of this folder")

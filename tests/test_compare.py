@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compare import Comparison, holm, joint_verdict, mean_interval, paired, seeds_to_decide, verdict
+from analysis.compare import Comparison, holm, joint_verdict, mean_interval, paired, seeds_to_decide, verdict
 
 ONE, OTHER = [0.91, 0.93, 0.90, 0.94, 0.92], [0.90, 0.90, 0.91, 0.91, 0.90]
 

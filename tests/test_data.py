@@ -3,7 +3,8 @@ import pytest
 import torch
 
 import data
-import sources
+import experiments
+from sources import catalogue, downloading, finding
 
 
 @pytest.mark.parametrize(
@@ -23,12 +24,12 @@ def test_splits_share_no_image_and_lose_none():
     dataset = data.load("mnist_sample", "unused")
     splits = [dataset.train, dataset.validation, dataset.test]
     found = sorted(image.numpy().tobytes() for split in splits for image in split.images)
-    images, *_ = sources.read(sources.SOURCES["mnist_sample"], sources.SAMPLES / "mnist")
+    images, *_ = finding.read(catalogue.SOURCES["mnist_sample"], catalogue.SAMPLES / "mnist")
     assert found == sorted(image.tobytes() for image in images)
 
 
 def test_the_test_set_is_the_data_sets_own_where_it_has_one():
-    _, _, images, labels = sources.read(sources.SOURCES["fashion_mnist_sample"], sources.SAMPLES / "fashion_mnist")
+    _, _, images, labels = finding.read(catalogue.SOURCES["fashion_mnist_sample"], catalogue.SAMPLES / "fashion_mnist")
     for split_seed in (0, 1):
         test = data.load("fashion_mnist_sample", "unused", split_seed).test
         assert np.array_equal(test.images, images)
@@ -58,7 +59,7 @@ def test_colour_statistics_are_per_channel():
 
 
 def test_to_float_gives_what_totensor_and_normalize_give():
-    transforms = sources.import_torchvision().transforms
+    transforms = downloading.import_torchvision().transforms
     images = data.load("mnist_sample", "unused").test.images[:8]
     expected = torch.stack([transforms.ToTensor()(image.squeeze(0).numpy()) for image in images])
     assert torch.equal(data.to_float(images), expected)
@@ -71,8 +72,8 @@ def test_to_float_gives_what_totensor_and_normalize_give():
     [("fashion_mnist", 50_000, [5000] * 10), ("mnist", 50_000, None), ("cifar10", 40_000, [4000] * 10)],
 )
 def test_full_data_sets_where_they_are(name, train, images_a_class):
-    data_dir = sources.default_data_dir()
-    if sources.find(name, data_dir) is None:
+    data_dir = experiments.default_data_dir()
+    if finding.find(name, data_dir) is None:
         pytest.skip(f"{name} is not in {data_dir}; set DATA_DIR to the folder that holds it")
     dataset = data.load(name, data_dir)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (train, 10_000, 10_000)

@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 import pytest
 
 import models
-import sources
 from experiments import (
     DATA_SETS,
     MODELS,
@@ -21,6 +20,7 @@ from experiments import (
     folder_name,
     given_settings,
 )
+from sources import catalogue
 
 # What each model is when nothing but its name is given, and the groups of its --norm group.
 OWN = {
@@ -330,12 +330,12 @@ def test_every_model_has_a_data_set_whose_images_it_takes_with_its_own_groups(mo
     assert experiment.default_dataset == dataset
     assert experiment.dataset is None, "whether it can be had shows later"
     settings = own_settings(model) | groups
-    network = models.textbook_network(shape=sources.SOURCES[dataset].shape, seed=0, norm="group", **settings)
+    network = models.textbook_network(shape=catalogue.SOURCES[dataset].shape, seed=0, norm="group", **settings)
     assert models.parameter_count(network)
 
 
 def test_data_sets_are_those_that_can_be_loaded():
-    assert set(DATA_SETS) == set(sources.SOURCES)
+    assert set(DATA_SETS) == set(catalogue.SOURCES)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import compare
-import findings
-import records
+from analysis import compare, findings
+from engine import records
 from experiments import Experiment
-from study import Claim, Entry, Study
+from studies.study import Claim, Entry, Study
 
 LABELS = np.random.default_rng(0).integers(0, 10, 500)
 

@@ -5,25 +5,27 @@ import hashlib
 import json
 import shutil
 import stat
+import subprocess
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_report import write_nothing
 
-import bundle
-import checks
-import figures
 import grade
-import records
 import report
-import sources
 import studies
 import train
+from analysis import plots
+from engine import records
 from experiments import Experiment
+from grading import checks, submission
+from sources import downloading
 
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = {name: f"mlp1,dataset=mnist_sample,epochs=2{name}" for name in ("", ",l1=0.001", ",l2=0.001")}
 FIRST = f"runs/single/{NAMES['']}"
 ONE_CYCLE = dict(optimizer="sgd", lr_scheduler="one_cycle")
@@ -38,27 +40,27 @@ def handed_in(tmp_path_factory):
     for settings in ([], ["--l1", "0.001"], ["--l2", "0.001"]):
         train.main([*words, *settings, "--jobs", "1"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save", write_nothing)
+        patch.setattr(plots, "save", write_nothing)
         report.main(["--runs-dir", str(runs), "--out", str(out), "--bundle", str(folder / "submission.zip")])
-    bundle.unpack(folder / "submission.zip", folder / "unpacked")
+    submission.unpack(folder / "submission.zip", folder / "unpacked")
     return folder / "unpacked"
 
 
 @pytest.fixture
-def submission(handed_in, tmp_path):
+def unpacked(handed_in, tmp_path):
     return shutil.copytree(handed_in, tmp_path / "submission")
 
 
 def refresh(folder):
     """Give the manifest the checksums of what is there now, as a forger would."""
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name != bundle.MANIFEST]
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != submission.MANIFEST]
     found = {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    (folder / bundle.MANIFEST).write_text(json.dumps(dict(format=2, files=found)))
+    (folder / submission.MANIFEST).write_text(json.dumps(dict(format=2, files=found)))
 
 
 def refresh_report(folder, monkeypatch):
     """Make the report anew of what the records say now."""
-    monkeypatch.setattr(figures, "save", write_nothing)
+    monkeypatch.setattr(plots, "save", write_nothing)
     shutil.rmtree(folder / "report")
     report.main(["--runs-dir", str(folder / "runs"), "--out", str(folder / "report")])
     refresh(folder)
@@ -108,28 +110,45 @@ def test_the_archive_holds_report_records_weights_and_code(handed_in):
         "report/report.html",
         "report/tables/single,mnist_sample-accuracy.csv",
     }
-    expected |= {f"{FIRST}/experiment.json", f"{FIRST}/seed-1/weights.pt", "code/train.py", "code/templates/style.css"}
-    expected |= {"code/requirements.txt", "report/figures/single,mnist_sample-curves.pdf"}
+    expected |= {
+        f"{FIRST}/experiment.json",
+        f"{FIRST}/seed-1/weights.pt",
+        "code/train.py",
+        "code/analysis/templates/style.css",
+    }
+    expected |= {"code/requirements.txt", "code/analysis/templates/style.css"}
+    expected |= {"report/figures/single,mnist_sample-curves.pdf"}
     assert expected <= files
 
 
+def test_every_tracked_file_of_code_is_packed():
+    try:
+        tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the repository")
+    code = {name for name in tracked.stdout.splitlines() if not name.startswith("tests/")}
+    assert {"train.py", "engine/records.py", "studies/study.py"} <= code
+    assert code <= submission.all_code().keys()
+    assert {"analysis/templates/page.html", "README.md", "requirements.txt"} <= submission.all_code().keys()
+
+
 @pytest.mark.parametrize("figure", ["test_accuracy", "test_loss"])
-def test_a_test_figure_altered_by_a_digit_is_caught(figure, submission, capsys, monkeypatch):
-    change_digit(submission / FIRST / "seed-0" / "result.json", figure)
-    refresh_report(submission, monkeypatch)
-    found = failed(submission, capsys)
+def test_a_test_figure_altered_by_a_digit_is_caught(figure, unpacked, capsys, monkeypatch):
+    change_digit(unpacked / FIRST / "seed-0" / "result.json", figure)
+    refresh_report(unpacked, monkeypatch)
+    found = failed(unpacked, capsys)
     assert found.keys() == {"predictions"} if figure == "test_accuracy" else {"predictions"} <= found.keys()
     assert f"{NAMES['']} seed 0: {figure.replace('_', ' ')} is" in found["predictions"]
 
 
 @pytest.mark.parametrize("figure", ["train_accuracy", "val_accuracy"])
 def test_a_train_or_validation_figure_beyond_two_images_in_ten_thousand_is_caught(
-    figure, submission, capsys, monkeypatch
+    figure, unpacked, capsys, monkeypatch
 ):
     for _ in range(3):
-        change_digit(submission / FIRST / "seed-1" / "result.json", figure)
-    refresh_report(submission, monkeypatch)
-    assert failed(submission, capsys).keys() == {"weights"}
+        change_digit(unpacked / FIRST / "seed-1" / "result.json", figure)
+    refresh_report(unpacked, monkeypatch)
+    assert failed(unpacked, capsys).keys() == {"weights"}
 
 
 @pytest.mark.parametrize(
@@ -142,19 +161,19 @@ def test_a_train_or_validation_figure_beyond_two_images_in_ten_thousand_is_caugh
         ('"seed": 0', '"seed": 7', "its result is that of seed 7"),
     ],
 )
-def test_other_figures_that_do_not_follow_are_caught(old, new, says, submission, capsys, monkeypatch):
-    change(submission / FIRST / "seed-0" / "result.json", old, new)
-    refresh_report(submission, monkeypatch)
-    assert says in failed(submission, capsys)["weights"]
+def test_other_figures_that_do_not_follow_are_caught(old, new, says, unpacked, capsys, monkeypatch):
+    change(unpacked / FIRST / "seed-0" / "result.json", old, new)
+    refresh_report(unpacked, monkeypatch)
+    assert says in failed(unpacked, capsys)["weights"]
 
 
-def test_predictions_that_the_weights_do_not_make_are_caught(submission, capsys, monkeypatch):
+def test_predictions_that_the_weights_do_not_make_are_caught(unpacked, capsys, monkeypatch):
     """The student makes better predictions up, and a record that follows from them."""
     from data import load
     from training import scores
 
     labels = load("mnist_sample", "unused").test.labels
-    folder = submission / FIRST / "seed-0"
+    folder = unpacked / FIRST / "seed-0"
     with np.load(folder / "predictions.npz") as arrays:
         stored = arrays["log_probabilities"]
     wrong = np.flatnonzero(stored.argmax(1) != labels.numpy())[0]
@@ -165,38 +184,38 @@ def test_predictions_that_the_weights_do_not_make_are_caught(submission, capsys,
     result = json.loads((folder / "result.json").read_text())
     result |= dict(test_accuracy=measured["accuracy"][0], test_loss=measured["loss"][0])
     (folder / "result.json").write_text(json.dumps(result))
-    refresh_report(submission, monkeypatch)
-    assert failed(submission, capsys).keys() == {"weights"}
+    refresh_report(unpacked, monkeypatch)
+    assert failed(unpacked, capsys).keys() == {"weights"}
 
 
-def test_a_run_copied_as_another_seed_is_caught(submission, capsys, monkeypatch):
-    shutil.copytree(submission / FIRST / "seed-1", submission / FIRST / "seed-2")
-    change(submission / FIRST / "seed-2" / "result.json", '"seed": 1', '"seed": 2')
-    refresh_report(submission, monkeypatch)
-    found = failed(submission, capsys)
+def test_a_run_copied_as_another_seed_is_caught(unpacked, capsys, monkeypatch):
+    shutil.copytree(unpacked / FIRST / "seed-1", unpacked / FIRST / "seed-2")
+    change(unpacked / FIRST / "seed-2" / "result.json", '"seed": 1', '"seed": 2')
+    refresh_report(unpacked, monkeypatch)
+    found = failed(unpacked, capsys)
     assert found.keys() == {"originality"}
     assert "seed 2 has the weights of" in found["originality"]
 
 
-def test_a_run_copied_as_another_experiment_is_caught(submission, capsys, monkeypatch):
-    one, other = (submission / "runs" / "single" / NAMES[name] / "seed-0" for name in ("", ",l1=0.001"))
+def test_a_run_copied_as_another_experiment_is_caught(unpacked, capsys, monkeypatch):
+    one, other = (unpacked / "runs" / "single" / NAMES[name] / "seed-0" for name in ("", ",l1=0.001"))
     shutil.rmtree(other)
     shutil.copytree(one, other)
-    refresh_report(submission, monkeypatch)
-    assert "originality" in failed(submission, capsys)
+    refresh_report(unpacked, monkeypatch)
+    assert "originality" in failed(unpacked, capsys)
 
 
-def test_weights_of_another_run_are_caught(submission, capsys):
-    folder = submission / FIRST
+def test_weights_of_another_run_are_caught(unpacked, capsys):
+    folder = unpacked / FIRST
     shutil.copy(folder / "seed-0" / "weights.pt", folder / "seed-1" / "weights.pt")
-    refresh(submission)
-    assert {"weights", "originality"} <= failed(submission, capsys).keys()
+    refresh(unpacked)
+    assert {"weights", "originality"} <= failed(unpacked, capsys).keys()
 
 
-def test_weights_of_another_network_are_caught(submission, capsys):
-    torch.save({"1.weight": torch.zeros(3)}, submission / FIRST / "seed-0" / "weights.pt")
-    refresh(submission)
-    assert "the weights do not fit mlp1" in failed(submission, capsys)["weights"]
+def test_weights_of_another_network_are_caught(unpacked, capsys):
+    torch.save({"1.weight": torch.zeros(3)}, unpacked / FIRST / "seed-0" / "weights.pt")
+    refresh(unpacked)
+    assert "the weights do not fit mlp1" in failed(unpacked, capsys)["weights"]
 
 
 @pytest.mark.parametrize(
@@ -209,29 +228,29 @@ def test_weights_of_another_network_are_caught(submission, capsys):
         ("tables/single,mnist_sample-accuracy.tex", "seeds", "runs"),
     ],
 )
-def test_a_report_that_does_not_follow_from_its_records_is_caught(file, old, new, submission, capsys):
-    change(submission / "report" / file, old, new)
-    refresh(submission)
-    assert failed(submission, capsys).keys() == {"report"}
+def test_a_report_that_does_not_follow_from_its_records_is_caught(file, old, new, unpacked, capsys):
+    change(unpacked / "report" / file, old, new)
+    refresh(unpacked)
+    assert failed(unpacked, capsys).keys() == {"report"}
 
 
-def test_a_number_in_a_table_is_caught(submission, capsys):
-    path = submission / "report" / "tables" / "single,mnist_sample-accuracy.csv"
+def test_a_number_in_a_table_is_caught(unpacked, capsys):
+    path = unpacked / "report" / "tables" / "single,mnist_sample-accuracy.csv"
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     column = rows[0].index("test %")
     rows[1][column] = repr(float(rows[1][column]) + 0.001)
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    refresh(submission)
-    assert "the records give" in failed(submission, capsys)["report"]
+    refresh(unpacked)
+    assert "the records give" in failed(unpacked, capsys)["report"]
 
 
-def test_a_missing_seed_and_a_missing_experiment_are_named(submission, capsys):
-    found = failed(submission, capsys, "--seeds", "0-3")
+def test_a_missing_seed_and_a_missing_experiment_are_named(unpacked, capsys):
+    found = failed(unpacked, capsys, "--seeds", "0-3")
     assert found.keys() == {"completeness"}
     assert "seeds 2-3 missing" in found["completeness"]
-    found = failed(submission, capsys, "--study", "fashion-mlp")
+    found = failed(unpacked, capsys, "--study", "fashion-mlp")
     assert found.pop("completeness") == "FAILED  completeness: fashion-mlp is not in it; there is single"
     assert set(found.values()) == {
         f"FAILED  {name}: not checked" for name in ("predictions", "weights", "originality", "report")
@@ -286,49 +305,49 @@ def test_a_study_is_asked_for_as_its_folder_is_named_in_any_order():
     assert grade.study_asked("mnist-norms,epochs=20", parser) == ("mnist-norms", {}), "its own"
 
 
-def test_without_refreshed_checksums_every_change_is_seen_in_the_archive(submission, capsys):
-    change_digit(submission / FIRST / "seed-0" / "result.json", "test_loss")
-    (submission / FIRST / "seed-1" / "history.csv").unlink()
-    (submission / "more.txt").write_text("")
-    problems = bundle.check_manifest(submission)
+def test_without_refreshed_checksums_every_change_is_seen_in_the_archive(unpacked, capsys):
+    change_digit(unpacked / FIRST / "seed-0" / "result.json", "test_loss")
+    (unpacked / FIRST / "seed-1" / "history.csv").unlink()
+    (unpacked / "more.txt").write_text("")
+    problems = submission.check_manifest(unpacked)
     assert problems == [
         "more.txt is not in the manifest",
         f"{FIRST}/seed-0/result.json was altered",
         f"{FIRST}/seed-1/history.csv is missing",
     ]
-    assert "archive" in failed(submission, capsys)
+    assert "archive" in failed(unpacked, capsys)
 
 
-def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(submission, capsys):
+def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked, capsys):
     name = f"single/{NAMES['']}"
-    grade.main([str(submission), "--retrain", name])
+    grade.main([str(unpacked), "--retrain", name])
     assert "passed  retraining" in capsys.readouterr().out
     for seed in (0, 1):
-        path = submission / FIRST / f"seed-{seed}" / "result.json"
+        path = unpacked / FIRST / f"seed-{seed}" / "result.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | dict(test_accuracy=0.9999)))
-    refresh(submission)
-    assert "fresh seeds predict" in failed(submission, capsys, "--retrain", name)["retraining"]
+    refresh(unpacked)
+    assert "fresh seeds predict" in failed(unpacked, capsys, "--retrain", name)["retraining"]
     assert (
         '"single/none" is not in it; there is "single/'
-        in failed(submission, capsys, "--retrain", "single/none")["retraining"]
+        in failed(unpacked, capsys, "--retrain", "single/none")["retraining"]
     )
 
 
-def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(submission, handed_in, tmp_path, capsys):
+def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(unpacked, handed_in, tmp_path, capsys):
     honest = shutil.copytree(handed_in, tmp_path / "honest")
     for path in honest.glob("runs/single/*/seed-*/result.json"):  # the same seeds on an equal machine
         path.write_text(json.dumps(json.loads(path.read_text()) | dict(seconds=1.5)))
     refresh(honest)
     table = tmp_path / "grades.csv"
     with pytest.raises(SystemExit):
-        grade.main([str(handed_in), str(submission), str(honest), "--csv", str(table)])
+        grade.main([str(handed_in), str(unpacked), str(honest), "--csv", str(table)])
     out = capsys.readouterr().out
-    assert f"SHARED  {handed_in}: 6 runs, such as single/{NAMES['']} seed 0, shared with {submission} (equal" in out
+    assert f"SHARED  {handed_in}: 6 runs, such as single/{NAMES['']} seed 0, shared with {unpacked} (equal" in out
     assert out.count("SHARED  ") == 2
     with open(table, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["submission"] for row in rows] == [str(handed_in), str(submission), str(honest)]
-    assert f"shared with {submission}" in rows[0]["copies"]
+    assert [row["submission"] for row in rows] == [str(handed_in), str(unpacked), str(honest)]
+    assert f"shared with {unpacked}" in rows[0]["copies"]
     assert rows[2]["copies"] == ""
     assert [(row["points"], row["of"], row["seeds"]) for row in rows] == [
         ("90", "90", "seeds 0-1"),
@@ -340,7 +359,7 @@ def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(subm
     assert rows[2]["problems"].startswith("report: report.md, line ")
 
 
-def test_equal_weights_under_other_seeds_are_named_as_copies(submission, handed_in, tmp_path, capsys):
+def test_equal_weights_under_other_seeds_are_named_as_copies(unpacked, handed_in, tmp_path, capsys):
     renamed = shutil.copytree(handed_in, tmp_path / "renamed")
     for folder in list(renamed.glob("runs/single/*/seed-*")):
         path = folder / "result.json"
@@ -373,27 +392,27 @@ def test_only_settings_whose_training_may_be_the_same_may_share_weights(one, oth
 
 
 def test_a_data_set_that_the_teacher_lacks_costs_no_point_and_the_others_are_graded(
-    handed_in, submission, tmp_path, capsys, monkeypatch
+    handed_in, unpacked, tmp_path, capsys, monkeypatch
 ):
-    for path in submission.glob("runs/single/*/experiment.json"):
+    for path in unpacked.glob("runs/single/*/experiment.json"):
         change(path, '"name": "mnist_sample"', '"name": "mnist"')
         change(path, '"dataset": "mnist_sample"', '"dataset": "mnist"')
         path.parent.rename(path.parent.with_name(path.parent.name.replace("mnist_sample", "mnist")))
-    monkeypatch.setattr(sources, "reach", lambda urls: dict.fromkeys(urls, "no network"))
+    monkeypatch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls, "no network"))
     table, nowhere = tmp_path / "grades.csv", tmp_path / "nowhere"
     nowhere.mkdir()
     with pytest.raises(SystemExit) as caught:
-        grade.main([str(submission), str(handed_in), "--csv", str(table), "--data-dir", str(nowhere)])
+        grade.main([str(unpacked), str(handed_in), "--csv", str(table), "--data-dir", str(nowhere)])
     assert caught.value.code == 2
     said = capsys.readouterr()
-    assert said.err.startswith(f"grade.py: error: not graded: {submission}: mnist: not found in {nowhere}")
-    assert f"{submission}: not graded\n{handed_in}: 5 of 5 checks passed, 90 of 90 points" in said.out
+    assert said.err.startswith(f"grade.py: error: not graded: {unpacked}: mnist: not found in {nowhere}")
+    assert f"{unpacked}: not graded\n{handed_in}: 5 of 5 checks passed, 90 of 90 points" in said.out
     with open(table, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["points"] for row in rows] == ["", "90"]
     assert rows[0]["problems"].startswith("not graded: mnist: not found")
     with pytest.raises(SystemExit):
-        grade.main([str(submission), "--gradescope", str(tmp_path / "results.json"), "--data-dir", str(nowhere)])
+        grade.main([str(unpacked), "--gradescope", str(tmp_path / "results.json"), "--data-dir", str(nowhere)])
     assert not (tmp_path / "results.json").exists()
 
 
@@ -407,29 +426,29 @@ def test_a_submission_that_a_computer_packed_again_passes(handed_in, tmp_path, c
     assert "5 of 5 checks passed" in capsys.readouterr().out
 
 
-def test_a_submission_of_another_version_is_told_so_once(submission, capsys):
-    change(submission / bundle.MANIFEST, '"format": 2', '"format": 1')
-    found = failed(submission, capsys)
+def test_a_submission_of_another_version_is_told_so_once(unpacked, capsys):
+    change(unpacked / submission.MANIFEST, '"format": 2', '"format": 1')
+    found = failed(unpacked, capsys)
     assert "another version of this toolkit made it: format 1, expected 2" in found.pop("archive")
     assert all(line.endswith(": not checked") for line in found.values())
 
 
-def test_a_record_that_cannot_be_read_fails_the_archive(submission, capsys):
-    (submission / FIRST / "seed-0" / "result.json").write_text("{")
-    refresh(submission)
-    assert failed(submission, capsys)["archive"].startswith(
+def test_a_record_that_cannot_be_read_fails_the_archive(unpacked, capsys):
+    (unpacked / FIRST / "seed-0" / "result.json").write_text("{")
+    refresh(unpacked)
+    assert failed(unpacked, capsys)["archive"].startswith(
         f"FAILED  archive: {FIRST}/seed-0/result.json: cannot be read"
     )
 
 
-def test_code_that_differs_is_named_and_costs_nothing(submission, capsys):
-    change(submission / "code" / "training.py", "optimizer.step()", "optimizer.step(); cheat()")
-    (submission / "code" / "tables.py").unlink()
-    (submission / "code" / "more.py").write_text("")
-    refresh(submission)
-    grade.main([str(submission)])
+def test_code_that_differs_is_named_and_costs_nothing(unpacked, capsys):
+    change(unpacked / "code" / "training.py", "optimizer.step()", "optimizer.step(); cheat()")
+    (unpacked / "code" / "analysis" / "tables.py").unlink()
+    (unpacked / "code" / "more.py").write_text("")
+    refresh(unpacked)
+    grade.main([str(unpacked)])
     out = capsys.readouterr().out
-    assert "its code, which is not run, is not as it is here: more.py, tables.py, training.py\n" in out
+    assert "its code, which is not run, is not as it is here: analysis/tables.py, more.py, training.py\n" in out
     assert "90 of 90 points" in out
 
 
@@ -438,18 +457,18 @@ def test_a_submission_named_twice_is_graded_once_and_no_copy_of_itself(handed_in
     assert capsys.readouterr().out.count("5 of 5 checks passed") == 1
 
 
-def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, submission, tmp_path, capsys, monkeypatch):
+def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, unpacked, tmp_path, capsys, monkeypatch):
     plain = grade.grade
 
     def until_interrupted(path, args):
-        if path == submission:
+        if path == unpacked:
             raise KeyboardInterrupt
         return plain(path, args)
 
     monkeypatch.setattr(grade, "grade", until_interrupted)
     table = tmp_path / "grades.csv"
     with pytest.raises(SystemExit) as caught:
-        grade.main([str(handed_in), str(submission), "--csv", str(table)])
+        grade.main([str(handed_in), str(unpacked), "--csv", str(table)])
     assert caught.value.code == 130
     assert "interrupted: 1 of 2 submissions are graded" in capsys.readouterr().err
     assert len(table.read_text(encoding="utf-8").splitlines()) == 2
@@ -473,27 +492,27 @@ def test_a_path_that_leads_outside_is_refused_and_nothing_is_written_there(name,
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, "x")
     assert "not a path inside it" in failed(path, capsys)["archive"]
-    with pytest.raises(bundle.SubmissionError):
-        bundle.unpack(path, tmp_path / "in" / "unpacked")
+    with pytest.raises(submission.SubmissionError):
+        submission.unpack(path, tmp_path / "in" / "unpacked")
     assert not list(tmp_path.rglob("*out*"))
 
 
-def test_a_link_is_refused(tmp_path, capsys, submission):
+def test_a_link_is_refused(tmp_path, capsys, unpacked):
     path = tmp_path / "link.zip"
     with zipfile.ZipFile(path, "w") as archive:
         member = zipfile.ZipInfo("manifest.json")
         member.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(member, "/etc/passwd")
     assert "is a link" in failed(path, capsys)["archive"]
-    (submission / "more").symlink_to(tmp_path)
-    assert "more is a link" in failed(submission, capsys)["archive"]
+    (unpacked / "more").symlink_to(tmp_path)
+    assert "more is a link" in failed(unpacked, capsys)["archive"]
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bundle, "MOST_BYTES", 1000)
+    monkeypatch.setattr(submission, "MOST_BYTES", 1000)
     path = packed(tmp_path / "bomb.zip", **{"a.txt": b"0" * 1001})
     assert "holds more than" in failed(path, capsys)["archive"]
-    monkeypatch.setattr(bundle, "MOST_FILES", 1)
+    monkeypatch.setattr(submission, "MOST_FILES", 1)
     assert "holds more than" in failed(packed(tmp_path / "many.zip", a="", b=""), capsys)["archive"]
 
 

@@ -26,16 +26,14 @@ import torch
 from test_grade import refresh
 from test_report import write_nothing
 
-import bundle
-import checkpoints
 import data
-import figures
 import grade
-import records
 import report
-import sources
 import train
-import units
+from analysis import plots
+from engine import checkpoints, records, workers
+from grading import submission
+from sources import catalogue, downloading, finding
 
 if not hasattr(signal, "SIGALRM"):
     pytest.skip("needs POSIX's alarm against hangs", allow_module_level=True)
@@ -111,18 +109,18 @@ def good(digits, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DATA_DIR", "data")
-        patch.setattr(figures, "save", write_nothing)
-        patch.setattr(sources, "DEBIAN_FASHION_MNIST", folder / "none")
-        patch.setattr(sources, "reach", lambda urls: dict.fromkeys(urls, "no network"))
+        patch.setattr(plots, "save", write_nothing)
+        patch.setattr(finding, "DEBIAN_FASHION_MNIST", folder / "none")
+        patch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls, "no network"))
         patch.setattr("webbrowser.open", lambda url: False)
         for name, contents in (("fashion_mnist", idx_files(digits)), ("cifar10", cifar_files())):
-            source = sources.SOURCES[name]
+            source = catalogue.SOURCES[name]
             raw = folder / "data" / source.folder
             raw.mkdir(parents=True)
             for file, content in contents.items():
                 (raw / file).write_bytes(content)
             checksums = {file: sha256(content).hexdigest() for file, content in contents.items()}
-            patch.setitem(sources.SOURCES, name, replace(source, files=checksums, validation=100))
+            patch.setitem(catalogue.SOURCES, name, replace(source, files=checksums, validation=100))
         data.load.cache_clear()
         for words in map(shlex.split, TRAINED):
             train.main(words[1:])
@@ -131,7 +129,7 @@ def good(digits, tmp_path_factory):
         for times in ("SECONDS_APART", "WRITINGS_APART"):
             patch.setattr(checkpoints, times, 0)
         with pytest.MonkeyPatch.context() as interrupted:
-            interrupted.setattr(units, "trained", trained_for(2))
+            interrupted.setattr(workers, "trained", trained_for(2))
             with pytest.raises(SystemExit):
                 train.main(shlex.split(BEGUN)[1:])
         ((begun,),) = (checkpoints.unfinished(path.parent) for path in folder.rglob("checkpoint-0-1.pt"))
@@ -155,18 +153,18 @@ def idx_files(digits):
 def cifar_files():
     images = np.random.default_rng(0).integers(0, 256, (40, 3072), dtype=np.uint8)
     batch = pickle.dumps({b"data": images, b"labels": [*range(10)] * 4})
-    return dict.fromkeys(sources.SOURCES["cifar10"].files, batch)
+    return dict.fromkeys(catalogue.SOURCES["cifar10"].files, batch)
 
 
 def trained_for(epochs):
-    """In place of `units.trained`: the first unit is interrupted, as by Ctrl-C, after some epochs."""
+    """In place of `workers.trained`: the first unit is interrupted, as by Ctrl-C, after some epochs."""
 
     def trained(plan, device, progress):
         def show(rows):
             if rows[0]["epoch"] == epochs:
                 raise KeyboardInterrupt
 
-        yield plan.units[0], units._train(0, plan.units[0], device, show)[1]
+        yield plan.units[0], workers._train(0, plan.units[0], device, show)[1]
 
     return trained
 
@@ -195,7 +193,7 @@ def data_files(random):
     cifar = "train.py --dataset cifar10 --epochs 1 --seeds 5"
     named = f"{BEGUN} --dataset fashion_mnist"
     command = random.choice((named, BEGUN, cifar, "report.py", "grade.py submission.zip"))
-    source = sources.SOURCES["cifar10" if command == cifar else "fashion_mnist"]
+    source = catalogue.SOURCES["cifar10" if command == cifar else "fashion_mnist"]
     path = Path("data") / source.folder / random.choice(list(source.files))
     if random.random() < 0.2:
         path = random.choice(list(path.parents)[:-1])
@@ -233,7 +231,7 @@ def archives(random):
     if random.random() < 0.2:
         return Mutant(spoil(random, path), "grade.py submission.zip", path)
     folder = Path("unpacked")
-    bundle.unpack(path, folder)
+    submission.unpack(path, folder)
     files = sorted(file for file in folder.rglob("*") if file.is_file() and "code" not in file.parts)
     file, what = random.choice(files), ""
     named = file.relative_to(folder).as_posix()
@@ -249,7 +247,7 @@ def archives(random):
     if random.random() < 0.8:
         refresh(folder)
     if random.random() < 0.1:
-        what += f"; manifest: {spoil_record(random, folder / bundle.MANIFEST)}"
+        what += f"; manifest: {spoil_record(random, folder / submission.MANIFEST)}"
     if random.random() < 0.2:
         return Mutant(what, "grade.py unpacked", folder)
     with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
@@ -397,7 +395,7 @@ def test_a_malformed_input_is_answered_in_a_line_and_nothing_that_was_whole_is_a
     monkeypatch.chdir(shutil.copytree(good, tmp_path / "in"))
     data.load.cache_clear()
     if kind == "flags":
-        monkeypatch.setattr(units, "trained", trained_for(1))
+        monkeypatch.setattr(workers, "trained", trained_for(1))
     mutant = KINDS[kind](Random(number))
     program, *words = shlex.split(mutant.command) if isinstance(mutant.command, str) else mutant.command
     whole = files_but(mutant.touched)

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from page import page
+from analysis.page import page
 
 TABLE = "| experiment | test % |\n|:--|--:|\n| L1 & L2 | 99.5 |"
 

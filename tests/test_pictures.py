@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-import figures
-import pictures
-import records
-from document import Document
+from analysis import pictures, plots
+from analysis.document import Document
+from analysis.findings import Findings, gather
+from engine import records
 from experiments import Experiment
-from findings import Findings, gather
 
 SHARES = np.array(  # of three runs, for five images of three classes
     [
@@ -40,7 +39,7 @@ def drawn(monkeypatch):
     calls = {}
 
     def instead_of(name):
-        monkeypatch.setattr(figures, name, lambda *args, **named: calls.update({name: (*args, *named.values())}))
+        monkeypatch.setattr(plots, name, lambda *args, **named: calls.update({name: (*args, *named.values())}))
 
     for name in ("gallery", "confusion", "by_class", "weights", "sparsity", "sweep"):
         instead_of(name)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import data
-import records
+from engine import records
 from experiments import Experiment
 
 EXPERIMENT = Experiment(dataset="mnist_sample", l1=0.001, epochs=2)

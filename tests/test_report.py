@@ -13,19 +13,19 @@ from made_up import write_runs
 from scipy import stats
 
 import data
-import figures
-import records
 import report
 import studies
 import train
+from analysis import plots
+from engine import records
 from experiments import Experiment, folder_name
-from study import Claim, Entry, Study
+from studies.study import Claim, Entry, Study
 
 PLAIN = Experiment(dataset="mnist_sample")
 
 
 def write_nothing(figure, path):
-    """In place of `figures.save`, which takes a second a picture: the files, empty."""
+    """In place of `plots.save`, which takes a second a picture: the files, empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
     for each in written:
@@ -36,7 +36,7 @@ def write_nothing(figure, path):
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Make a report of the records in `runs` and write it, without its pictures' content; its text."""
-    monkeypatch.setattr(figures, "save", write_nothing)
+    monkeypatch.setattr(plots, "save", write_nothing)
 
     def make(*words):
         report.main(["--runs-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), *words])
@@ -469,7 +469,7 @@ def test_characters_that_html_and_markdown_know_are_shown_as_they_are(runs, digi
 def test_the_page_can_be_opened_at_once(runs, digits, monkeypatch, tmp_path, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) == 1)
-    monkeypatch.setattr("document.Document.write", lambda *_: None)
+    monkeypatch.setattr("analysis.document.Document.write", lambda *_: None)
     write_runs(runs, digits, PLAIN, [0.8])
     words = ["--runs-dir", str(runs), "--out", str(tmp_path / "report"), "--open"]
     report.main(words)

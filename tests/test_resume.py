@@ -17,11 +17,10 @@ import pytest
 import torch
 from bits import outcome
 
-import checkpoints
 import data
-import records
 import train
 import training
+from engine import checkpoints, records
 from experiments import Experiment
 
 resource = pytest.importorskip("resource", reason="forks, kills and limits processes in POSIX's way")

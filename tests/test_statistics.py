@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compare import holm, paired, verdict
+from analysis.compare import holm, paired, verdict
 
 IMAGES = 10_000
 CLAIMED = ("higher", "lower", "same", "higher")  # of four experiments, each against the same baseline

@@ -4,14 +4,13 @@ from dataclasses import fields
 import pytest
 
 import models
-import records
 import studies
-import tasks
 import train
 import training
+from engine import plan, records
 from experiments import LONGEST_NAME, Experiment
 from studies import STUDIES
-from study import DIRECTIONS, FIGURES, KINDS, Claim, Entry, Study
+from studies.study import DIRECTIONS, FIGURES, KINDS, Claim, Entry, Study
 
 ENTRIES = [(name, title) for name, study in STUDIES.items() for title in study.experiments]
 PUBLISHED = ("fashion-mlp", "mnist-l1-l2-ghost", "mnist-dropout-ghost", "mnist-norms", "cifar-norms")
@@ -192,7 +191,7 @@ def test_the_path_of_l1_takes_both_ways_over_the_same_strengths():
 
 def test_layer_normalization_per_pixel_has_the_parameters_that_its_note_names():
     entry = STUDIES["mnist-norms"].experiments["LN, per pixel"]
-    network = tasks.network_of("", entry.experiment)
+    network = plan.network_of("", entry.experiment)
     assert f"{models.parameter_count(network):,} parameters" in entry.note
 
 
@@ -230,7 +229,7 @@ def test_a_corrected_claim_compares_different_trainings():
 def test_every_network_fits_its_images_and_any_data_may_be_had(study):
     for title, entry in study.experiments.items():
         assert entry.experiment.dataset is None  # so the sample can take its place
-        network = tasks.network_of(title, entry.experiment)
+        network = plan.network_of(title, entry.experiment)
         assert models.parameter_count(network) > 5000
 
 
@@ -392,6 +391,6 @@ def test_ten_lines_are_a_study_that_trains(tmp_path, monkeypatch, capsys):
 def test_penalties_of_the_originals_act_on_every_parameter_that_is_trained(name, title, digits):
     settings = experiment(name, title)
     network = training.textbook_network(settings, digits, seed=0)
-    about = " ".join(tasks.penalized(settings, network))
+    about = " ".join(plan.penalized(settings, network))
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     assert f"penalized: {trained:,} of {models.parameter_count(network):,}" in about

@@ -1,7 +1,7 @@
 import csv
 import math
 
-from tables import Number, Table, escaped
+from analysis.tables import Number, Table, escaped
 
 TABLE = Table(
     "a",

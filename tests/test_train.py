@@ -16,16 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoints
 import data
-import records
-import sources
 import studies
 import train
+from engine import checkpoints, records
+from engine.plan import make_tasks
+from engine.progress import seed_list
 from experiments import Experiment
-from progress import seed_list
-from study import Entry, Study
-from tasks import make_tasks
+from sources import downloading, finding
+from studies.study import Entry, Study
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERRUPTED = (
@@ -502,8 +501,8 @@ def test_the_summary_of_a_study_has_the_layers_of_every_experiment(tmp_path, cap
 @pytest.fixture
 def no_data(tmp_path, monkeypatch):
     """A machine with no full data set and no network."""
-    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "none")
-    monkeypatch.setattr(sources, "reach", lambda urls: dict.fromkeys(urls, "no network"))
+    monkeypatch.setattr(finding, "DEBIAN_FASHION_MNIST", tmp_path / "none")
+    monkeypatch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls, "no network"))
     return ["--data-dir", str(tmp_path / "data"), "--runs-dir", str(tmp_path / "runs"), "--epochs", "1"]
 
 
@@ -653,7 +652,7 @@ def processes_of_group(group):
 
 
 def test_a_network_that_does_not_fit_is_refused_before_a_download(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "download", lambda *_: pytest.fail("downloads"))
+    monkeypatch.setattr(downloading, "download", lambda *_: pytest.fail("downloads"))
     words = [
         "--model",
         "cnn2",

@@ -8,9 +8,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import data
-import records
 import side_by_side
 import training
+from engine import records
 from experiments import Experiment
 
 SHORT = dict(dataset="mnist_sample", epochs=2)

@@ -1,7 +1,7 @@
 """Units of work on a Dask cluster, whose workers need the code and nothing else of this machine.
 
 with connect("tcp://host:8786") as client:
-    plan = units.make_plan(tasks, jobs=len(client.nthreads()), threads=1)
+    plan = workers.make_plan(tasks, jobs=len(client.nthreads()), threads=1)
     for unit, runs in trained(client, plan, "cpu", progress):    # in whatever order they are done
 
 This is Dask's own client and not joblib's backend of it, which waits for ever for a unit that its workers died of.
@@ -15,11 +15,11 @@ import re
 import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
-import units
-from checkpoints import Checkpoint
-from progress import seed_list
+from engine import workers
+from engine.checkpoints import Checkpoint
+from engine.progress import seed_list
+from engine.provenance import code_files
 
 # distributed takes a second to import and need not be there: the functions that need it import it.
 
@@ -79,8 +79,7 @@ def code():
     """{file: SHA-256} of this toolkit as this process has loaded it, whatever becomes of the files."""
     import training  # noqa: F401
 
-    paths = sorted(Path(__file__).resolve().parent.glob("*.py"))
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in code_files().items()}
 
 
 def difference(found):
@@ -99,7 +98,7 @@ def difference(found):
 
 
 def trained(client, plan, device, progress):
-    """Yield (unit, runs) of each unit as it is done, and (unit, units.Failure) of one that failed.
+    """Yield (unit, runs) of each unit as it is done, and (unit, workers.Failure) of one that failed.
 
     A unit goes on after the epoch of its checkpoint, and if its worker dies, from there again, on another one.
     """
@@ -123,7 +122,7 @@ def trained(client, plan, device, progress):
             # A result and not scattered, so that it can be had again when all workers that hold it have died.
             sent[id(dataset)] = client.submit(lambda data: data, dataset, pure=False)
         checkpoint = Sent(**asdict(unit.checkpoint), state=unit.checkpoint.read())
-        light = units.Unit(replace(unit.task, dataset=None), checkpoint)
+        light = workers.Unit(replace(unit.task, dataset=None), checkpoint)
         future = client.submit(_train, light, sent[id(dataset)], device, code(), pure=False)
         left[future] = unit
     for future in as_completed(list(left)):
@@ -131,16 +130,16 @@ def trained(client, plan, device, progress):
             runs = future.result()
         except KilledWorker as error:
             deaths = f"{error.allowed_failures + 1} workers died of it, perhaps for want of memory"
-            runs = units.Failure(f"{deaths}; try --runs-at-once 1")
+            runs = workers.Failure(f"{deaths}; try --runs-at-once 1")
         except Exception as error:  # such as a lost connection: the others may be there already
-            runs = units.Failure(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            runs = workers.Failure(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         yield left.pop(future), runs
 
 
 def _train(unit, dataset, device, expected):
     if other := difference(expected):
-        return units.Failure(f"a worker that came later {other}")
-    return units.train_unit(replace(unit, task=replace(unit.task, dataset=dataset)), device)
+        return workers.Failure(f"a worker that came later {other}")
+    return workers.train_unit(replace(unit, task=replace(unit.task, dataset=dataset)), device)
 
 
 @dataclass

@@ -9,8 +9,8 @@ document.write(Path("report"))      # report.md, report.html, figures/curves.png
 from pathlib import Path
 from urllib.parse import quote
 
-from page import page
-from tables import escaped
+from analysis.page import page
+from analysis.tables import escaped
 
 CONTENTS = "contents.txt"  # names what a report wrote, so that the next one can take it away
 
@@ -48,13 +48,13 @@ class Document:
         Raises:
             OSError: a file cannot be written.
         """
-        import figures  # matplotlib: seconds that a refusal need not wait
+        from analysis import plots  # matplotlib: seconds that a refusal need not wait
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.md").write_text(self.text, encoding="utf-8")
         written = ["report.md", "report.html"]
         for name, draw in self.pictures.items():
-            written += [path.relative_to(folder) for path in figures.save(draw(), folder / "figures" / name)]
+            written += [path.relative_to(folder) for path in plots.save(draw(), folder / "figures" / name)]
         for table in self.tables:
             written += [path.relative_to(folder) for path in table.write(folder / "tables")]
         (folder / "report.html").write_text(page(self.text, folder), encoding="utf-8")

@@ -9,15 +9,14 @@ import shlex
 
 import experiments
 import models
-import pictures
-import sources
-import tables
-from background import background
-from compare import FEWEST_SEEDS, mean_interval
-from document import Document
-from findings import network_of
-from progress import seed_list
-from tables import Number, Table, escaped
+from analysis import pictures, tables
+from analysis.background import background
+from analysis.compare import FEWEST_SEEDS, mean_interval
+from analysis.document import Document
+from analysis.findings import network_of
+from analysis.tables import Number, Table, escaped
+from engine.progress import seed_list
+from sources import catalogue
 
 WHAT = dict(
     test_accuracy="test accuracy",
@@ -227,7 +226,7 @@ def setting(document, findings):
     """The data, the baseline's training and what the others change."""
     of_data = next(iter(findings.trained.values())).dataset
     split_seed = next(iter(findings.trained.values())).experiment.split_seed
-    height_width = "×".join(map(str, sources.SOURCES[findings.dataset_name].shape[1:]))
+    height_width = "×".join(map(str, catalogue.SOURCES[findings.dataset_name].shape[1:]))
     document.say(
         f"{of_data['train']:,} train, {of_data['validation']:,} validation, {of_data['test']:,} test images of "
         f"{height_width} pixels, split by class with seed {split_seed}."
@@ -268,7 +267,7 @@ def layers(document, findings):
     """The layers of every network that differs from the others, and whose it is."""
     titles_by_rows = {}
     for title, record in findings.trained.items():
-        rows, shape = [], sources.SOURCES[findings.dataset_name].shape
+        rows, shape = [], catalogue.SOURCES[findings.dataset_name].shape
         for layer, out, parameters in models.layer_table(network_of(record), shape):
             if parameters or out != shape:  # activations and dropout change neither
                 rows.append((layer, "×".join(map(str, out)), parameters))

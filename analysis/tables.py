@@ -15,8 +15,8 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 import experiments
-from compare import mean_interval
-from findings import WITH_MARGIN
+from analysis.compare import mean_interval
+from analysis.findings import WITH_MARGIN
 
 LATEX = {
     "±": r"$\pm$",

@@ -11,10 +11,10 @@ import torch
 import data
 import models
 import training
-import units
-from checkpoints import Checkpoint
+from engine import workers
+from engine.checkpoints import Checkpoint
+from engine.progress import Progress
 from experiments import Experiment
-from progress import Progress
 
 QUICK = Experiment(model="mlp1", dataset="mnist_sample", epochs=1, batch_size=256)
 
@@ -34,13 +34,13 @@ class Unreadable:
 
 
 def task(seeds, title="", experiment=QUICK, dataset=None):
-    return units.Task(title, experiment, dataset, Path("unused"), list(seeds))
+    return workers.Task(title, experiment, dataset, Path("unused"), list(seeds))
 
 
 def trained(plan):
     """{(title, first seed): its runs or the failure} of every unit of a plan, each of which has come once."""
     with Progress(1) as progress:
-        results = [((unit.task.title, unit.seeds[0]), runs) for unit, runs in units.trained(plan, "cpu", progress)]
+        results = [((unit.task.title, unit.seeds[0]), runs) for unit, runs in workers.trained(plan, "cpu", progress)]
     assert len(dict(results)) == len(results) == len(plan.units)
     return dict(results)
 
@@ -76,7 +76,7 @@ def measured(monkeypatch):
 )
 def test_a_plan_keeps_two_cores_busy(seeds, model, options, sizes, jobs, threads, measured, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)
-    plan = units.make_plan([task(range(seeds), experiment=Experiment(model=model))], **options)
+    plan = workers.make_plan([task(range(seeds), experiment=Experiment(model=model))], **options)
     assert [len(unit.seeds) for unit in plan.units] == sizes
     assert sorted(seed for unit in plan.units for seed in unit.seeds) == list(range(seeds))
     assert (plan.jobs, plan.threads) == (jobs, [threads])
@@ -85,9 +85,9 @@ def test_a_plan_keeps_two_cores_busy(seeds, model, options, sizes, jobs, threads
 def test_a_gpu_has_one_process_and_an_experiments_runs_side_by_side(measured, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 16)
     tasks = [task(range(12), "a", Experiment(model="mlp1")), task(range(5), "b", Experiment(model="resnet"))]
-    plan = units.make_plan(tasks, device="cuda")
+    plan = workers.make_plan(tasks, device="cuda")
     assert (sorted(len(unit.seeds) for unit in plan.units), plan.jobs) == ([5, 12], 1)
-    plan = units.make_plan(tasks, jobs=2, runs_at_once=4, device="cuda")
+    plan = workers.make_plan(tasks, jobs=2, runs_at_once=4, device="cuda")
     assert (sorted(len(unit.seeds) for unit in plan.units), plan.jobs) == ([2, 3, 4, 4, 4], 2)
 
 
@@ -105,7 +105,7 @@ THREE = [
 )
 def test_a_plan_of_several_tasks_trains_every_seed_once_the_longest_first(cores, tasks, options, measured, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: cores)
-    plan = units.make_plan(tasks, **options)
+    plan = workers.make_plan(tasks, **options)
 
     planned = [(unit.task.title, seed) for unit in plan.units for seed in unit.seeds]
     assert sorted(planned) == sorted((task.title, seed) for task in tasks for seed in task.seeds)
@@ -131,7 +131,7 @@ def test_a_plan_of_several_tasks_trains_every_seed_once_the_longest_first(cores,
 
 def test_units_that_were_begun_go_on_as_they_were_and_others_are_planned_around_them(measured, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
-    whole = units.make_plan([task(range(11))])
+    whole = workers.make_plan([task(range(11))])
     assert [(unit.seeds, unit.checkpoint.threads) for unit in whole.units] == [
         ([2, 3, 4], 1),
         ([5, 6, 7], 1),
@@ -140,7 +140,7 @@ def test_units_that_were_begun_go_on_as_they_were_and_others_are_planned_around_
     ]
     begun = [unit.checkpoint for unit in whole.units if unit.seeds != [8, 9, 10]]
     begun[0].epoch = 1
-    plan = units.make_plan([replace(task([8, 9, 10]), begun=begun)], threads=2, runs_at_once=2)
+    plan = workers.make_plan([replace(task([8, 9, 10]), begun=begun)], threads=2, runs_at_once=2)
     assert [(unit.seeds, unit.checkpoint.threads, unit.epochs) for unit in plan.units] == [
         ([5, 6, 7], 1, 3),
         ([0, 1], 1, 2),
@@ -155,7 +155,7 @@ def test_a_plan_says_what_it_is_going_to_do():
     def plan(sizes, jobs, threads):
         seeds = iter(range(100))
         planned = [Checkpoint(Path("unused"), [next(seeds) for _ in range(size)], threads, []) for size in sizes]
-        return units.Plan([units.Unit(task(range(100)), checkpoint) for checkpoint in planned], jobs)
+        return workers.Plan([workers.Unit(task(range(100)), checkpoint) for checkpoint in planned], jobs)
 
     assert str(plan([3, 2], 2, 1)) == "2 processes (3+2 side by side), 1 thread each"
     assert str(plan([3], 1, 2)) == "one process (3 side by side), 2 threads each"
@@ -172,7 +172,7 @@ def test_one_process_at_a_time_and_two_give_the_same_bits(digits, capsys):
         task([0, 2], "proximal", replace(QUICK, l1=0.01, l1_mode="proximal"), digits),
         task([0], "norm", replace(QUICK, norm="batch"), digits),
     ]
-    two, one = (trained(units.make_plan(tasks, jobs=jobs, threads=1)) for jobs in (2, 1))
+    two, one = (trained(workers.make_plan(tasks, jobs=jobs, threads=1)) for jobs in (2, 1))
     assert one.keys() == two.keys() == {("dropout", 0), ("proximal", 0), ("norm", 0)}
     for name in one:
         for run, same in zip(one[name], two[name], strict=True):
@@ -191,13 +191,13 @@ def test_one_process_at_a_time_and_two_give_the_same_bits(digits, capsys):
 def test_a_unit_that_fails_leaves_the_others_alone(digits):
     strange = replace(digits, train=data.Split(digits.train.images, digits.train.labels + 100))
     tasks = [task([0], "good", dataset=digits), task([0, 1], "broken", dataset=strange)]
-    results = trained(units.make_plan(tasks, jobs=2, threads=1, runs_at_once=1))
+    results = trained(workers.make_plan(tasks, jobs=2, threads=1, runs_at_once=1))
     assert results.keys() == {("good", 0), ("broken", 0), ("broken", 1)}
     (run,) = results["good", 0]
     assert run.result["test_accuracy"] > 0.3
     for seed in (0, 1):
         failure = results["broken", seed]
-        assert isinstance(failure, units.Failure)
+        assert isinstance(failure, workers.Failure)
         assert failure.startswith("IndexError: Target 10")
         assert failure.endswith(")")
         assert " (functional.py, line " in failure
@@ -209,10 +209,10 @@ def test_a_unit_that_fails_in_this_process_is_a_line_too(digits, monkeypatch):
         raise RuntimeError("first line\nException raised from somewhere (most recent call first):")
 
     monkeypatch.setattr(training, "train", fail)
-    (failure,) = trained(units.make_plan([task([3], dataset=digits)])).values()
+    (failure,) = trained(workers.make_plan([task([3], dataset=digits)])).values()
     line = fail.__code__.co_firstlineno + 1
-    assert isinstance(failure, units.Failure)
-    assert failure == f"RuntimeError: first line (test_units.py, line {line})"
+    assert isinstance(failure, workers.Failure)
+    assert failure == f"RuntimeError: first line (test_workers.py, line {line})"
 
 
 def test_ctrl_c_is_no_failure(digits, monkeypatch):
@@ -221,7 +221,7 @@ def test_ctrl_c_is_no_failure(digits, monkeypatch):
 
     monkeypatch.setattr(training, "train", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        trained(units.make_plan([task([0], dataset=digits)]))
+        trained(workers.make_plan([task([0], dataset=digits)]))
 
 
 def test_a_process_that_dies_takes_no_other_unit_with_it(digits, capsys):
@@ -230,10 +230,10 @@ def test_a_process_that_dies_takes_no_other_unit_with_it(digits, capsys):
         task([0, 1, 2], "unreadable", dataset=Unreadable()),
         task([0, 1], "good", dataset=digits),
     ]
-    results = trained(units.make_plan(tasks, jobs=2, threads=1))
+    results = trained(workers.make_plan(tasks, jobs=2, threads=1))
     assert results.keys() == {("deadly", 0), ("unreadable", 0), ("good", 0)}
     for title in ("deadly", "unreadable"):
-        assert isinstance(results[title, 0], units.Failure)
+        assert isinstance(results[title, 0], workers.Failure)
         assert results[title, 0] == "its process died, perhaps for want of memory; try --runs-at-once 1"
     assert [run.seed for run in results["good", 0]] == [0, 1]
     out = capsys.readouterr().out

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import findings
 import models
-import records
 import regularizers
 import report
 import studies
 import training
-from compare import FEWEST_SEEDS, prediction_interval
-from page import page
-from progress import seed_list
+from analysis import findings
+from analysis.compare import FEWEST_SEEDS, prediction_interval
+from analysis.page import page
+from engine import records
+from engine.progress import seed_list
 
 FRESH_SEEDS = 5
 EXACT = 1e-9  # where nothing but the order of a sum may differ

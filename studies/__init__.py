@@ -12,7 +12,7 @@ A study of one's own is one more `Study` in STUDIES.
 from dataclasses import replace
 
 from experiments import Experiment
-from study import Claim, Entry, Study
+from studies.study import Claim, Entry, Study
 
 
 def last_five(accuracy, loss, train_accuracy):

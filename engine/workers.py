@@ -17,7 +17,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from checkpoints import Checkpoint
+from engine.checkpoints import Checkpoint
 
 # torch and joblib take seconds to import: the functions that need them do, so that refusals answer at once.
 
