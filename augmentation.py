@@ -1,16 +1,20 @@
-"""Random augmentation of whole batches of images, another draw for every image.
+"""Random augmentation of whole batches of images, with a separate draw for every image.
 
     augmentation = Augmentation(rotation=15, affine_translate=0.1, brightness=0.2)
     drawn = augmentation.draw(len(images), images.shape[1:], generator)
     floats = augmentation(images, drawn)              # uint8 (n, channels, height, width) -> floats 0..1
 
-Pictures and distributions are those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and
-ColorJitter on PIL images, with their default, nearest pixels, in this order; but a whole batch takes a few passes.
+Pixels and distributions are those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and
+ColorJitter on PIL images, with their default interpolation (nearest), in this order. torchvision applies one draw to a
+whole batch, so it would have to be called for one image after the other; here a whole batch takes a few passes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 PARAMETERS = (
@@ -26,17 +30,20 @@ PARAMETERS = (
     "contrast",
     "contrast_first",
 )
-VALUES_AT_ONCE = 1 << 18  # with more, the C library gives memory back and gets it anew at every call, at twice the time
-GRAY = (0.2989, 0.587, 0.114)  # what red, green and blue weigh in torchvision's gray
+VALUES_AT_ONCE = 1 << 18  # larger chunks make malloc return memory to the system each call, which doubles the time
+GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
+Numbers = Tensor | float
 
 
 @dataclass(frozen=True)
 class Augmentation:
+    """The ranges that each image's parameters are drawn from; a range of 0 switches its step off."""
+
     crop_padding: int = 0  # pixels added on each side before a crop back to the image's size
-    crop_mode: str = "zero"  # what they are: `zero`, or `reflect` (the edge itself not repeated)
-    flip: bool = False  # left to right, every other image
+    crop_mode: str = "zero"  # the added pixels: `zero`, or `reflect` (without repeating the edge)
+    flip: bool = False  # left to right, with probability 1/2
     rotation: float = 0.0  # ± degrees
-    rotation_fill: int = 0  # of 255: what turns in from outside
+    rotation_fill: int = 0  # 0 to 255, for pixels that come from outside the image
     affine_degrees: float = 0.0  # ± degrees
     affine_translate: float = 0.0  # ± share of width and height
     affine_scale: float = 0.0  # 1 ±, below 1
@@ -44,23 +51,24 @@ class Augmentation:
     contrast: float = 0.0  # 1 ±
 
     @classmethod
-    def of(cls, settings):
-        """That of anything with attributes of these names, such as an `experiments.Experiment`."""
+    def of(cls, settings: object) -> Self:
+        """Build from any object that has these attributes, such as an `experiments.Experiment`."""
         return cls(**{setting.name: getattr(settings, setting.name) for setting in fields(cls)})
 
-    def draw(self, count, shape, generator):
-        """The parameters of `count` images of `shape` (channels, height, width): {name: (count,)} of what is on.
+    def draw(self, count: int, shape: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw the parameters of `count` images of `shape` (channels, height, width).
 
-        Degrees of a rotation turn counterclockwise and those of the affine transform clockwise, as in torchvision.
+        Returns {name: (count,)}, with the names in `PARAMETERS` that are switched on. Degrees of a rotation turn
+        counterclockwise and those of the affine transform clockwise, as in torchvision.
         """
         if self == Augmentation():
             return {}
-        # A parameter has its numbers whether it is used or not: switching one on changes no other's.
-        numbers = dict(dtype=torch.float64, generator=generator, device=generator.device)
-        uniform = dict(zip(PARAMETERS, torch.rand(len(PARAMETERS), count, **numbers), strict=True))
+        # Numbers are drawn for unused parameters too, so that switching one on does not change the others.
+        numbers = torch.rand(len(PARAMETERS), count, dtype=torch.float64, generator=generator, device=generator.device)
+        uniform = dict(zip(PARAMETERS, numbers, strict=True))
         drawn = {}
 
-        def between(name, low, high):
+        def scale_to(name: str, low: float, high: float) -> None:
             drawn[name] = uniform[name] * (high - low) + low
 
         if self.crop_padding:
@@ -69,37 +77,37 @@ class Augmentation:
         if self.flip:
             drawn["flip"] = uniform["flip"] < 0.5
         if self.rotation:
-            between("rotation", -self.rotation, self.rotation)
-        if self._affine:
-            between("affine_degrees", -self.affine_degrees, self.affine_degrees)
+            scale_to("rotation", -self.rotation, self.rotation)
+        if self._has_affine:
+            scale_to("affine_degrees", -self.affine_degrees, self.affine_degrees)
             for name, size in (("affine_right", shape[2]), ("affine_down", shape[1])):
-                between(name, -self.affine_translate * size, self.affine_translate * size)
+                scale_to(name, -self.affine_translate * size, self.affine_translate * size)
                 drawn[name].round_()
-            between("affine_scale", 1 - self.affine_scale, 1 + self.affine_scale)
-        for name, reach in (("brightness", self.brightness), ("contrast", self.contrast)):
-            if reach:
-                between(name, max(0, 1 - reach), 1 + reach)
+            scale_to("affine_scale", 1 - self.affine_scale, 1 + self.affine_scale)
+        for name, deviation in (("brightness", self.brightness), ("contrast", self.contrast)):
+            if deviation:
+                scale_to(name, max(0, 1 - deviation), 1 + deviation)
         if self.brightness and self.contrast:
             drawn["contrast_first"] = uniform["contrast_first"] < 0.5
         return drawn
 
-    def __call__(self, images, drawn):
-        """uint8 (n, channels, height, width) and what was drawn for them, on one device -> floats 0..1, same shape."""
-        parts = -(-images.numel() // VALUES_AT_ONCE) if images.device.type == "cpu" else 1
-        columns = [images.chunk(parts), *(values.chunk(parts) for values in drawn.values())]
-        return torch.cat(
-            [
-                self._augmented(own_images, dict(zip(drawn, own_drawn, strict=True)))
-                for own_images, *own_drawn in zip(*columns, strict=True)
-            ]
-        )
+    def __call__(self, images: Tensor, drawn: dict[str, Tensor], values_at_once: int = VALUES_AT_ONCE) -> Tensor:
+        """Augment images by what `draw` returned for them, moved to their device.
 
-    def _augmented(self, images, drawn):
+        uint8 (n, channels, height, width) become floats from 0 to 1 of the same shape. A CPU takes the batch in chunks
+        of `values_at_once` values.
+        """
+        count = -(-images.numel() // values_at_once) if images.device.type == "cpu" else 1
+        columns = [images.chunk(count), *(values.chunk(count) for values in drawn.values())]
+        chunks = zip(*columns, strict=True)
+        return torch.cat([self._augment(chunk, dict(zip(drawn, values, strict=True))) for chunk, *values in chunks])
+
+    def _augment(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         if self.crop_padding or self.flip:
             images = self._crop_and_flip(images, drawn)
         if self.rotation:
             images = _turn(images, drawn["rotation"], self.rotation_fill)
-        if self._affine:
+        if self._has_affine:
             shift_and_scale = (drawn[name] for name in ("affine_right", "affine_down", "affine_scale"))
             images = _turn(images, -drawn["affine_degrees"], 0, *shift_and_scale)
         floats = images.to(torch.get_default_dtype()).div_(255)
@@ -108,11 +116,11 @@ class Augmentation:
         return floats
 
     @property
-    def _affine(self):
+    def _has_affine(self) -> bool:
         return bool(self.affine_degrees or self.affine_translate or self.affine_scale)
 
-    def _crop_and_flip(self, images, drawn):
-        rows, columns = _pixels(images)
+    def _crop_and_flip(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        rows, columns = _index_pixels(images)
         if self.flip:
             columns = torch.where(drawn["flip"].view(-1, 1, 1), columns.flip(-1), columns)
         if self.crop_padding:
@@ -120,12 +128,12 @@ class Augmentation:
             rows = rows + drawn["crop_top"].view(-1, 1, 1) - self.crop_padding
         if self.crop_mode == "reflect":
             rows, columns = (
-                last - (last - places.abs()).abs()
-                for places, last in ((rows, images.shape[2] - 1), (columns, images.shape[3] - 1))
+                last - (last - indices.abs()).abs()
+                for indices, last in ((rows, images.shape[2] - 1), (columns, images.shape[3] - 1))
             )
         return _pick(images, rows + 1, columns + 1, 0)
 
-    def _jitter(self, floats, drawn):
+    def _jitter(self, floats: Tensor, drawn: dict[str, Tensor]) -> None:
         if self.brightness and self.contrast:
             first = drawn["contrast_first"]
             is_contrast = torch.stack([first, ~first])
@@ -136,35 +144,38 @@ class Augmentation:
             _blend(floats, drawn["brightness"][None], is_contrast=False)
 
 
-def _turn(images, degrees, fill, right=0, down=0, scale=1):
-    """Turn counterclockwise around the center, enlarge, and shift by whole pixels; all (n,).
+def _turn(
+    images: Tensor, degrees: Tensor, fill: int, right: Numbers = 0, down: Numbers = 0, scale: Numbers = 1
+) -> Tensor:
+    """Turn counterclockwise around the center, enlarge, and shift by whole pixels.
 
-    The source of every pixel is found in PIL's own arithmetic, which counts in 65,536ths of a pixel (`affine_fixed` of
-    its Geometry.c), so that the very same pixels are picked.
+    `degrees` is (n,), and so are the shifts and the scale where they are tensors. The source of every pixel is computed
+    as PIL does it, in 65,536ths of a pixel (`affine_fixed` in its Geometry.c), so that the same pixels are picked.
     """
     height, width = images.shape[2:]
     radians = degrees.deg2rad()
     cos, sin = radians.cos() / scale, radians.sin() / scale
-    # From the center to the center of the pixel that comes to lie first; then its source, counted from the border.
+    # The center of the first output pixel, seen from the image's center; sources count from the border of `_pick`.
     x, y = 0.5 - width / 2 - right, 0.5 - height / 2 - down
     first_row, first_column = sin * x + cos * y + (height / 2 + 1), cos * x - sin * y + (width / 2 + 1)
     numbers = torch.stack([first_row, first_column, sin, cos, cos, -sin])
     first, per_column, per_row = numbers.mul_(65536).add_(0.5).floor_().int().view(3, 2, -1, 1, 1)
-    rows, columns = _pixels(images)
-    places = (first + per_column * columns + per_row * rows).bitwise_right_shift_(16)
-    return _pick(images, *places, fill)
+    rows, columns = _index_pixels(images)
+    source_rows, source_columns = (first + per_column * columns + per_row * rows).bitwise_right_shift_(16)
+    return _pick(images, source_rows, source_columns, fill)
 
 
-def _pixels(images):
-    """Numbers of the rows (1, height, 1) and of the columns (1, 1, width)."""
+def _index_pixels(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the indices of the rows, (1, height, 1), and of the columns, (1, 1, width)."""
     rows, columns = (torch.arange(size, dtype=torch.int32, device=images.device) for size in images.shape[2:])
     return rows.view(1, -1, 1), columns.view(1, 1, -1)
 
 
-def _pick(images, rows, columns, fill):
-    """Every pixel from a row and column of its image, int32 that broadcast to (n, height, width), or else `fill`.
+def _pick(images: Tensor, rows: Tensor, columns: Tensor, fill: int) -> Tensor:
+    """Gather pixels by row and column; places outside the image get `fill`.
 
-    They count from a border of one pixel, which is 1 to the image's first; clamping to it costs less than a mask.
+    Rows and columns are int32 and broadcast to (n, height, width). They count from a border of one pixel, so that the
+    image begins at 1; clamping to the border costs less than a mask.
     """
     height, width = images.shape[2:]
     bordered = F.pad(images, (1, 1, 1, 1), value=fill).flatten(2)
@@ -172,17 +183,18 @@ def _pick(images, rows, columns, fill):
     return bordered.gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
 
 
-def _blend(floats, factors, is_contrast):
-    """Step after step, in place: factor·x for brightness, factor·x + (1 − factor)·gray for contrast, clamped to 0..1.
+def _blend(floats: Tensor, factors: Tensor, is_contrast: Tensor | bool) -> None:
+    """Change brightness and contrast in place, one step after the other.
 
-    `factors` and `is_contrast` are (steps, n); gray is an image's mean.
+    x becomes factor·x for brightness and factor·x + (1 − factor)·gray for contrast, clamped to 0..1, where gray is the
+    image's mean gray level. `factors` and `is_contrast` are (steps, n).
     """
     factors = factors.to(floats.dtype)
     shares = (1 - factors) * is_contrast
     for factor, share in zip(factors[..., None, None, None], shares[..., None, None, None], strict=True):
         if floats.shape[1] == 3:
-            channels = floats.mean((2, 3), keepdim=True).split(1, dim=1)
-            gray = sum(weight * channel for weight, channel in zip(GRAY, channels, strict=True))
+            red, green, blue = floats.mean((2, 3), keepdim=True).split(1, dim=1)
+            gray = GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue
         else:
             gray = floats.mean((1, 2, 3), keepdim=True)
         floats.mul_(factor).add_(gray.mul_(share)).clamp_(0, 1)

@@ -1,7 +1,7 @@
 """Images and labels as tensors: a data set split into train, validation and test images.
 
 dataset = load("fashion_mnist", data_dir="data")
-images = to_float(dataset.train.images[:64])        # (64, 1, 28, 28), 0..1
+images = dataset.to_float(dataset.train.images[:64])        # (64, 1, 28, 28), 0..1
 """
 
 import hashlib
@@ -12,24 +12,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.model_selection import train_test_split
 
 from sources import catalogue, downloading, finding
 
 
 @dataclass(frozen=True)
 class Split:
+    """Images with their labels."""
+
     images: torch.Tensor  # uint8 (n, channels, height, width)
     labels: torch.Tensor  # int64 (n,)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device):
+    def to(self, device: str) -> "Split":
+        """Return the split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class Dataset:
+    """A data set, split, and what is known of its images."""
+
     name: str
     classes: tuple[str, ...]
     train: Split
@@ -39,19 +45,38 @@ class Dataset:
     mean: tuple[float, ...]  # of the train split, per channel, of values 0..1
     std: tuple[float, ...]
     found_in: str
+    is_standardized: bool = False  # whether networks see its images standardized
 
-    def to(self, device):
+    def to(self, device: str) -> "Dataset":
+        """Return the data set with its images and labels on a device."""
         splits = (self.train, self.validation, self.test)
         train, validation, test = (split.to(device) for split in splits)
         return replace(self, train=train, validation=validation, test=test)
 
     @property
-    def shape(self):
-        return tuple(self.train.images.shape[1:])
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    def to_float(self, images: torch.Tensor) -> torch.Tensor:
+        """Return uint8 images (..., channels, height, width) as networks see them: floats 0..1, or standardized."""
+        return self.standardize_(images.to(torch.get_default_dtype()).div_(255))
+
+    def standardize_(self, floats: torch.Tensor) -> torch.Tensor:
+        """Subtract each channel's mean and divide by its standard deviation, in place, if the data set is standardized.
+
+        Args:
+            floats: (..., channels, height, width), 0..1.
+        """
+        if self.is_standardized:
+            for channel, mean, std in zip(floats.unbind(-3), self.mean, self.std, strict=True):
+                channel.sub_(mean).div_(std)
+        return floats
 
 
 @lru_cache(maxsize=1)
-def load(name, data_dir, split_seed=0):
+def load(name: str, data_dir: Path | str, split_seed: int = 0) -> Dataset:
     """Find, verify and split a data set, downloading it if it must be and can be.
 
     Args:
@@ -64,8 +89,8 @@ def load(name, data_dir, split_seed=0):
         finding.DataError: what is there is damaged or incomplete, or the data dir cannot be used.
     """
     source = catalogue.SOURCES[name]
-    folder = finding.find(name, data_dir) or downloading.download(name, Path(data_dir))
-    images, labels, test_images, test_labels = finding.read(source, folder)
+    folder = finding.find_folder(name, Path(data_dir)) or downloading.download(name, Path(data_dir))
+    images, labels, test_images, test_labels = finding.read_images(source, folder)
     indices, validation = stratified_split(np.arange(len(labels)), labels, source.validation, split_seed)
     if source.test:
         indices, test = stratified_split(indices, labels[indices], source.test, split_seed)
@@ -85,37 +110,36 @@ def load(name, data_dir, split_seed=0):
     )
 
 
-def stratified_split(indices, labels, held_out, seed):
-    """Two sorted index arrays: the rest, and `held_out` of them with the classes in the same proportions."""
-    from sklearn.model_selection import train_test_split  # half a second that a refused command need not pay
-
+def stratified_split(
+    indices: np.ndarray, labels: np.ndarray, held_out: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices into two sorted arrays: the rest, and `held_out` of them with the classes in equal proportions."""
     rest, held = train_test_split(indices, test_size=held_out, stratify=labels, random_state=seed)
     return np.sort(rest), np.sort(held)
 
 
-def _split(images, labels):
+def _split(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(torch.tensor(images), torch.tensor(labels, dtype=torch.int64))
 
 
-def channel_statistics(images):
-    """Mean and standard deviation of each channel of uint8 (n, channels, height, width), as values 0..1."""
+def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel of uint8 (n, channels, height, width), as values 0..1."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in images.unbind(1):  # counting the 256 values is exact and needs no float copy of the images
         shares = torch.bincount(channel.reshape(-1), minlength=256).double() / channel.numel()
-        means.append(math.fsum(shares * values))  # exact, where the order of a sum differs from machine to machine
+        means.append(math.fsum(shares * values))  # exact, where a plain sum's order differs from machine to machine
         stds.append(math.sqrt(math.fsum(shares * (values - means[-1]) ** 2)))
     return tuple(means), tuple(stds)
 
 
-def to_float(images, mean=None, std=None):
-    """uint8 (..., channels, height, width) as floats 0..1 of torch's default type, standardized if a mean is given."""
-    floats = images.to(torch.get_default_dtype()).div_(255)
-    return floats if mean is None else standardize_(floats, mean, std)
+def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """Return where each batch of `count` images starts and ends.
 
-
-def standardize_(floats, mean, std):
-    """Subtract each channel's mean from (..., channels, height, width) and divide by its deviation, in place."""
-    for channel, own_mean, own_std in zip(floats.unbind(-3), mean, std, strict=True):
-        channel.sub_(own_mean).div_(own_std)
-    return floats
+    A last batch of one image joins the batch before it, so that batch normalization always has something to average
+    over.
+    """
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True))

@@ -5,79 +5,82 @@ A state machine over numbers: it holds no weights and touches no model.
     stopping = EarlyStopping(monitor="val_loss", patience=3)
     for epoch in range(1, 21):
         ...
-        improved = stopping.step({"val_loss": [0.41]})   # one value a run, one answer a run
+        improved = stopping.step({"val_loss": [0.41]})   # a value for each run -> a bool for each run
         if stopping.all_stopped:
             break
     print(stopping.reasons[0])                           # why the first run ended
 """
 
 import math
+from collections.abc import Iterable, Mapping
+from copy import copy
+from dataclasses import dataclass
 
 MODES = {"val_loss": "min", "val_accuracy": "max"}
+STATE = ("epoch", "best", "best_epoch", "checks_without_improvement", "stopped_epoch", "reasons")
 
 
+@dataclass(eq=False)
 class EarlyStopping:
-    """Stops a run when its monitored figure has not improved for `patience` checks in a row (Prechelt, 1998).
+    """Stop a run when its monitored metric has not improved for `patience` checks in a row.
 
-    Args:
-        monitor: name of the figure that `step` is given.
-        mode: `min` if lower is better, `max` if higher is; known for the names in `MODES`.
-        patience: checks without improvement that a run is allowed, 1 or more; `math.inf` never stops.
-        min_delta: a change by more than this is an improvement; exactly this is none.
-        start_from_epoch: checks before this epoch, counted from 1, are not looked at.
-        runs: how many runs, each decided on its own.
+    The rule is Prechelt's (1998). NaN is no improvement. Values of a run that has stopped have no effect.
 
     Raises:
-        ValueError: a setting out of its range.
+        ValueError: a setting is out of its range.
 
-    NaN is no improvement. What a stopped run is given no longer matters.
-
-    Attributes, a list with one entry for each run:
+    Attributes beside the settings, lists with an entry for each run:
         best: the best value so far, None before the first.
-        best_epoch: the epoch that gave it, None before the first.
-        stopped_epoch: the epoch that the run stopped after, None while it goes on.
-        reasons: why it stopped, None while it goes on.
+        best_epoch: the epoch of the best value, None before the first.
+        stopped_epoch: the epoch that the run stopped after, None while it is running.
+        reasons: why it stopped, None while it is running.
     """
 
-    def __init__(self, monitor="val_loss", mode=None, patience=3, min_delta=0.0, start_from_epoch=1, runs=1):
-        mode = MODES.get(monitor) if mode is None else mode
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode {mode!r} of {monitor}: expected 'min' (lower is better) or 'max'")
-        if not patience >= 1:
-            raise ValueError(f"patience {patience}: expected at least 1 check")
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"min_delta {min_delta}: expected a finite number of at least 0")
-        if not start_from_epoch >= 1:
-            raise ValueError(f"start_from_epoch {start_from_epoch}: expected at least 1, as epochs count from 1")
-        self.monitor, self.mode = monitor, mode
-        self.patience, self.min_delta, self.start_from_epoch = patience, min_delta, start_from_epoch
-        self.epoch = 0
-        self.best = [None] * runs
-        self.best_epoch = [None] * runs
-        self.checks_without_improvement = [0] * runs
-        self.stopped_epoch = [None] * runs
-        self.reasons = [None] * runs
+    monitor: str = "val_loss"  # name of the metric that decides
+    mode: str | None = None  # `min` if lower is better, `max` if higher is; None: as `MODES` says
+    patience: float = 3  # checks in a row without improvement that stop a run, at least 1; `math.inf` never stops
+    min_delta: float = 0.0  # an improvement is a change by more than this
+    start_from_epoch: int = 1  # checks begin with this epoch, counted from 1
+    runs: int = 1  # each of them is decided by its values alone
 
-    def step(self, figures):
-        """Take the figures of one more epoch, {name: one value a run}; return for each run whether it improved.
+    def __post_init__(self) -> None:
+        if self.mode is None:
+            self.mode = MODES.get(self.monitor)
+        if self.mode not in ("min", "max"):
+            raise ValueError(f"mode {self.mode!r} of {self.monitor}: expected 'min' (lower is better) or 'max'")
+        if not self.patience >= 1:
+            raise ValueError(f"patience {self.patience}: expected at least 1 check")
+        if not 0 <= self.min_delta < math.inf:
+            raise ValueError(f"min_delta {self.min_delta}: expected a finite number of at least 0")
+        if not self.start_from_epoch >= 1:
+            raise ValueError(f"start_from_epoch {self.start_from_epoch}: expected at least 1, as epochs count from 1")
+        self.epoch = 0
+        self.best: list[float | None] = [None] * self.runs
+        self.best_epoch: list[int | None] = [None] * self.runs
+        self.checks_without_improvement = [0] * self.runs
+        self.stopped_epoch: list[int | None] = [None] * self.runs
+        self.reasons: list[str | None] = [None] * self.runs
+
+    def step(self, metrics: Mapping[str, Iterable[float]]) -> list[bool]:
+        """Take the metrics of the next epoch, {name: a value for each run}, and return which runs improved.
 
         Raises:
-            ValueError: the monitored figure is not among them, or has not one value a run.
+            ValueError: the monitored metric is missing, or has not as many values as there are runs.
         """
-        if self.monitor not in figures:
-            raise ValueError(f"monitor {self.monitor}: not measured; there is {', '.join(sorted(figures))}")
-        values = [float(value) for value in figures[self.monitor]]
+        if self.monitor not in metrics:
+            raise ValueError(f"monitor {self.monitor}: not measured; there is {', '.join(sorted(metrics))}")
+        values = [float(value) for value in metrics[self.monitor]]
         if len(values) != len(self.best):
             raise ValueError(f"{self.monitor}: {len(values)} values for {len(self.best)} runs")
         self.epoch += 1
         return [self._step_run(run, value) for run, value in enumerate(values)]
 
-    def stop(self, run, reason):
-        """Stop a run after this epoch for another reason than patience, unless it has stopped in an earlier one."""
+    def stop(self, run: int, reason: str) -> None:
+        """Stop a run after this epoch for another reason than patience, unless it had stopped before."""
         if self.stopped_epoch[run] in (None, self.epoch):
             self.stopped_epoch[run], self.reasons[run] = self.epoch, reason
 
-    def _step_run(self, run, value):
+    def _step_run(self, run: int, value: float) -> bool:
         if self.stopped_epoch[run] is not None or self.epoch < self.start_from_epoch:
             return False
         if self._is_improvement(value, self.best[run]):
@@ -86,10 +89,10 @@ class EarlyStopping:
             return True
         self.checks_without_improvement[run] += 1
         if self.checks_without_improvement[run] >= self.patience:
-            self.stop(run, self._reason(run))
+            self.stop(run, self._describe_stop(run))
         return False
 
-    def _is_improvement(self, value, best):
+    def _is_improvement(self, value: float, best: float | None) -> bool:
         if math.isnan(value):
             return False
         if best is None:
@@ -98,33 +101,27 @@ class EarlyStopping:
         # 0.4 − 0.3 is 0.10000000000000003: up to rounding, that is a change of exactly 0.1.
         return gain > self.min_delta and not math.isclose(gain, self.min_delta)
 
-    def _reason(self, run):
-        checks = f"{self.patience} check{'s' * (self.patience > 1)}"
-        if self.best[run] is None:
+    def _describe_stop(self, run: int) -> str:
+        checks = f"{self.patience} checks" if self.patience > 1 else f"{self.patience} check"
+        best = self.best[run]
+        if best is None:
             return f"{self.monitor} was never a number in {checks}"
         by_more = f" by more than {self.min_delta:g}" if self.min_delta else ""
-        return (
-            f"{self.monitor} did not improve on {self.best[run]:.6g} (epoch {self.best_epoch[run]}){by_more} "
-            f"in {checks}"
-        )
+        return f"{self.monitor} did not improve on {best:.6g} (epoch {self.best_epoch[run]}){by_more} in {checks}"
 
     @property
-    def is_running(self):
+    def is_running(self) -> list[bool]:
         return [epoch is None for epoch in self.stopped_epoch]
 
     @property
-    def all_stopped(self):
+    def all_stopped(self) -> bool:
         return not any(self.is_running)
 
-    def state_dict(self):
-        """Everything `step` has changed, as plain numbers and lists."""
-        return {name: list(value) if isinstance(value, list) else value for name, value in self._state().items()}
+    def state_dict(self) -> dict[str, int | list]:
+        """Copy everything that `step` changes, as plain numbers and lists."""
+        return {name: copy(getattr(self, name)) for name in STATE}
 
-    def load_state_dict(self, state):
-        for name in self._state():
-            value = state[name]
-            setattr(self, name, list(value) if isinstance(value, list) else value)
-
-    def _state(self):
-        names = ("epoch", "best", "best_epoch", "checks_without_improvement", "stopped_epoch", "reasons")
-        return {name: getattr(self, name) for name in names}
+    def load_state_dict(self, state: Mapping[str, int | list]) -> None:
+        """Continue from a state that `state_dict` returned."""
+        for name in STATE:
+            setattr(self, name, copy(state[name]))

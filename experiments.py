@@ -1,24 +1,24 @@
-"""One experiment: every hyper-parameter with its default, its check and its command-line flag, stated once.
+"""One experiment: every setting with its default, its check and its command-line flag, stated once.
 
 Experiment(model="mlp3", l1=0.001).name     # 'mlp3,l1=0.001'
 """
 
-import argparse
 import hashlib
 import math
-import os
-import sys
 import typing
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import partial
+from typing import Any, NoReturn
 
-# What a setting that is not given stands for: each model's own, as its reference used it. cnn2's layers of 11 channels
-# leave a group normalization nothing but one group, which is layer normalization, or groups of one channel.
+from sources.catalogue import SOURCES
+
+Settings = dict[str, Any]  # {name of a field of Experiment: value}
+
+# What stands for a setting that is not given: each model's default, as its reference used it. cnn2's layers of 11
+# channels leave a group normalization one group, which is layer normalization, or groups of one channel.
 _MLP = dict(dataset="fashion_mnist", norm="none", norm_position="before", dropout=0.0, groups=4)
-OWN = dict(
-    mlp1=_MLP,
-    mlp2=_MLP,
-    mlp3=_MLP,
-    mlp=_MLP,
+DEFAULTS: dict[str, Settings] = dict.fromkeys(("mlp1", "mlp2", "mlp3", "mlp"), _MLP) | dict(
     cnn1=dict(dataset="mnist", norm="batch", norm_position="before", dropout=0.0, group_size=4),
     cnn2=dict(dataset="mnist", norm="batch", norm_position="after", dropout=0.01, group_size=1),
     cnn3=dict(dataset="mnist", norm="batch", norm_position="after", dropout=0.04, group_size=4),
@@ -26,294 +26,313 @@ OWN = dict(
 )
 GHOST_SPLITS = 2
 
-MODELS = tuple(OWN)
-NORMS = ("none", "batch", "ghost", "layer", "group", "layer_chw")
-DATA_SETS = ("fashion_mnist", "mnist", "cifar10", "fashion_mnist_sample", "mnist_sample")
+MODELS = tuple(DEFAULTS)
+NORM_CHOICES = ("none", "batch", "ghost", "layer", "group", "layer_chw")
 LONGEST_NAME = 120  # characters of a folder's name; file systems take 255 bytes, archives and paths need room
 
 
-def flag(default, help, choices=None, at_least=None, above=None, at_most=None, below=None):
+class UserError(Exception):
+    """A mistake that the user can mend; the message is one line that says what to do."""
+
+
+def _setting(
+    group: str,
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
     bounds = dict(at_least=at_least, above=above, at_most=at_most, below=below)
-    return field(default=default, metadata=dict(help=help, choices=choices, bounds=bounds))
+    return field(default=default, metadata=dict(group=group, help=help, choices=choices, bounds=bounds))
+
+
+_network, _data, _optimization = (partial(_setting, group) for group in ("network", "data", "optimization"))
+_penalty, _norm, _stopping = (partial(_setting, group) for group in ("penalties", "normalization", "early stopping"))
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One configuration; all its seeds train with it.
+    """One configuration, with which all its seeds train.
 
     Raises:
         ValueError: a value outside its range, or two that exclude each other; the message names the flag.
     """
 
-    model: str = flag(
+    model: str = _network(
         "mlp1",
-        "network: mlp1 64-64, mlp2 128-128, mlp3 64-128-256, mlp with --hidden, small CNNs (--summary shows any)",
+        "mlp1 64-64, mlp2 128-128, mlp3 64-128-256, mlp with --hidden, or a small CNN (--summary shows any)",
         choices=MODELS,
     )
-    hidden: tuple[int, ...] | None = flag(
+    hidden: tuple[int, ...] | None = _network(
         None,
         "widths of the hidden layers of --model mlp; none at all is multinomial logistic regression",
         at_least=1,
         at_most=4096,
     )
-    dataset: str | None = flag(
-        None, "data set (default: the model's own; its embedded sample if that cannot be had)", choices=DATA_SETS
+    dataset: str | None = _data(
+        None,
+        "data set (default: the model's; its embedded sample where it can neither be found nor downloaded)",
+        choices=tuple(SOURCES),
     )
-    split_seed: int = flag(0, "seed of the split into train, validation and test images", at_least=0, at_most=2**32 - 1)
-    standardize: bool = flag(False, "subtract the train images' mean and divide by their deviation, per channel")
-    crop_padding: int = flag(0, "pad the train images by this many pixels, then crop at random", at_least=0, at_most=16)
-    crop_mode: str = flag("zero", "what --crop-padding pads with", choices=("zero", "reflect"))
-    flip: bool = flag(False, "mirror every other train image, left to right")
-    rotation: float = flag(0.0, "rotate train images by up to ± this many degrees", at_least=0, at_most=180)
-    rotation_fill: int = flag(0, "grey, of 255, of what --rotation turns in from outside", at_least=0, at_most=255)
-    affine_degrees: float = flag(0.0, "rotation of an affine transform after that", at_least=0, at_most=180)
-    affine_translate: float = flag(0.0, "its shift, up to ± this share of the size", at_least=0, at_most=1)
-    affine_scale: float = flag(0.0, "its scale, 1 ± up to this", at_least=0, below=1)
-    brightness: float = flag(0.0, "scale the brightness of train images by 1 ± up to this", at_least=0)
-    contrast: float = flag(0.0, "scale their contrast by 1 ± up to this", at_least=0)
-    epochs: int = flag(15, "passes over the train images, at most", at_least=1)
-    batch_size: int = flag(64, "images a step", at_least=1)
-    optimizer: str = flag("adam", "optimizer", choices=("adam", "adamw", "sgd"))
-    lr: float = flag(0.001, "learning rate; with one_cycle its peak", above=0)
-    lr_scheduler: str = flag(
+    split_seed: int = _data(
+        0, "seed of the split into train, validation and test images", at_least=0, at_most=2**32 - 1
+    )
+    standardize: bool = _data(
+        False, "subtract the train images' mean and divide by their standard deviation, per channel"
+    )
+    crop_padding: int = _data(
+        0, "pad the train images by this many pixels, then crop at random", at_least=0, at_most=16
+    )
+    crop_mode: str = _data("zero", "what --crop-padding pads with", choices=("zero", "reflect"))
+    flip: bool = _data(False, "mirror every other train image, left to right")
+    rotation: float = _data(0.0, "rotate train images by up to ± this many degrees", at_least=0, at_most=180)
+    rotation_fill: int = _data(
+        0, "grey level, 0 to 255, of the corners that --rotation uncovers", at_least=0, at_most=255
+    )
+    affine_degrees: float = _data(
+        0.0, "rotation of an affine transform after that, up to ± this", at_least=0, at_most=180
+    )
+    affine_translate: float = _data(0.0, "its shift, up to ± this share of the image's size", at_least=0, at_most=1)
+    affine_scale: float = _data(0.0, "its scale, 1 ± up to this", at_least=0, below=1)
+    brightness: float = _data(0.0, "scale the brightness of train images by 1 ± up to this", at_least=0)
+    contrast: float = _data(0.0, "scale the contrast of train images by 1 ± up to this", at_least=0)
+    epochs: int = _optimization(15, "passes over the train images, at most", at_least=1)
+    batch_size: int = _optimization(64, "images a step", at_least=1)
+    optimizer: str = _optimization("adam", "optimizer", choices=("adam", "adamw", "sgd"))
+    lr: float = _optimization(0.001, "learning rate; with one_cycle its peak", above=0)
+    lr_scheduler: str = _optimization(
         "constant",
-        "learning rate over time: constant, times --lr-gamma every --lr-step-size epochs, or one cycle, which cycles "
+        "learning rate over time: constant, times --lr-gamma every --lr-step-size epochs, or one cycle, which moves "
         "the momentum between 0.95 and 0.85 too",
         choices=("constant", "step", "one_cycle"),
     )
-    lr_step_size: int | None = flag(None, "epochs between the steps of --lr-scheduler step", at_least=1)
-    lr_gamma: float = flag(0.1, "factor of each step", above=0)
-    momentum: float = flag(0.0, "momentum of sgd", at_least=0, below=1)
-    nesterov: bool = flag(False, "Nesterov's form of sgd's momentum")
-    weight_decay: float = flag(0.0, "the optimizer's own decay λ (gradient λw; decoupled under adamw)", at_least=0)
-    l1: float = flag(0.0, "λ of the L1 penalty λ·Σ|w|", at_least=0)
-    l1_mode: str = flag(
+    lr_step_size: int | None = _optimization(None, "epochs between the steps of --lr-scheduler step", at_least=1)
+    lr_gamma: float = _optimization(0.1, "factor of each step", above=0)
+    momentum: float = _optimization(0.0, "momentum of sgd", at_least=0, below=1)
+    nesterov: bool = _optimization(False, "Nesterov's form of sgd's momentum")
+    weight_decay: float = _penalty(0.0, "the optimizer's own decay λ (gradient λw; decoupled under adamw)", at_least=0)
+    l1: float = _penalty(0.0, "λ of the L1 penalty λ·Σ|w|", at_least=0)
+    l1_mode: str = _penalty(
         "subgradient",
         "L1 by λ·sign(w) in the gradient, or by soft thresholds after the step, which give exact zeros",
         choices=("subgradient", "proximal"),
     )
-    l1_reduction: str = flag(
+    l1_reduction: str = _penalty(
         "sum", "Σ|w|, or the sum of each tensor's mean, which divides λ by the tensor's size", choices=("sum", "mean")
     )
-    l2: float = flag(0.0, "λ of the L2 penalty λ·Σw² (gradient 2λw)", at_least=0)
-    l2_form: str = flag("square", "Σw², or the sum of each tensor's plain norm ‖W‖₂", choices=("square", "norm"))
-    penalize: str = flag(
+    l2: float = _penalty(0.0, "λ of the L2 penalty λ·Σw² (gradient 2λw)", at_least=0)
+    l2_form: str = _penalty("square", "Σw², or the sum of each tensor's plain norm ‖W‖₂", choices=("square", "norm"))
+    penalize: str = _penalty(
         "weights",
         "what L1, L2 and weight decay act on: weights alone, or biases and norms too",
         choices=("weights", "all"),
     )
-    dropout: float | None = flag(
-        None, "share of the outputs of hidden layers that is dropped (default: the model's own)", at_least=0, below=1
+    dropout: float | None = _network(
+        None, "share of the outputs of hidden layers that is dropped (default: the model's)", at_least=0, below=1
     )
-    norm: str | None = flag(
+    norm: str | None = _norm(
         None,
         "normalization of hidden layers; layer_chw is layer normalization with a scale and shift for each pixel "
-        "(default: the model's own)",
-        choices=NORMS,
+        "(default: the model's)",
+        choices=NORM_CHOICES,
     )
-    norm_position: str | None = flag(
-        None, "normalization before or after the activation (default: the model's own)", choices=("before", "after")
+    norm_position: str | None = _norm(
+        None, "normalization before or after the activation (default: the model's)", choices=("before", "after")
     )
-    groups: int | None = flag(None, "groups of --norm group (default: the model's own)", at_least=1)
-    group_size: int | None = flag(None, "channels a group, in place of --groups", at_least=1)
-    ghost_splits: int | None = flag(
-        None, f"parts of a batch that --norm ghost normalizes apart (default: {GHOST_SPLITS})", at_least=1
+    groups: int | None = _norm(None, "groups of --norm group (default: the model's)", at_least=1)
+    group_size: int | None = _norm(None, "channels of a group, instead of a number of --groups", at_least=1)
+    ghost_splits: int | None = _norm(
+        None, f"parts of a batch that --norm ghost normalizes separately (default: {GHOST_SPLITS})", at_least=1
     )
-    freeze_gamma: bool = flag(False, "keep the scale of normalization layers at 1")
-    patience: int | None = flag(
+    freeze_gamma: bool = _norm(False, "keep the scale of normalization layers at 1")
+    patience: int | None = _stopping(
         None, "stop a run after this many epochs in a row without improvement (default: no early stopping)", at_least=1
     )
-    monitor: str = flag("val_loss", "what early stopping watches", choices=("val_loss", "val_accuracy"))
-    min_delta: float = flag(0.0, "an improvement is a change by more than this", at_least=0)
-    start_from_epoch: int = flag(1, "first epoch that early stopping looks at", at_least=1)
-    restore: str = flag(
+    monitor: str = _stopping("val_loss", "metric that early stopping watches", choices=("val_loss", "val_accuracy"))
+    min_delta: float = _stopping(0.0, "an improvement is a change by more than this", at_least=0)
+    start_from_epoch: int = _stopping(1, "first epoch that early stopping looks at", at_least=1)
+    restore: str = _stopping(
         "best", "weights an early stopped run ends with: its best epoch's or its last's", choices=("best", "last")
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for setting in fields(self):
             value = getattr(self, setting.name)
             if isinstance(value, list):  # as argparse and JSON have it
                 object.__setattr__(self, setting.name, tuple(value))
-            elif _kind(setting.type) is float and type(value) is int:
+            elif kind_of(setting) is float and type(value) is int:
                 object.__setattr__(self, setting.name, float(value))  # 1 and 1.0 are one experiment, with one name
             _check_range(setting, getattr(self, setting.name))
-        self._fill_in()
+        self._fill_in_defaults()
+        self._check_combinations()
+
+    def _fill_in_defaults(self) -> None:
+        """Fill unset fields with the model's defaults, so that writing a default out gives an equal experiment."""
+        defaults = self._model_defaults()
+        del defaults["dataset"]  # whether it can be had shows later
+        has_groups = self.groups is not None or self.group_size is not None
+        for name, value in defaults.items():
+            if getattr(self, name) is None and not (has_groups and name in ("groups", "group_size")):
+                object.__setattr__(self, name, value)
+
+    def _check_combinations(self) -> None:
+        defaults = self._model_defaults()
+        for name, is_possible, why in DEPENDENT_SETTINGS:
+            if getattr(self, name) != defaults.get(name, default_of(name)) and not is_possible(self):
+                _refuse(name, getattr(self, name), why)
         if self.model == "mlp" and self.hidden is None:
-            _refuse(
-                "hidden",
-                None,
-                "--model mlp needs widths, such as --hidden 128 64; --hidden alone is logistic regression",
-            )
-        if self.model != "mlp" and self.hidden is not None:
-            _refuse("hidden", self.hidden, f"--model {self.model} has its own widths; --model mlp takes any")
-        if self.optimizer != "sgd" and self.momentum:
-            _refuse("momentum", self.momentum, f"goes with --optimizer sgd, not {self.optimizer}")
-        if self.momentum and self.lr_scheduler == "one_cycle":
-            _refuse("momentum", self.momentum, "--lr-scheduler one_cycle sets the momentum itself")
-        if self.nesterov and not (self.optimizer == "sgd" and (self.momentum or self.lr_scheduler == "one_cycle")):
-            _refuse("nesterov", True, "needs --optimizer sgd and --momentum above 0")
-        if self.lr_scheduler == "step" and self.lr_step_size is None:
-            _refuse("lr_scheduler", "step", "needs --lr-step-size, such as --lr-step-size 5")
-        if self.lr_scheduler != "step" and self.lr_step_size is not None:
-            _refuse("lr_step_size", self.lr_step_size, "goes with --lr-scheduler step")
-        if self.lr_scheduler != "step":
-            self._need_default("lr_gamma", "goes with --lr-scheduler step")
-        if self.l1_mode == "proximal" and not self.l1:
-            _refuse("l1_mode", self.l1_mode, "needs --l1 above 0")
-        if not self.l1:
-            self._need_default("l1_reduction", "needs --l1 above 0")
-        if self.l1_mode == "proximal" and self.l1_reduction == "mean":
-            _refuse("l1_reduction", "mean", "goes with --l1-mode subgradient")
-        if not self.l2:
-            self._need_default("l2_form", "needs --l2 above 0")
-        if self.penalize == "all" and not (self.l1 or self.l2 or self.weight_decay):
-            _refuse("penalize", self.penalize, "needs --l1, --l2 or --weight-decay above 0")
-        if not self.crop_padding:
-            self._need_default("crop_mode", "needs --crop-padding above 0")
-        if not self.rotation:
-            self._need_default("rotation_fill", "needs --rotation above 0")
-        self._check_norm()
+            why = "--model mlp needs widths, such as --hidden 128 64; --hidden alone is logistic regression"
+            _refuse("hidden", None, why)
         if self.hidden == () and (self.dropout or self.norm != "none"):
             name = "dropout" if self.dropout else "norm"
             _refuse(name, getattr(self, name), "acts on hidden layers, and --hidden names none")
-        if self.patience is None:
-            for name in ("monitor", "min_delta", "start_from_epoch", "restore"):
-                self._need_default(name, "is a setting of early stopping and needs --patience")
-        if self.start_from_epoch > self.epochs:
-            _refuse("start_from_epoch", self.start_from_epoch, f"expected at most --epochs {self.epochs}")
-
-    def _fill_in(self):
-        """Put the model's own in the place of what is not given, so that giving it makes no other experiment."""
-        own = self._own()
-        del own["dataset"]  # whether it can be had shows later
-        if self.groups is not None or self.group_size is not None:
-            own.pop("groups", None)
-            own.pop("group_size", None)
-        for name, value in own.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-
-    def _check_norm(self):
-        if self.norm == "none":
-            self._need_default("norm_position", "needs a --norm other than none")
-            self._need_default("freeze_gamma", "needs a --norm other than none")
+        if self.momentum and self.lr_scheduler == "one_cycle":
+            _refuse("momentum", self.momentum, "--lr-scheduler one_cycle sets the momentum itself")
+        if self.lr_scheduler == "step" and self.lr_step_size is None:
+            _refuse("lr_scheduler", "step", "needs --lr-step-size, such as --lr-step-size 5")
         if self.norm in ("batch", "ghost") and self.batch_size == 1:
             _refuse("batch_size", 1, f"--norm {self.norm} needs at least 2 images to average over")
         if self.norm == "layer_chw" and self.model.startswith("mlp"):
             _refuse("norm", "layer_chw", f"needs images in the hidden layers; --model {self.model} takes --norm layer")
-        if self.norm != "ghost":
-            self._need_default("ghost_splits", "goes with --norm ghost")
-        if self.norm != "group":
-            self._need_default("groups", "goes with --norm group")
-            self._need_default("group_size", "goes with --norm group")
         if self.groups is not None and self.group_size is not None:
             _refuse("group_size", self.group_size, f"excludes --groups {self.groups}; name one of them")
+        if self.start_from_epoch > self.epochs:
+            _refuse("start_from_epoch", self.start_from_epoch, f"expected at most --epochs {self.epochs}")
 
-    def _need_default(self, name, why):
-        if getattr(self, name) != self._own().get(name, default_of(name)):
-            _refuse(name, getattr(self, name), why)
-
-    def _own(self):
-        """What stands for the settings that are not given: {name: value}."""
-        own = {name: OWN[self.model][name] for name in ("dataset", "norm", "norm_position", "dropout")}
-        norm = self.norm or own["norm"]
+    def _model_defaults(self) -> Settings:
+        """Return the model's default of each setting that has one beside the other settings, {name: value}."""
+        of_model = DEFAULTS[self.model]
+        defaults = {name: of_model[name] for name in ("dataset", "norm", "norm_position", "dropout")}
+        norm = self.norm or defaults["norm"]
         if norm == "ghost":
-            own["ghost_splits"] = GHOST_SPLITS
+            defaults["ghost_splits"] = GHOST_SPLITS
         if norm == "group":
-            own |= {name: value for name, value in OWN[self.model].items() if name in ("groups", "group_size")}
-        return own
+            defaults |= {name: of_model[name] for name in ("groups", "group_size") if name in of_model}
+        return defaults
 
     @property
-    def default_dataset(self):
-        """What it trains on where no data set is named."""
-        return OWN[self.model]["dataset"]
+    def dataset_name(self) -> str:
+        """The data set that was named, or else the model's."""
+        return self.dataset or DEFAULTS[self.model]["dataset"]
 
     @property
-    def name(self):
-        """Every setting that differs from its default, as a file name: `mlp3,l1=0.001`."""
-        return _cut(self.whole_name)
+    def name(self) -> str:
+        """Every setting that differs from its default, as a file name: `mlp3,l1=0.001`; a long one ends in a hash."""
+        return shorten(self.whole_name)
 
     @property
-    def whole_name(self):
-        """The same, however long it is."""
-        return _name(self.model, {name: value for name, value in self._changed().items() if name != "model"})
+    def whole_name(self) -> str:
+        """`name` before it is shortened."""
+        return join_settings(self.model, {name: value for name, value in self._changed().items() if name != "model"})
 
     @property
-    def command(self):
+    def command(self) -> str:
         """The command that trains it."""
         words = ["python train.py"]
         for name, value in self._changed().items():
             words.append(flag_of(name))
-            words.extend(map(str, value) if isinstance(value, tuple) else () if value is True else (str(value),))
+            if isinstance(value, tuple):
+                words.extend(map(str, value))
+            elif value is not True:
+                words.append(str(value))
         return " ".join(words)
 
-    def _changed(self):
-        """The settings that differ from what they are when not given: {name: value}."""
-        own = {setting.name: setting.default for setting in fields(self)} | self._own()
-        values = ((name, getattr(self, name)) for name in own)
-        return {name: value for name, value in values if value is not None and value != own[name]}
+    def _changed(self) -> Settings:
+        """Return the settings that differ from their defaults, {name: value}."""
+        defaults = {setting.name: setting.default for setting in fields(self)} | self._model_defaults()
+        values = ((name, getattr(self, name)) for name in defaults)
+        return {name: value for name, value in values if value is not None and value != defaults[name]}
 
-    def baseline(self):
-        """The same without L1, L2, weight decay, dropout, early stopping, and with the model's own normalization.
+    def baseline(self) -> "Experiment":
+        """Return the same experiment without L1, L2, weight decay, dropout and early stopping, with the default norm.
 
-        Where that does not go with the rest, as batch normalization does not with batches of one image, with its own.
+        Where the default norm is impossible, such as batch normalization with batches of one image, the norm stays.
         """
-        off = ("l1", "l1_mode", "l1_reduction", "l2", "l2_form", "weight_decay", "penalize", "dropout")
-        off += ("patience", "monitor", "min_delta", "start_from_epoch", "restore")
-        plain = replace(self, **{name: default_of(name) for name in off})
-        norm = ("norm", "norm_position", "groups", "group_size", "ghost_splits", "freeze_gamma")
+        off = [setting.name for setting in fields(self) if setting.metadata["group"] in ("penalties", "early stopping")]
+        plain = replace(self, **{name: default_of(name) for name in (*off, "dropout")})
+        norm = [setting.name for setting in fields(self) if setting.metadata["group"] == "normalization"]
         try:
             return replace(plain, **{name: default_of(name) for name in norm})
         except ValueError:
             return plain
 
-    def to_dict(self):
+    def to_dict(self) -> Settings:
+        """Return {setting: value}."""
         return asdict(self)
 
 
-def default_of(name):
+# Settings that mean something only beside another one: (the setting, whether the other is given, what it needs).
+DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
+    ("hidden", lambda e: e.model == "mlp", "goes with --model mlp; the other networks have their own widths"),
+    ("crop_mode", lambda e: e.crop_padding, "needs --crop-padding above 0"),
+    ("rotation_fill", lambda e: e.rotation, "needs --rotation above 0"),
+    ("lr_step_size", lambda e: e.lr_scheduler == "step", "goes with --lr-scheduler step"),
+    ("lr_gamma", lambda e: e.lr_scheduler == "step", "goes with --lr-scheduler step"),
+    ("momentum", lambda e: e.optimizer == "sgd", "goes with --optimizer sgd"),
+    (
+        "nesterov",
+        lambda e: e.optimizer == "sgd" and (e.momentum or e.lr_scheduler == "one_cycle"),
+        "needs --optimizer sgd and --momentum above 0",
+    ),
+    ("l1_mode", lambda e: e.l1, "needs --l1 above 0"),
+    ("l1_reduction", lambda e: e.l1, "needs --l1 above 0"),
+    ("l1_reduction", lambda e: e.l1_mode == "subgradient", "goes with --l1-mode subgradient"),
+    ("l2_form", lambda e: e.l2, "needs --l2 above 0"),
+    ("penalize", lambda e: e.l1 or e.l2 or e.weight_decay, "needs --l1, --l2 or --weight-decay above 0"),
+    ("norm_position", lambda e: e.norm != "none", "needs a --norm other than none"),
+    ("freeze_gamma", lambda e: e.norm != "none", "needs a --norm other than none"),
+    ("ghost_splits", lambda e: e.norm == "ghost", "goes with --norm ghost"),
+    ("groups", lambda e: e.norm == "group", "goes with --norm group"),
+    ("group_size", lambda e: e.norm == "group", "goes with --norm group"),
+    *(
+        (name, lambda e: e.patience is not None, "is a setting of early stopping and needs --patience")
+        for name in ("monitor", "min_delta", "start_from_epoch", "restore")
+    ),
+)
+
+
+def default_of(name: str) -> Any:
+    """Return a setting's default; None where each model has its own."""
     return next(setting.default for setting in fields(Experiment) if setting.name == name)
 
 
-def flag_of(name):
+def flag_of(name: str) -> str:
+    """Return the flag of a setting: `--weight-decay` of `weight_decay`."""
     return "--" + name.replace("_", "-")
 
 
-def folder_name(first, settings):
-    """`first` and some settings, {name: value}, as a file name that is not too long: `mlp3,l1=0.001`."""
-    return _cut(_name(first, settings))
+def join_settings(first: str, settings: Settings) -> str:
+    """Return a word and some settings, {name: value}, as one name: `mlp3,l1=0.001`."""
+    return ",".join([first, *(f"{name}={_text(value)}" for name, value in settings.items())])
 
 
-def _cut(name):
-    """A name that is too long ends in a digest of the whole of it."""
-    if len(name) > LONGEST_NAME:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = f"{name[: LONGEST_NAME - 9]}-{digest}"
-    return name
+def shorten(name: str) -> str:
+    """Cut a name that is too long for a folder, and end it in a hash of the whole."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _name(first, settings):
-    return ",".join([first, *(f"{key}={_in_name(value)}" for key, value in settings.items())])
-
-
-def _in_name(value):
+def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "-".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Checks
+# Ranges
 
 
-def _refuse(name, value, why):
-    shown = value if isinstance(value, tuple) else () if value is None or value is True else (value,)
-    raise ValueError(f"{' '.join([flag_of(name), *map(str, shown)])}: {why}")
+def _refuse(name: str, value: Any, why: str) -> NoReturn:
+    values = value if isinstance(value, tuple) else () if value is None or value is True else (value,)
+    raise ValueError(f"{' '.join([flag_of(name), *map(str, values)])}: {why}")
 
 
-def _check_range(setting, value):
-    choices, kind = setting.metadata["choices"], _kind(setting.type)
+def _check_range(setting: Field, value: Any) -> None:
+    choices, kind, bounds = setting.metadata["choices"], kind_of(setting), setting.metadata["bounds"]
     if value is None and setting.default is None:
         return
     if choices:
@@ -322,15 +341,19 @@ def _check_range(setting, value):
     elif kind is bool:
         if not isinstance(value, bool):
             _refuse(setting.name, value, "expected True or False")
-    elif isinstance(value, tuple) != _is_list(setting.type):
+    elif isinstance(value, tuple) != takes_list(setting):
         _refuse(setting.name, value, f"expected {'one number' if isinstance(value, tuple) else 'a list of numbers'}")
     else:
         for number in value if isinstance(value, tuple) else (value,):
-            if not _is_within(number, kind, **setting.metadata["bounds"]):
-                _refuse(setting.name, value, f"expected {_in_words(kind, setting.metadata['bounds'])}")
+            if not _is_within(number, kind, **bounds):
+                stated = [f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items() if limit is not None]
+                expected = f"a {'whole' if kind is int else 'finite'} number {' and '.join(stated)}"
+                _refuse(setting.name, value, f"expected {expected}")
 
 
-def _is_within(number, kind, at_least, above, at_most, below):
+def _is_within(
+    number: Any, kind: Any, at_least: float | None, above: float | None, at_most: float | None, below: float | None
+) -> bool:
     return (
         isinstance(number, kind)
         and not isinstance(number, bool)
@@ -342,67 +365,16 @@ def _is_within(number, kind, at_least, above, at_most, below):
     )
 
 
-def _in_words(kind, bounds):
-    stated = [f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items() if limit is not None]
-    return f"{'a whole' if kind is int else 'a finite'} number {' and '.join(stated)}"
+def kind_of(setting: Field) -> type:
+    """Return the type of a setting's value, or of each value of a list: int of `int | None` and `tuple[int, ...]`."""
+
+    def innermost(annotation: Any) -> type:
+        inner = typing.get_args(annotation)
+        return innermost(inner[0]) if inner else annotation
+
+    return innermost(setting.type)
 
 
-def _kind(annotation):
-    """The type of one value: int of `int`, `int | None` and `tuple[int, ...] | None`."""
-    inner = typing.get_args(annotation)
-    return _kind(inner[0]) if inner else annotation
-
-
-def _is_list(annotation):
-    return any(typing.get_origin(member) is tuple for member in typing.get_args(annotation))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Command line
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Argparse that answers a mistake with one line instead of the whole usage."""
-
-    def parse_known_args(self, args=None, namespace=None):
-        for word in sys.argv[1:] if args is None else args:
-            if word.encode(errors="ignore").decode() != word:  # neither records nor reports could be written with it
-                self.error(f"{word!r}: expected text in UTF-8; rename the file or folder")
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
-
-
-def positive(text):
-    if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1 to 1024")
-    return int(text)
-
-
-def default_data_dir():
-    return os.environ.get("DATA_DIR") or "data"
-
-
-def add_flags(parser):
-    """One flag for each field of `Experiment`; those not given are not among the arguments."""
-    group = parser.add_argument_group("the experiment")
-    for setting in fields(Experiment):
-        kind = _kind(setting.type)
-        options = dict(default=argparse.SUPPRESS, help=setting.metadata["help"])
-        if kind is bool:
-            options["action"] = "store_true"
-        else:
-            options["type"] = kind
-            options["choices"] = setting.metadata["choices"]
-            options["metavar"] = None if setting.metadata["choices"] else kind.__name__.upper()
-            if setting.default is not None:
-                options["help"] += f" (default: {setting.default})"
-        if _is_list(setting.type):
-            options["nargs"] = "*"
-        group.add_argument(flag_of(setting.name), **options)
-
-
-def given_settings(args):
-    """The settings of an experiment among the arguments: {name: value}."""
-    return {setting.name: getattr(args, setting.name) for setting in fields(Experiment) if hasattr(args, setting.name)}
+def takes_list(setting: Field) -> bool:
+    """Tell whether a setting's value is a list of numbers."""
+    return any(typing.get_origin(member) is tuple for member in typing.get_args(setting.type))

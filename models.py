@@ -1,109 +1,113 @@
 """The textbook networks, of standard layers: MLPs, small CNNs, and their normalization layers.
 
-network = textbook_network("cnn1", (1, 28, 28), seed=0, norm="batch")      # images -> logits (batch, classes)
+network = build_network("cnn1", (1, 28, 28), seed=0, norm="batch")      # images -> logits (batch, classes)
 """
 
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 MLP_WIDTHS = {"mlp1": (64, 64), "mlp2": (128, 128), "mlp3": (64, 128, 256)}
+MakeBlock = Callable[..., list[nn.Module]]  # (linear layer or convolution, its output's shape, with_dropout=True)
 
 
 class Conv(NamedTuple):
-    """A convolution without bias and what follows it in its block: normalization, ReLU, dropout."""
+    """A convolution without bias, and the layers of its block: normalization, ReLU, dropout."""
 
-    channels: int | None  # None: one for each class
+    channels: int | None  # None: as many as there are classes
     kernel: int = 3
-    padding: int = 0
-    block: bool = True  # False: the convolution stands alone
+    padding: int = 0  # with 1, a kernel of 3 keeps the images' size
+    block: bool = True  # False: no layer of a block follows
     dropout: bool = True
     residual: bool = False  # the block's output is added to its input
 
 
-SAME = dict(padding=1)  # 3×3 that keeps the size
 LOGITS = Conv(None, 1, block=False)
 
-CNNS = {
+CNNS: dict[str, list[Conv | str]] = {
     "cnn1": [Conv(8), Conv(8), Conv(8), "max pool", Conv(16), Conv(16), Conv(16), LOGITS, "mean"],
     "cnn2": [
-        *(Conv(10, **SAME), Conv(10), "max pool"),
-        *(Conv(11, **SAME), Conv(11), "max pool"),
-        *(Conv(12, **SAME), Conv(12), Conv(None, block=False)),
+        *(Conv(10, padding=1), Conv(10), "max pool"),
+        *(Conv(11, padding=1), Conv(11), "max pool"),
+        *(Conv(12, padding=1), Conv(12), Conv(None, block=False)),
     ],
     "cnn3": [
         *(Conv(8, dropout=False), Conv(16, dropout=False), Conv(8, 1, block=False), "max pool"),
-        *(Conv(12, dropout=False), Conv(16), Conv(16), Conv(16, **SAME, dropout=False), "mean", LOGITS),
+        *(Conv(12, dropout=False), Conv(16), Conv(16), Conv(16, padding=1, dropout=False), "mean", LOGITS),
     ],
     "resnet": [
-        *(Conv(20, **SAME), Conv(20, **SAME, residual=True), Conv(16, 1), "max pool"),
-        *(Conv(26, **SAME), *[Conv(26, **SAME, residual=True)] * 2, Conv(16, 1), "max pool"),
-        *(Conv(32, **SAME), *[Conv(32, **SAME, residual=True)] * 2, "mean", LOGITS),
+        *(Conv(20, padding=1), Conv(20, padding=1, residual=True), Conv(16, 1), "max pool"),
+        *(Conv(26, padding=1), Conv(26, padding=1, residual=True), Conv(26, padding=1, residual=True)),
+        *(Conv(16, 1), "max pool"),
+        *(Conv(32, padding=1), Conv(32, padding=1, residual=True), Conv(32, padding=1, residual=True), "mean", LOGITS),
     ],
 }
-
-# What measured fastest per run-epoch on a CPU: runs side by side in a process, and threads of a process. Grouped
-# convolutions are slower than as many plain ones, and threads that wait for each other after every layer gain nothing
-# and lose much where other programs use the cores: cnn1 took 11.3 s with one run, 19 s a run with four, and 13.9 s with
-# two threads. The products of an MLP are small, and ten runs' worth of them cost little more than one's.
-RUNS_AT_ONCE = {"mlp1": 10, "mlp2": 10, "mlp3": 10, "mlp": 10, "cnn1": 1, "cnn2": 1, "cnn3": 1, "resnet": 1}
-THREADS = {"mlp1": 1, "mlp2": 1, "mlp3": 1, "mlp": 1, "cnn1": 1, "cnn2": 1, "cnn3": 1, "resnet": 2}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The textbook networks
 
 
-def textbook_network(
-    model,
-    shape,
-    seed,
-    classes=10,
-    hidden=None,
-    dropout=0.0,
-    norm="none",
-    norm_position="before",
-    groups=None,
-    group_size=None,
-    ghost_splits=None,
-    freeze_gamma=False,
-):
-    """The network as a textbook has it, initialised as torch does after `manual_seed(seed)`.
+def build_network(
+    model: str,
+    shape: Sequence[int],
+    *,
+    seed: int,
+    classes: int = 10,
+    hidden: Sequence[int] | None = None,
+    dropout: float = 0.0,
+    norm: str = "none",
+    norm_position: str = "before",
+    groups: int | None = None,
+    group_size: int | None = None,
+    ghost_splits: int | None = None,
+    freeze_gamma: bool = False,
+) -> nn.Sequential:
+    """Build the network of one run, initialized as torch does it after `manual_seed(seed)`.
 
     Args:
         model: `mlp`, which takes the widths of its hidden layers from `hidden`, or a name in `MLP_WIDTHS` or `CNNS`.
         shape: of one image, (channels, height, width).
         dropout: comes last in a block; with ReLU, its place before or after the activation makes no difference.
-        norm, groups, group_size, ghost_splits, freeze_gamma: see `normalization`.
+        norm, groups, group_size, ghost_splits, freeze_gamma: see `build_norm`.
         norm_position: `before` or `after` the activation.
 
     Raises:
-        ValueError: the images are too small or too large for the network, or the groups do not divide its channels.
+        ValueError: the images are too small or too large for the network, the groups do not divide its channels, or a
+            setting is missing.
     """
 
-    def make_norm(*layer_shape):
-        return normalization(layer_shape, norm, groups, group_size, ghost_splits, freeze_gamma)
+    def make_block(linear: nn.Module, shape: Sequence[int], with_dropout: bool = True) -> list[nn.Module]:
+        norm_layer = build_norm(shape, norm, groups, group_size, ghost_splits, freeze_gamma)
+        return build_block(linear, norm_layer, norm_position, dropout if with_dropout else 0.0)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if model in CNNS:
-            return cnn(model, shape, classes, dropout, make_norm, norm_position)
-        return mlp(shape, MLP_WIDTHS.get(model, hidden), classes, dropout, make_norm, norm_position)
+            return build_cnn(model, shape, classes, make_block)
+        widths = MLP_WIDTHS.get(model, hidden)
+        if widths is None:
+            raise ValueError(f"--model {model}: needs the widths of its hidden layers; give them with --hidden")
+        return build_mlp(shape, widths, classes, make_block)
 
 
-def mlp(shape, widths, classes, dropout, make_norm, norm_position):
-    layers = [nn.Flatten()]
-    features = torch.Size(shape).numel()
+def build_mlp(shape: Sequence[int], widths: Iterable[int], classes: int, make_block: MakeBlock) -> nn.Sequential:
+    """Build a multilayer perceptron of one block for each width, and a linear layer for the logits."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    features = math.prod(shape)
     for width in widths:
-        layers += block(nn.Linear(features, width), make_norm(width), norm_position, dropout)
+        layers += make_block(nn.Linear(features, width), (width,))
         features = width
     return nn.Sequential(*layers, nn.Linear(features, classes))
 
 
-def cnn(model, shape, classes, dropout, make_norm, norm_position):
-    layers = []
+def build_cnn(model: str, shape: Sequence[int], classes: int, make_block: MakeBlock) -> nn.Sequential:
+    """Build the CNN that `CNNS` describes; its layers have to leave a single pixel of the images."""
+    layers: list[nn.Module] = []
     channels, *size = shape
     for step in CNNS[model]:
         match step:
@@ -113,9 +117,7 @@ def cnn(model, shape, classes, dropout, make_norm, norm_position):
                 channels, size = out, [length + 2 * step.padding - step.kernel + 1 for length in size]
                 if min(size) < 1:
                     break
-                parts = [conv]
-                if step.block:
-                    parts = block(conv, make_norm(channels, *size), norm_position, dropout * step.dropout)
+                parts = make_block(conv, (channels, *size), step.dropout) if step.block else [conv]
                 layers += [Residual(*parts)] if step.residual else parts
             case "max pool":
                 layers.append(nn.MaxPool2d(2))
@@ -132,8 +134,8 @@ def cnn(model, shape, classes, dropout, make_norm, norm_position):
     return nn.Sequential(*layers, nn.Flatten())
 
 
-def block(linear, norm, norm_position, dropout):
-    """The layers of a block, in order; `norm` and dropout may be none."""
+def build_block(linear: nn.Module, norm: nn.Module | None, norm_position: str, dropout: float) -> list[nn.Module]:
+    """List the layers of a block in order; without `norm` or dropout, it has no such layer."""
     before, after = (norm, None) if norm_position == "before" else (None, norm)
     layers = [linear, before, nn.ReLU(), after, nn.Dropout(dropout) if dropout else None]
     return [layer for layer in layers if layer is not None]
@@ -142,7 +144,7 @@ def block(linear, norm, norm_position, dropout):
 class Residual(nn.Sequential):
     """A block whose output is added to its input (He, Zhang, Ren, Sun 2015)."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
 
 
@@ -150,63 +152,83 @@ class Residual(nn.Sequential):
 # Normalization
 
 
-def normalization(shape, norm, groups=None, group_size=None, ghost_splits=None, freeze_gamma=False):
-    """The normalization layer for (features,) or (channels, height, width), None if `norm` is `none`.
+def build_norm(
+    shape: Sequence[int],
+    norm: str,
+    groups: int | None = None,
+    group_size: int | None = None,
+    ghost_splits: int | None = None,
+    freeze_gamma: bool = False,
+) -> nn.Module | None:
+    """Build a normalization layer, or None if `norm` is `none`.
 
     Args:
+        shape: of what is normalized, (features,) or (channels, height, width).
         norm: `batch`, `ghost` (batch normalization in `ghost_splits` parts), `group` (`groups` groups of channels, or
-            groups of `group_size` channels), `layer` (all channels one group, a scale and shift a channel) or
+            groups of `group_size` channels), `layer` (all channels one group, a scale and shift for each channel) or
             `layer_chw` (the same with a scale and shift for each channel and pixel).
         freeze_gamma: the scale stays 1; the shift is learned.
+
+    Raises:
+        ValueError: the groups do not divide the channels, or `norm` is unknown or lacks its setting.
     """
     channels, of_images = shape[0], len(shape) == 3
+    layer: nn.Module
     match norm:
         case "none":
             return None
         case "batch":
             layer = nn.BatchNorm2d(channels) if of_images else nn.BatchNorm1d(channels)
-        case "ghost":
+        case "ghost" if ghost_splits:
             layer = GhostBatchNorm(channels, ghost_splits)
-        case "group":
-            if channels % (groups or group_size):
+        case "group" if divisor := groups or group_size:
+            if channels % divisor:
                 given = f"--groups {groups}" if groups else f"--group-size {group_size}"
                 raise ValueError(f"{given}: does not divide the {channels} channels of a layer; name one that does")
-            layer = nn.GroupNorm(groups or channels // group_size, channels)
+            layer = nn.GroupNorm(groups or channels // divisor, channels)
         case "layer":
             layer = nn.GroupNorm(1, channels) if of_images else nn.LayerNorm(channels)
         case "layer_chw":
-            layer = nn.LayerNorm(shape)
+            layer = nn.LayerNorm(list(shape))
+        case _:
+            raise ValueError(f"--norm {norm}: unknown, or without the number of its groups or parts")
     layer.weight.requires_grad_(not freeze_gamma)
     return layer
 
 
 class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalization of parts of the batch, each by its own mean and variance (Hoffer, Hubara, Soudry 2017).
+    """Batch normalization of each part of the batch by the part's mean and variance.
 
+    The source is Hoffer, Hubara, Soudry 2017, "Train longer, generalize better".
     Input is (batch, features) or (batch, features, height, width); image n belongs to part n mod `splits`. A batch
     that `splits` does not divide is cut into the largest smaller number of equal parts of at least two images.
-    The running statistics move by the mean of the parts' own, so `state_dict` and evaluation are plain batch
-    normalization's.
+    The running statistics move by the mean over the parts' statistics, so that `state_dict` and evaluation are those of
+    plain batch normalization.
     """
 
-    def __init__(self, num_features, splits):
+    running_mean: Tensor  # these are never None, unlike the parent's
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, num_features: int, splits: int) -> None:
         super().__init__(num_features)
         self.splits = splits
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{super().extra_repr()}, splits={self.splits}"
 
-    def _check_input_dim(self, x):
+    def _check_input_dim(self, x: Tensor) -> None:
         if x.dim() not in (2, 4):
             raise ValueError(f"expected 2D or 4D input (got {x.dim()}D input)")
 
-    def forward(self, x):
-        parts = equal_parts(len(x), self.splits)
+    def forward(self, x: Tensor) -> Tensor:
+        parts = count_equal_parts(len(x), self.splits)
         if parts == 1 or not self.training:
             return super().forward(x)
         self._check_input_dim(x)
-        # The parts' channels as the columns of one plain batch normalization: three times as fast as a loop over parts.
-        by_part = x.unflatten(0, (-1, parts)).movedim(2, -1)  # (images a part, parts, ..., features)
+        # One plain batch normalization, whose columns are all parts' channels, is three times as fast as a loop.
+        by_part = x.unflatten(0, (-1, parts)).movedim(2, -1)  # (images in a part, parts, ..., features)
         columns = by_part.movedim(1, -2).reshape(-1, parts * self.num_features)
         mean, var, weight, bias = (
             tensor.repeat(parts) for tensor in (self.running_mean, self.running_var, self.weight, self.bias)
@@ -219,34 +241,35 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         return y.reshape(len(x), *y.shape[2:]).movedim(-1, 1)
 
 
-def equal_parts(images, splits):
-    """The largest number of equal parts, at most `splits`, of at least two images each; one if there is none."""
+def count_equal_parts(images: int, splits: int) -> int:
+    """Return the largest number of equal parts, at most `splits`, of at least two images each; at least 1."""
     most = max(1, min(splits, images // 2))
     return next(parts for parts in range(most, 0, -1) if images % parts == 0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Looking at a network
+# Describing a network
 
 
-def parameter_count(network):
+def count_parameters(network: nn.Module) -> int:
+    """Count a network's parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def layer_table(network, shape):
-    """Rows (layer, shape out without the batch, parameters) of a textbook network for images of `shape`."""
-    rows = [("images", tuple(shape), 0)]
+def list_layers(network: nn.Sequential, shape: Sequence[int]) -> list[tuple[str, tuple[int, ...], int]]:
+    """List (layer, output shape without the batch, parameters) of a network for images of `shape`."""
+    rows: list[tuple[str, tuple[int, ...], int]] = [("images", tuple(shape), 0)]
 
-    def through(layers, x):
+    def compute(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
         for layer in layers:
             if isinstance(layer, Residual):
-                x = x + through(layer, x)
+                x = x + compute(layer, x)
                 rows.append(("+ block's input", tuple(x.shape[1:]), 0))
             else:
                 x = layer(x)
-                rows.append((type(layer).__name__, tuple(x.shape[1:]), parameter_count(layer)))
+                rows.append((type(layer).__name__, tuple(x.shape[1:]), count_parameters(layer)))
         return x
 
     with torch.no_grad():
-        through(network.eval(), torch.zeros(2, *shape))
+        compute(network.eval(), torch.zeros(2, *shape))
     return rows

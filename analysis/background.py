@@ -1,79 +1,87 @@
-"""The report's background: what each technique does, its formula and our convention, and the sources.
+"""The report's background section: each technique with its formula, our convention, examples and sources.
 
-The text is `templates/background.md`; its numbers are computed here, with the layers and penalties that networks are
-trained with, whenever a report is made.
+The text is `templates/background.md`. The numbers of its examples are computed here for every report, with the layers
+and penalties that networks are trained with.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from statistics import mean, median
+from typing import Any
 
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from torch import nn
+from torch import Tensor, nn
 
-from analysis.compare import mean_interval
-from analysis.page import TEMPLATES
+from analysis.compare import compute_mean_interval
+from analysis.document import TEMPLATES
 from early_stopping import EarlyStopping
-from models import normalization, parameter_count
+from experiments import flag_of
+from models import build_norm, count_parameters
 from regularizers import SMALL, Penalty
+
+Loss = Callable[[Tensor], Tensor]
+MakeOptimizer = Callable[..., torch.optim.Optimizer]
+Numbers = dict[str, Any]  # {name: what the template shows}
 
 SHAPE = (32, 16, 4, 4)  # images, channels, rows, columns
 DROPOUT = 0.25
-NORMS = {  # with their settings, and how many means each takes of a batch
+NORM_EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {  # {norm: (its settings, how many means it takes of a batch)}
     "batch": ({}, "channels"),
     "ghost": ({"ghost_splits": 4}, "splits × channels"),
     "layer": ({}, "images"),
     "layer_chw": ({}, "images"),
     "group": ({"groups": 2}, "groups × images"),
 }
-OPTIMIZERS = {
-    "SGD": partial(torch.optim.SGD, lr=0.1),
-    "SGD, momentum 0.9": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
-    "Adam": partial(torch.optim.Adam, lr=0.1),
-    "AdamW": partial(torch.optim.AdamW, lr=0.1),
+STEPS, LR = 100, 0.1
+OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "SGD": partial(torch.optim.SGD, lr=LR),
+    "SGD, momentum 0.9": partial(torch.optim.SGD, lr=LR, momentum=0.9),
+    "Adam": partial(torch.optim.Adam, lr=LR),
+    "AdamW": partial(torch.optim.AdamW, lr=LR),
 }
-STEPS = 100
-TARGETS = torch.tensor([1.0, 0.35, 0.12, -0.05], dtype=torch.float64)  # a, where ½(w − a)² is least
+TARGETS = torch.tensor([1.0, 0.35, 0.12, -0.05], dtype=torch.float64)  # the a in ½(w − a)²
 
 
 @cache
-def background():
-    """The section in Markdown, its headings of the third level; the same every time."""
+def write_background() -> str:
+    """Write the section in Markdown, with headings of the third level; its text is the same every time."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= dict(number=number, listed=listed)
+    environment.filters |= dict(number=format_number, listed=format_list)
     return environment.get_template("background.md").render(
-        outlier=outlier_example(),
-        zeros=zeros_example(),
+        outlier=make_outlier_example(),
+        zeros=make_zeros_example(),
         small=SMALL,
-        decay=decay_example(),
-        stopping=stopping_example(),
+        decay=make_decay_example(),
+        stopping=make_stopping_example(),
         dropout=dict(p=DROPOUT, kept=1 / (1 - DROPOUT)),
-        batch_norm=batch_norm_example(),
+        batch_norm=make_batch_norm_example(),
         shape=SHAPE,
-        norms=norm_rows(),
-        not_group_means=SHAPE[1] // NORMS["group"][0]["groups"] * SHAPE[0],
-        seeds=seeds_example(),
+        norms=make_norm_rows(),
+        not_group_means=SHAPE[1] // NORM_EXAMPLES["group"][0]["groups"] * SHAPE[0],
+        seeds=make_seeds_example(),
     )
 
 
-def number(value, places):
-    """An exact zero is `0`, to be told from what is rounded to it."""
+def format_number(value: float, places: int) -> str:
+    """Format a number; an exact zero is `0`, which tells it from a number that is rounded to zero."""
     return f"{value:z.{places}f}".replace("-", "−") if value else "0"
 
 
-def listed(values, places):
-    *others, last = (number(value, places) for value in values)
+def format_list(values: Iterable[float], places: int) -> str:
+    """Format numbers as `1, 2 and 3`."""
+    *others, last = (format_number(value, places) for value in values)
     return f"{', '.join(others)} and {last}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Penalties and early stopping
+# Penalties, early stopping and seeds
 
 
-def minimize(loss, start, optimizer, **penalty):
-    """The weights to which STEPS steps of training lead from `start`, of any shape, by `loss` and a `Penalty`."""
+def minimize(loss: Loss, start: Tensor, make_optimizer: MakeOptimizer, **settings: Any) -> Tensor:
+    """Train weights of any shape for STEPS steps from `start`, by a loss and a `Penalty` with these settings."""
     weights = nn.Parameter(start.clone())
-    optimizer, penalty = optimizer([weights]), Penalty([weights], **penalty)
+    optimizer, penalty = make_optimizer([weights]), Penalty([weights], **settings)
     for _ in range(STEPS):
         optimizer.zero_grad()
         loss(weights).backward()
@@ -83,60 +91,74 @@ def minimize(loss, start, optimizer, **penalty):
     return weights.detach()
 
 
-def distance(weights):
+def compute_distance(weights: Tensor) -> Tensor:
+    """Compute the sum of ½(w − a)² over the weights w and their targets a."""
     return (weights - TARGETS).square().sum() / 2
 
 
-def outlier_example(numbers=(1, 2, 3, 4, 90), l1=0.5):
-    """One number for several: by the L1 loss, by the L2 loss, and by half the L2 loss's mean with an L1 penalty."""
+def make_outlier_example(numbers: Sequence[int] = (1, 2, 3, 4, 90), l1: float = 0.5) -> Numbers:
+    """Find the number of least L1 loss, of least L2 loss, and of least mean L2 loss ÷ 2 with an L1 penalty."""
     data, start = torch.tensor(numbers, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     penalized = minimize(lambda weight: (weight - data).square().mean() / 2, start, OPTIMIZERS["SGD"], l1=l1)
     return dict(numbers=numbers, l1=l1, median=median(numbers), mean=mean(numbers), penalized=penalized.item())
 
 
-def zeros_example(l1=0.2):
-    """What two ways of minimizing ½(w − a)² + λ·|w| make of each target a: rows (a, minimum, subgradient, proximal)."""
+def make_zeros_example(l1: float = 0.2) -> Numbers:
+    """Minimize ½(w − a)² + λ·|w| in both ways, for rows of (a, minimum, subgradient, proximal)."""
     minima = TARGETS.sign() * (TARGETS.abs() - l1).clamp(min=0)
-    subgradient, proximal = (
-        minimize(distance, TARGETS, OPTIMIZERS["SGD"], l1=l1, l1_mode=mode) for mode in ("subgradient", "proximal")
-    )
+    minimize_by = partial(minimize, compute_distance, TARGETS, OPTIMIZERS["SGD"], l1=l1)
+    subgradient, proximal = minimize_by(l1_mode="subgradient"), minimize_by(l1_mode="proximal")
     return dict(
         l1=l1,
         steps=STEPS,
-        lr=OPTIMIZERS["SGD"].keywords["lr"],
+        lr=LR,
         rows=torch.stack([TARGETS, minima, subgradient, proximal], 1).tolist(),
         subgradient=int((subgradient == 0).sum()),
         proximal=int((proximal == 0).sum()),
     )
 
 
-def decay_example(l2=0.05):
-    """The largest difference, for each optimizer, between weights trained with L2 of λ and with weight decay of 2λ."""
+def make_decay_example(l2: float = 0.05) -> Numbers:
+    """Measure the largest difference between weights trained with L2 of λ and weight decay of 2λ, by optimizer."""
     start = torch.ones_like(TARGETS)
     largest = {}
     for name, optimizer in OPTIMIZERS.items():
-        decayed = minimize(distance, start, partial(optimizer, weight_decay=2 * l2))
-        penalized = minimize(distance, start, partial(optimizer, weight_decay=0), l2=l2)  # AdamW's default is not 0
+        decayed = minimize(compute_distance, start, partial(optimizer, weight_decay=2 * l2))
+        without_decay = partial(optimizer, weight_decay=0)  # which is not the default of AdamW
+        penalized = minimize(compute_distance, start, without_decay, l2=l2)
         largest[name] = (decayed - penalized).abs().max().item()
     return dict(l2=l2, steps=STEPS, largest=largest)
 
 
-def stopping_example(losses=(0.50, 0.42, 0.40, 0.41, 0.39, 0.40, 0.42, 0.45, 0.47), patience=3):
-    """After which epoch early stopping ends a training with these validation losses, and which it hands in."""
+def make_stopping_example() -> Numbers:
+    """Find after which epoch early stopping ends a training, and which epoch it hands in."""
+    losses, patience = (0.50, 0.42, 0.40, 0.41, 0.39, 0.40, 0.42, 0.45, 0.47), 3
     stopping = EarlyStopping("val_loss", patience=patience)
     for loss in losses:
         stopping.step({"val_loss": [loss]})
     return dict(losses=losses, patience=patience, stopped=stopping.stopped_epoch[0], best=stopping.best_epoch[0])
 
 
+def make_seeds_example() -> Numbers:
+    """Compute an interval over seeds, and the chance that any of several 5 % tests finds a difference by chance."""
+    accuracies, comparisons = (87.9, 88.3, 88.1, 87.6, 88.6), 10
+    average, half_width = compute_mean_interval(accuracies)
+    by_chance = 1 - 0.95**comparisons
+    return dict(
+        accuracies=accuracies, mean=average, half_width=half_width, comparisons=comparisons, by_chance=by_chance
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Normalization
 
 
-def batch_norm_example(numbers=(0, 0, 0, 0, 0, 0, 0, 8)):
-    """What batch normalization makes of a feature of as many images, and then with the scale and shift that undo it."""
+def make_batch_norm_example(numbers: Sequence[int] = (0, 0, 0, 0, 0, 0, 0, 8)) -> Numbers:
+    """Normalize one feature of a batch of images, then undo it by the layer's scale and shift."""
     x = torch.tensor(numbers, dtype=torch.float64).view(-1, 1)
-    layer = normalization((1,), "batch").double()
+    layer = build_norm((1,), "batch")
+    assert isinstance(layer, nn.BatchNorm1d)
+    layer.double()
     with torch.no_grad():
         normalized = layer(x)
         layer.weight.copy_((x.var(0, correction=0) + layer.eps).sqrt())
@@ -151,60 +173,45 @@ def batch_norm_example(numbers=(0, 0, 0, 0, 0, 0, 0, 8)):
     )
 
 
-def means(layer, x):
-    """The means that a layer takes of a batch, found by which inputs each output depends on.
+def find_means(layer: nn.Module, x: Tensor) -> list[tuple[int, ...]]:
+    """Find the means that a layer takes of a batch, by which inputs each output depends on.
 
     Args:
         x: (images, channels, rows, columns).
 
     Returns:
-        For each mean, how many (images, channels, rows, columns) it is over. There is none where every output depends
-        on its own input alone.
+        For each mean, over how many (images, channels, rows, columns) it is taken. A layer whose outputs each depend
+        on a single input takes none.
     """
     x = x.clone().requires_grad_()
     y = layer(x)
-    found, left = [], torch.ones(x.shape, dtype=torch.bool)
+    means, left = [], torch.ones(x.shape, dtype=torch.bool)
     while left.any():
         (gradient,) = torch.autograd.grad(y[tuple(left.nonzero()[0])], x, retain_graph=True)
         together = gradient != 0
         left &= ~together
         if together.sum() > 1:
-            found.append(tuple(places.unique().numel() for places in together.nonzero().T))
-    return found
+            means.append(tuple(places.unique().numel() for places in together.nonzero().T))
+    return means
 
 
-def norm_rows():
-    """For each normalization layer: its flags, the means it takes, and how many scales and shifts it has."""
+def make_norm_rows() -> list[Numbers]:
+    """List the flags, the means and the number of scales and shifts of each normalization layer."""
     x = torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = []
-    for norm, (settings, formula) in NORMS.items():
-        layer = normalization(SHAPE[1:], norm, **settings).double()
-        of_batch = means(layer, x)
+    for norm, (settings, formula) in NORM_EXAMPLES.items():
+        layer = build_norm(SHAPE[1:], norm, **settings)
+        assert layer is not None
+        means = find_means(layer.double(), x)
         flags = {"norm": norm, **settings}
         rows.append(
             dict(
-                flags=" ".join(f"--{name.replace('_', '-')} {value}" for name, value in flags.items()),
-                means=len(of_batch),
+                flags=" ".join(f"{flag_of(name)} {value}" for name, value in flags.items()),
+                means=len(means),
                 formula=formula,
-                over=" × ".join(map(str, of_batch[0])),
-                evaluation=len(means(layer.eval(), x[:1])),
-                parameters=parameter_count(layer),
+                over=" × ".join(map(str, means[0])),
+                evaluation=len(find_means(layer.eval(), x[:1])),
+                parameters=count_parameters(layer),
             )
         )
     return rows
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Seeds
-
-
-def seeds_example(accuracies=(87.9, 88.3, 88.1, 87.6, 88.6), comparisons=10):
-    """An interval over seeds, and the chance that one of several comparisons at 5 % finds what is not there."""
-    average, half_width = mean_interval(accuracies)
-    return dict(
-        accuracies=accuracies,
-        mean=average,
-        half_width=half_width,
-        comparisons=comparisons,
-        by_chance=1 - 0.95**comparisons,
-    )

@@ -1,74 +1,123 @@
-"""The report as a document: paragraphs of Markdown, and the pictures and tables that are written beside them.
+"""The report as a document: paragraphs of Markdown with figures and tables, written as report.md and as one HTML page.
 
 document = Document()
 document.say("# Report", "What was found.")
-document.picture("curves", "Loss against the epoch", lambda: figures.curves(histories, styles))
+document.add_figure("curves", "Loss against the epoch", lambda: plots.plot_curves(histories, styles))
 document.write(Path("report"))      # report.md, report.html, figures/curves.png and .pdf, tables/
 """
 
+import base64
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from analysis.page import page
-from analysis.tables import escaped
+from jinja2 import Environment, FileSystemLoader
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
-CONTENTS = "contents.txt"  # names what a report wrote, so that the next one can take it away
+from analysis import plots
+from analysis.tables import Table, escaped
+
+CONTENTS = "contents.txt"  # lists the files of a report, so that the next report can remove them
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 class Document:
-    def __init__(self):
-        self.paragraphs, self.pictures, self.tables = [], {}, []
+    """Paragraphs in reading order, with the figures and tables among them and the summary they begin with."""
+
+    def __init__(self) -> None:
+        self.paragraphs: list[str] = []
+        self.figures: dict[str, Callable[[], Figure]] = {}
+        self.tables: list[Table] = []
         self.summary = ""
+        self._without_figures: list[str] = []
 
-    def say(self, *paragraphs):
+    def say(self, *paragraphs: str) -> None:
+        """Append paragraphs of Markdown."""
         self.paragraphs += paragraphs
+        self._without_figures += paragraphs
 
-    def picture(self, name, caption, draw):
-        """A picture here; `draw` makes it, a matplotlib Figure, when the document is written."""
-        self.pictures[name] = draw
+    def add_figure(self, name: str, caption: str, draw: Callable[[], Figure]) -> None:
+        """Append a figure; `draw` is called when the document is written."""
+        self.figures[name] = draw
         caption = escaped(caption)
-        self.say(f"![{caption}](figures/{quote(name)}.png)", f"*Figure {len(self.pictures)}. {caption}.*")
+        image = f"![{caption}](figures/{quote(name)}.png)"
+        self.paragraphs += [image, f"*Figure {len(self.figures)}. {caption}.*"]
 
-    def table(self, table, caption):
+    def add_table(self, table: Table, caption: str) -> None:
+        """Append a table under its caption."""
         self.tables.append(table)
         self.say(f"*Table {len(self.tables)}. {escaped(caption)}.*", table.markdown())
 
-    def end_summary(self):
-        """What stands so far, without its pictures, is the summary."""
-        pictures = ("![", "*Figure")
-        self.summary = "\n\n".join(each for each in self.paragraphs if not each.startswith(pictures))
+    def end_summary(self) -> None:
+        """Make the paragraphs so far, without figures, the summary."""
+        self.summary = "\n\n".join(self._without_figures)
 
     @property
-    def text(self):
+    def text(self) -> str:
+        """The whole report in Markdown."""
         return "\n\n".join(self.paragraphs) + "\n"
 
-    def write(self, folder):
-        """Write everything into a folder; what an earlier document left there and this one has not is removed.
+    def write(self, folder: Path) -> None:
+        """Write the report into a folder and remove the files of an earlier report that this one lacks.
 
         Raises:
             OSError: a file cannot be written.
         """
-        from analysis import plots  # matplotlib: seconds that a refusal need not wait
-
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.md").write_text(self.text, encoding="utf-8")
-        written = ["report.md", "report.html"]
-        for name, draw in self.pictures.items():
-            written += [path.relative_to(folder) for path in plots.save(draw(), folder / "figures" / name)]
+        paths = [folder / "report.md", folder / "report.html"]
+        for name, draw in self.figures.items():
+            paths += plots.save_figure(draw(), folder / "figures" / name)
         for table in self.tables:
-            written += [path.relative_to(folder) for path in table.write(folder / "tables")]
-        (folder / "report.html").write_text(page(self.text, folder), encoding="utf-8")
-        written = {Path(path).as_posix() for path in written}
-        for path in contents(folder) - written:
-            (folder / path).unlink(missing_ok=True)
-        (folder / CONTENTS).write_text("".join(f"{path}\n" for path in sorted(written)), encoding="utf-8")
+            paths += table.write(folder / "tables")
+        (folder / "report.html").write_text(render_page(self.text, folder), encoding="utf-8")
+        written = {path.relative_to(folder).as_posix() for path in paths}
+        for name in read_contents(folder) - written:
+            (folder / name).unlink(missing_ok=True)
+        (folder / CONTENTS).write_text("".join(f"{name}\n" for name in sorted(written)), encoding="utf-8")
 
 
-def contents(folder):
-    """The files that a report wrote into a folder, relative to it; none where there is no report."""
+def read_contents(folder: Path) -> set[str]:
+    """List the files of the report in a folder, relative to it; none if there is no report."""
     try:
         lines = (folder / CONTENTS).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         return set()
     inside = folder.resolve()
     return {line for line in lines if (folder / line).resolve().is_relative_to(inside)}
+
+
+def render_page(markdown: str, folder: Path) -> str:
+    """Render Markdown as one HTML page with figures and style inside, no script and nothing from the network.
+
+    Args:
+        markdown: its first heading is the page's title; HTML in it is shown as text.
+        folder: holds the figures; an image that is not a PNG in it is replaced by its alternative text.
+
+    Raises:
+        OSError: a figure cannot be read.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
+    parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    tokens = parser.parse(markdown)
+    for token in tokens:
+        if token.type == "th_open":
+            token.attrs["scope"] = "col"
+        for child in token.children or ():
+            if child.type == "image":
+                path = folder / unquote(str(child.attrs["src"]))
+                if path.suffix == ".png" and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+                    child.attrs["src"] = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+                else:
+                    child.type = "text"  # its content is the alternative text
+    title = next(after.content for token, after in pairwise(tokens) if token.type == "heading_open")
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
+    return environment.get_template("page.html").render(
+        title=title,
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        content=Markup(parser.renderer.render(tokens, parser.options, {})),
+    )

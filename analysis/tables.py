@@ -1,22 +1,24 @@
 """The report's tables: the same rows as Markdown, as CSV with whole numbers, and as LaTeX (booktabs).
 
-table = accuracies(findings)       # a Table
+table = make_accuracy_table(findings)
 print(table.markdown())
 table.write(Path("report/tables"))
 """
 
-import contextlib
 import csv
 import math
 import re
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import NamedTuple
 
 from tabulate import tabulate
 
-import experiments
-from analysis.compare import mean_interval
-from analysis.findings import WITH_MARGIN
+from analysis.compare import Comparison, compute_mean_interval
+from analysis.findings import Findings
+from analysis.metrics import METRICS
+from data import Dataset, channel_statistics
+from experiments import Experiment, flag_of
 
 LATEX = {
     "±": r"$\pm$",
@@ -27,20 +29,19 @@ LATEX = {
     "×": r"$\times$",
     "…": r"\ldots{}",
 }
-PLACES = dict(test_loss=4, train_loss=4, val_loss=4, epochs=1, zeros=1, small=1, l2_norm=1)  # decimals; others two
-NO_SHARES = ("test_loss", "train_loss", "val_loss", "epochs", "l2_norm")  # figures that are not shown in percent
 
 
 class Number(NamedTuple):
-    """A number, with the half-width of its interval if it has one."""
+    """A number in a table, with the half-width of its interval if it has one."""
 
     value: float
     half_width: float = math.nan
     places: int = 2
     signed: bool = False
 
-    def __str__(self):
-        text = f"{self.value:{'+' if self.signed else ''}.{self.places}f}".replace("-", "−")
+    def __str__(self) -> str:
+        sign = "+" if self.signed else ""
+        text = f"{self.value:{sign}.{self.places}f}".replace("-", "−")
         if 0 < self.value < 0.5 * 10**-self.places and math.isnan(self.half_width):
             return f"< {10**-self.places:g}"
         return text if math.isnan(self.half_width) else f"{text} ± {self.half_width:.{self.places}f}"
@@ -48,31 +49,34 @@ class Number(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
+    """Rows under a header, to be written in several forms."""
+
     name: str  # of its files
     header: tuple[str, ...]
     rows: list[tuple]  # of texts, integers and Numbers; "" where there is nothing to say
     bold: int | None = None  # the row set in bold
 
-    def markdown(self):
-        """As GitHub reads it, without the columns in which nothing stands."""
+    def markdown(self) -> str:
+        """Return the table as GitHub reads it, without empty columns."""
         cells = [[escaped(_text(cell)) for cell in row] for row in self._full()]
         if self.bold is not None:
             cells[self.bold][0] = f"**{cells[self.bold][0]}**"
         return self._laid_out(cells, "pipe")
 
-    def latex(self):
+    def latex(self) -> str:
+        """Return the table for LaTeX, without empty columns."""
         text = self._laid_out([[_text(cell) for cell in row] for row in self._full()], "latex_booktabs")
         for sign, command in LATEX.items():
             text = text.replace(sign, command)
         return text
 
-    def _kept(self):
+    def _kept(self) -> list[int]:
         return [column for column in range(len(self.header)) if any(row[column] != "" for row in self.rows)]
 
-    def _full(self):
+    def _full(self) -> list[list]:
         return [[row[column] for column in self._kept()] for row in self.rows]
 
-    def _laid_out(self, cells, form):
+    def _laid_out(self, cells: list[list[str]], form: str) -> str:
         kept = self._kept()
         numbers = [
             all(isinstance(row[column], Number | int) or row[column] == "" for row in self.rows) for column in kept
@@ -81,9 +85,10 @@ class Table:
         header = [self.header[column] for column in kept]
         return tabulate(cells, header, tablefmt=form, disable_numparse=True, colalign=align)
 
-    def columns(self):
-        """The columns of the CSV file: a Number's half-width has one of its own."""
-        header, columns = [], []
+    def columns(self) -> tuple[list[str], list[tuple]]:
+        """Return header and rows of the CSV file, in which half-widths have columns of their own."""
+        header: list[str] = []
+        columns: list[list] = []
         for name, cells in zip(self.header, zip(*self.rows, strict=True), strict=True):
             header.append(name)
             columns.append([cell.value if isinstance(cell, Number) else cell for cell in cells])
@@ -93,7 +98,7 @@ class Table:
                 columns.append(["" if math.isnan(width) else width for width in widths])
         return header, list(zip(*columns, strict=True))
 
-    def write(self, folder):
+    def write(self, folder: Path) -> list[Path]:
         """Write `name`.csv and `name`.tex into a folder; return the two paths."""
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / f"{self.name}.csv", folder / f"{self.name}.tex"]
@@ -104,12 +109,12 @@ class Table:
         return written
 
 
-def _text(cell):
+def _text(cell: object) -> str:
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
-def escaped(text):
-    """Text that Markdown shows as it is."""
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it is."""
     return re.sub(r"([\\`*\[\]&<>|~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
@@ -117,37 +122,44 @@ def escaped(text):
 # Experiments, a row each
 
 
-def settings(findings):
-    """What each experiment of a study is, beside the one that the others are described by."""
-    reference, rows = findings.experiment(findings.reference), []
-    for title, entry in findings.study.experiments.items():
-        with contextlib.suppress(ValueError):  # one that does not go with the study's changes is not trained
-            changes = _changes(findings.experiment(title), reference) or "the same"
-            rows.append((title, entry.kind, changes, entry.note))
+def make_settings_table(findings: Findings) -> Table:
+    """Tabulate how each experiment of a study differs from the one that the others are described by."""
+    study, reference = findings.study, findings.study.experiments[findings.reference].experiment
+    rows = [
+        (title, entry.kind, _describe_changes(entry.experiment, reference) or "the same", entry.note)
+        for title, entry in study.experiments.items()
+    ]
     header = ("experiment", "kind", f"settings that differ from those of {findings.reference}", "note")
     return Table(f"{findings.name}-experiments", header, rows)
 
 
-def commands(findings):
-    """What each experiment that was typed by hand is, its title perhaps being cut."""
+def make_commands_table(findings: Findings) -> Table:
+    """Tabulate the commands of experiments that were typed by hand, whose titles may be shortened."""
     rows = [(title, record.experiment.command) for title, record in findings.trained.items()]
     return Table(f"{findings.name}-experiments", ("experiment", "command"), rows)
 
 
-def _changes(experiment, baseline):
-    names = [setting.name for setting in fields(experiment)]
-    changed = [name for name in names if getattr(experiment, name) != getattr(baseline, name)]
-    return " ".join(f"{experiments.flag_of(name)} {_value(getattr(experiment, name))}" for name in changed)
+def _describe_changes(experiment: Experiment, reference: Experiment) -> str:
+    values = ((setting.name, getattr(experiment, setting.name)) for setting in fields(experiment))
+    changed = {name: value for name, value in values if value != getattr(reference, name)}
+    return " ".join(f"{flag_of(name)} {_describe_value(value)}" for name, value in changed.items())
 
 
-def _value(value):
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return {None: "none", True: "yes", False: "no"}.get(value, f"{value:g}" if isinstance(value, float) else value)
+def _describe_value(value: object) -> str:
+    match value:
+        case tuple():
+            return " ".join(map(str, value))
+        case None | False:
+            return "none" if value is None else "no"
+        case True:
+            return "yes"
+        case float():
+            return f"{value:g}"
+    return str(value)
 
 
-def accuracies(findings):
-    """Accuracy of every experiment, and its difference to the baseline's."""
+def make_accuracy_table(findings: Findings) -> Table:
+    """Tabulate the accuracy of every experiment and its difference to the baseline's."""
     rows = []
     for title in findings.titles:
         comparison = findings.differences.get(title)
@@ -155,23 +167,23 @@ def accuracies(findings):
             (
                 _label(findings, title),
                 len(findings.record(title).results),
-                _epochs(findings.values(title, "epochs")),
+                _describe_epochs(findings.values(title, "epochs")),
                 *(_mean(findings, title, name) for name in ("train_accuracy", "val_accuracy", "test_accuracy")),
                 _published(findings, title, "test_accuracy"),
-                shown(comparison, "test_accuracy") if comparison else "",
+                show_difference(comparison, "test_accuracy") if comparison else "",
                 Number(comparison.holm_p, places=3) if comparison and comparison.seeds > 1 else "",
                 comparison.seeds if comparison else "",
                 _mean(findings, title, "gap"),
             )
         )
-    header = ("experiment", "seeds", "epochs", "train %", "validation %", "test %", "published test %")
-    header += ("test − baseline", "p", "n", "train − test")
+    of_runs = ("experiment", "seeds", "epochs", "train %", "validation %", "test %", "published test %")
+    header = (*of_runs, "test − baseline", "p", "n", "train − test")
     bold = findings.titles.index(findings.by_validation[0]) if findings.lead == "supported" else None
     return Table(f"{findings.name}-accuracy", header, rows, bold)
 
 
-def losses_and_weights(findings):
-    """Loss, weights and cost of every experiment."""
+def make_loss_table(findings: Findings) -> Table:
+    """Tabulate loss, weights and cost of every experiment."""
     rows = [
         (
             _label(findings, title),
@@ -183,59 +195,60 @@ def losses_and_weights(findings):
         )
         for title in findings.titles
     ]
-    header = ("experiment", "parameters", "train loss", "validation loss", "test loss", "published test loss")
-    header += ("zeros %", "< 0.001 %", "‖w‖", "seconds a run")
+    of_losses = ("experiment", "parameters", "train loss", "validation loss", "test loss", "published test loss")
+    header = (*of_losses, "zeros %", "< 0.001 %", "‖w‖", "seconds a run")
     return Table(f"{findings.name}-loss", header, rows)
 
 
-def _label(findings, title):
-    first = findings.same.get(title, title)
+def _label(findings: Findings, title: str) -> str:
+    first = findings.study.trained_as[title]
     return title if first == title else f"{title} (same settings as {first})"
 
 
-def _mean(findings, title, name):
+def _mean(findings: Findings, title: str, name: str) -> Number:
     values = [_scale(name) * value for value in findings.values(title, name)]
-    return Number(*mean_interval(values), places=PLACES.get(name, 2))
+    return Number(*compute_mean_interval(values), places=METRICS[name].places)
 
 
-def _published(findings, title, name):
+def _published(findings: Findings, title: str, name: str) -> Number | str:
     value = findings.published(title).get(name)
-    return Number(_scale(name) * value, places=PLACES.get(name, 2)) if value else ""
+    return Number(_scale(name) * value, places=METRICS[name].places) if value else ""
 
 
-def _scale(name):
-    return 1 if name in NO_SHARES else 100
+def _scale(name: str) -> int:
+    return 100 if METRICS[name].is_share else 1
 
 
-def _epochs(epochs):
+def _describe_epochs(epochs: list) -> int | str:
     if min(epochs) == max(epochs):
         return epochs[0]
     return f"{sum(epochs) / len(epochs):.1f} ({min(epochs)}–{max(epochs)})"
 
 
-def shown(comparison, name):
-    """A comparison of a figure as a signed Number, in points where the figure is a share."""
+def show_difference(comparison: Comparison, name: str) -> Number:
+    """Return a difference of a metric as a signed Number, in points if the metric is a share."""
     low, high = comparison.interval()
     scale = _scale(name)
-    return Number(scale * comparison.difference, scale * (high - low) / 2, PLACES.get(name, 2), signed=True)
+    return Number(scale * comparison.difference, scale * (high - low) / 2, METRICS[name].places, signed=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Claims and images
 
 
-def claims(findings):
-    """Each claim of a study with what was found, a row for each comparison it takes."""
-    rows = []
+def make_claims_table(findings: Findings) -> Table:
+    """Tabulate each claim of a study with what was found, a row for each comparison that it takes."""
+    rows: list[tuple] = []
     for judgement in findings.judgements:
         claim = judgement.claim
-        words = claim.says, claim.kind, f"{claim.figure} {claim.direction}".replace("_", " ")
+        words = claim.says, claim.kind, f"{claim.metric} {claim.direction}".replace("_", " ")
         for title, comparison in judgement.comparisons.items():
             rows.append(
                 (
                     *words,
-                    f"{judgement.one} − {title}",
-                    shown(comparison, claim.figure),
-                    _for_margin(comparison, claim.figure),
+                    f"{judgement.subject} − {title}",
+                    show_difference(comparison, claim.metric),
+                    _show_interval_for_margin(comparison, claim.metric),
                     comparison.seeds,
                     judgement.verdict,
                 )
@@ -247,19 +260,17 @@ def claims(findings):
     return Table(f"{findings.name}-claims", header, rows)
 
 
-def _for_margin(comparison, name):
-    """Half the width of the interval that the margin is compared with, where there is one."""
-    if name not in WITH_MARGIN or comparison.seeds < 2:
+def _show_interval_for_margin(comparison: Comparison, name: str) -> Number | str:
+    """Return half the width of the interval that the margin is compared with; empty if there is none."""
+    if not METRICS[name].has_margin or comparison.seeds < 2:
         return ""
     low, high = comparison.interval_for_margin()
     return Number(_scale(name) * (high - low) / 2)
 
 
-def data_statistics(findings):
-    """Images, and minimum, maximum, mean and deviation of each channel, of every split."""
-    from data import channel_statistics
-
-    rows, dataset = [], findings.dataset
+def make_data_table(findings: Findings, dataset: Dataset) -> Table:
+    """Tabulate the images of every split: their number, and each channel's minimum, maximum, mean and deviation."""
+    rows = []
     for name in ("train", "validation", "test"):
         split = getattr(dataset, name)
         for channel, (mean, deviation) in enumerate(zip(*channel_statistics(split.images), strict=True)):

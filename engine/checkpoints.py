@@ -1,15 +1,15 @@
-"""What lies in an experiment's folder while it is trained: a checkpoint for each unit of work; and beside it, a lock.
+"""Checkpoints of unfinished training, and the lock that keeps a second command out.
 
-    runs/<table>/<experiment>/checkpoint-0-2.pt     seeds 0 to 2, side by side, as they were at the end of an epoch
-    runs/<table>/.<experiment>.lock                 who trains it
+    runs/<group>/<experiment>/checkpoint-0-2.pt     seeds 0 to 2, side by side, at the end of an epoch
+    runs/<group>/.<experiment>.lock                 who trains it
 
-A unit's first checkpoint comes before any training and says only which seeds belong together, as a run's bits depend on
-the seeds beside it and on the threads. So a command that was killed goes on with the same units, and its results are
-bit-identical to those of one that was not. What a checkpoint holds outranks finished runs of its seeds (they may be
-older, or the command may have been killed while writing them), so it is deleted last.
+A unit's first checkpoint is written before any training and says only which seeds belong together, since a run's bits
+depend on the seeds beside it and on the threads. So a command that was killed resumes the same units, and its results
+are bit-identical to those of one that was not. A checkpoint outranks finished runs of its seeds (they may be older, or
+the command may have been killed while it wrote them), so it is deleted last.
 
-The file is what `torch.save` writes, then 32 bytes: SHA-256 of experiment.json and all before. torch.load, which finds
-no flipped bit, sees nothing of another experiment's checkpoint or a damaged one.
+The file is what `torch.save` writes, then 32 bytes: SHA-256 of experiment.json and all before them. torch.load does not
+notice a flipped bit; the digest does, and it tells another experiment's checkpoint.
 """
 
 import contextlib
@@ -21,46 +21,53 @@ import pickle
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from engine import records
-from engine.progress import seed_list
+import torch
+from filelock import FileLock, Timeout
 
-# torch and filelock take their time to import: the functions that need them do.
+from engine import files, records
+from engine.files import RecordError
+from experiments import UserError
+from studies.flags import format_seeds
+from training import State
 
 SECONDS_APART = 10  # at least, of two checkpoints of a unit
-WRITINGS_APART = 20  # and this many times what writing the last one took, so that no more than 5 % of the time is spent
+WRITINGS_APART = 20  # times the seconds that writing the last one took, so that it costs at most 5 % of the time
 DIGEST = hashlib.sha256().digest_size
 CONTENT = dict(seeds=[int], threads=int, units=[[int]], device=str, epoch=int)  # of the file, beside the state
 MOST_THREADS = 1024
 
 
-class TrainedElsewhere(Exception):
-    """Another command trains the experiment; the message says who."""
+class TrainedElsewhere(UserError):
+    """Another command trains the experiment; the message says which."""
 
 
 @dataclass
 class Checkpoint:
-    """Where a unit of work stands: a file that is whole at any moment, or none."""
+    """How far a unit of work is trained, in a file that is whole at any moment; without an epoch there may be none."""
 
     folder: Path  # of the experiment
     seeds: list[int]  # side by side
     threads: int  # of the process
-    units: list[list[int]]  # the seeds of this unit and of those planned with it, of which a kill may leave no file
+    units: list[list[int]]  # the seeds of every unit in the plan; after a kill, some of them may have no file
     device: str = "cpu"
-    epoch: int = 0  # that the file is of; 0 if nothing is trained
+    epoch: int = 0  # the last one in the file; 0 if nothing is trained
 
     @property
-    def path(self):
+    def path(self) -> Path:
+        """The file, named after the unit's first and last seed."""
         ends = sorted({min(self.seeds), max(self.seeds)})
         return self.folder / f"checkpoint-{'-'.join(map(str, ends))}.pt"
 
-    def read(self):
-        """The state that training goes on from, as `write` was given it; None if nothing is trained.
+    def read(self) -> State | None:
+        """Return the saved state, or None if no epoch was finished.
 
-        The clock starts, too; without a first file, as in a benchmark, no other will be due.
+        The clock of `write_if_due` starts here; without a first file, as in a benchmark, none will ever be due.
         """
         if not self.path.exists():
             self.due = math.inf
@@ -70,35 +77,33 @@ class Checkpoint:
         self.epoch = content["epoch"]
         return content["state"]
 
-    def begin(self):
-        """Write the first file, unless there is one.
+    def begin(self) -> None:
+        """Write the first file, unless it exists.
 
         Raises:
-            records.RecordError: it cannot be written.
+            RecordError: it cannot be written.
         """
         if not self.path.exists():
             try:
                 self.write(0, None)
             except OSError as error:
-                raise records.RecordError(f"{self.path}: cannot be written ({error.strerror})") from None
+                raise RecordError(f"{self.path}: cannot be written ({error.strerror})") from None
 
-    def write(self, epoch, state):
-        """Put a state, made of tensors, numbers, strings, lists and dicts, in place of the one before.
+    def write(self, epoch: int, state: State | None) -> None:
+        """Replace the file by one with this state.
 
         Raises:
-            OSError: it cannot be written; the one before is as it was.
+            OSError: it cannot be written; the file is as it was.
         """
-        import torch
-
         plan = dict(seeds=self.seeds, threads=self.threads, units=self.units, device=self.device)
         content = plan | dict(epoch=epoch, state=state)
         file = io.BytesIO()
         torch.save(content, file)
-        records.write_whole(self.path, file.getvalue() + _digest(self.folder, file.getvalue()))
+        files.write_whole(self.path, file.getvalue() + _digest(self.folder, file.getvalue()))
         self.epoch = epoch
 
-    def write_if_due(self, epoch, make_state):
-        """Write what `make_state()` returns, unless the last one is young; a training goes on also if it cannot be."""
+    def write_if_due(self, epoch: int, make_state: Callable[[], State]) -> None:
+        """Save what `make_state` returns if enough time has passed. A failed write warns and turns checkpoints off."""
         started = time.monotonic()
         if started < self.due:
             return
@@ -107,19 +112,19 @@ class Checkpoint:
         except OSError as error:
             self.due = math.inf
             print(
-                f"{self.path}: cannot be written ({error.strerror}); {seed_list(self.seeds)}: trained on without "
-                f"checkpoints, and if interrupted, from epoch {self.epoch + 1} again",
+                f"{self.path}: cannot be written ({error.strerror}); {format_seeds(self.seeds)} train without "
+                f"checkpoints from here on and, if interrupted, start from epoch {self.epoch + 1} again",
                 file=sys.stderr,
             )
         else:
             ended = time.monotonic()
             self.due = ended + max(SECONDS_APART, WRITINGS_APART * (ended - started))
 
-    def delete(self):
-        """Delete the file, now that its runs are recorded, or not wanted.
+    def delete(self) -> None:
+        """Delete the file, once its runs are recorded or are not wanted.
 
         Raises:
-            records.RecordError: it cannot be deleted.
+            RecordError: it cannot be deleted.
         """
         try:
             if os.name == "posix":  # power that fails must not undo the runs' renames and leave this deletion
@@ -130,14 +135,14 @@ class Checkpoint:
                     os.close(folder)
             self.path.unlink(missing_ok=True)
         except OSError as error:
-            raise records.RecordError(f"{self.path}: cannot be deleted ({error.strerror})") from None
+            raise RecordError(f"{self.path}: cannot be deleted ({error.strerror})") from None
 
 
-def unfinished(folder):
-    """The checkpoints of an experiment's unfinished units; those that cannot be read are set aside, which is said.
+def find_unfinished(folder: Path) -> list[Checkpoint]:
+    """Read the checkpoints of an experiment's unfinished units; unreadable files are renamed, with a warning.
 
     Raises:
-        records.RecordError: one that cannot be read cannot be renamed either.
+        RecordError: one that cannot be read cannot be renamed either.
     """
     found = []
     for path in sorted(folder.glob("checkpoint-*.pt")):
@@ -148,14 +153,14 @@ def unfinished(folder):
             if checkpoint.path != path or not all(seeds and min(seeds) >= 0 for seeds in checkpoint.units):
                 raise ValueError("it is named after other seeds than it holds")
             found.append(checkpoint)
-        except Exception as error:  # whatever is wrong with it, training starts anew
+        except Exception as error:  # whatever is wrong with it, training can start again
             says = str(error).partition("\n")[0]
             aside = path.with_name(f"{path.name}.unreadable")
             try:
                 os.replace(path, aside)
             except OSError as problem:
-                raise records.RecordError(f"{path}: cannot be read, nor renamed ({problem.strerror})") from None
-            print(f"{path}: cannot be read ({says}); set aside as {aside.name}, its seeds start anew", file=sys.stderr)
+                raise RecordError(f"{path}: cannot be read, nor renamed ({problem.strerror})") from None
+            print(f"{path}: cannot be read ({says}); set aside as {aside.name}, its seeds start again", file=sys.stderr)
     taken = {seed for checkpoint in found for seed in checkpoint.seeds} | set(records.finished_seeds(folder))
     for checkpoint in tuple(found):
         for seeds in checkpoint.units:
@@ -165,36 +170,45 @@ def unfinished(folder):
     return found
 
 
-def _read(path):
-    import torch
+def find_begun(runs_dir: Path, study: str | None = None) -> list[Path]:
+    """Find the folders of experiments, or of a study's, of which some seeds were begun and not finished."""
+    folders = sorted({checkpoint.parent for checkpoint in runs_dir.glob("*/*/checkpoint-*.pt")})
+    if study is None:
+        return folders
+    found = []
+    for folder in folders:
+        with contextlib.suppress(RecordError):  # which the report names
+            if records.read_description(folder / "experiment.json").study == study:
+                found.append(folder)
+    return found
 
+
+def _read(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     if content[-DIGEST:] != _digest(path.parent, content[:-DIGEST]):
         raise ValueError("it is damaged or another experiment's")
     try:
         content = torch.load(io.BytesIO(content[:-DIGEST]), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError("it holds what is no state of a training") from None
-    records.check(content, CONTENT)
+        raise ValueError("it does not hold the state of a training") from None
+    files.check_types(content, CONTENT)
     if not 1 <= content["threads"] <= MOST_THREADS:
         raise ValueError(f"threads is {content['threads']}, expected 1 to {MOST_THREADS}")
     return content
 
 
-def _digest(folder, content):
+def _digest(folder: Path, content: bytes) -> bytes:
     return hashlib.sha256((folder / "experiment.json").read_bytes() + content).digest()
 
 
 @contextlib.contextmanager
-def lock(folder):
-    """Keep an experiment's folder, which need not exist yet, from other commands; death of this one opens it, too.
+def lock(folder: Path) -> Iterator[None]:
+    """Lock an experiment's folder, which need not exist yet; the lock opens even if this process is killed.
 
     Raises:
-        TrainedElsewhere: another command has it.
-        records.RecordError: the lock cannot be written.
+        TrainedElsewhere: another command holds it.
+        RecordError: the lock cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     path = folder.with_name(f".{folder.name}.lock")
     lock = FileLock(path)
     try:
@@ -203,10 +217,10 @@ def lock(folder):
     except Timeout:
         raise TrainedElsewhere(_holder(path)) from None
     except OSError as error:
-        raise records.RecordError(f"{path}: cannot be written ({error.strerror}); name another --runs-dir") from None
+        raise RecordError(f"{path}: cannot be written ({error.strerror}); name another --runs-dir") from None
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with contextlib.suppress(OSError):  # a full disk: whoever finds it locked is not told by whom
+        with contextlib.suppress(OSError):  # a full disk: who finds it locked is not told by whom
             path.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}", encoding="utf-8")
         yield
     finally:
@@ -215,7 +229,7 @@ def lock(folder):
         lock.release()
 
 
-def _holder(path):
+def _holder(path: Path) -> str:
     with contextlib.suppress(OSError):  # of Windows, which lets no other process read it
         if holder := path.read_text(encoding="utf-8", errors="replace"):
             return holder

@@ -1,8 +1,8 @@
 """Units of work on a Dask cluster, whose workers need the code and nothing else of this machine.
 
-with connect("tcp://host:8786") as client:
-    plan = workers.make_plan(tasks, jobs=len(client.nthreads()), threads=1)
-    for unit, runs in trained(client, plan, "cpu", progress):    # in whatever order they are done
+    with connect("tcp://host:8786") as client:
+        plan = make_plan(tasks, TrainOptions(seeds, jobs=len(client.nthreads()), threads=1))
+        failures = train_and_record(plan, options, partial(train_units, client))
 
 This is Dask's own client and not joblib's backend of it, which waits for ever for a unit that its workers died of.
 """
@@ -13,26 +13,34 @@ import hashlib
 import logging
 import re
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from typing import Any
 
+from data import Dataset
 from engine import workers
 from engine.checkpoints import Checkpoint
-from engine.progress import seed_list
+from engine.plan import Plan, Unit
+from engine.progress import Progress
 from engine.provenance import code_files
+from experiments import UserError
+from training import State
 
-# distributed takes a second to import and need not be there: the functions that need it import it.
+# distributed need not be installed where no cluster is used, so the functions that need it import it.
 
 REACH_SECONDS = 5  # a scheduler that has not answered by then counts as out of reach
 
 
-class ClusterError(Exception):
-    """The cluster cannot be used; the message is one line and says what to do."""
+class ClusterError(UserError):
+    """The cluster cannot be used."""
 
 
 @contextlib.contextmanager
-def connect(address, workers=1):
-    """The `distributed.Client` of a scheduler, once so many workers are there; leaving it ends what they still train.
+def connect(address: str, workers: int = 1) -> Iterator[Any]:
+    """Connect to a scheduler, and yield its `distributed.Client` once enough workers are there.
+
+    Leaving the context ends what they still train.
 
     Raises:
         ClusterError: there is no scheduler, or a worker has other code than this process or several threads.
@@ -48,11 +56,11 @@ def connect(address, workers=1):
     except ImportError:
         raise ClusterError(f"--cluster {address}: needs Dask; pip install -r requirements-cluster.txt") from None
 
-    async def knock():  # as a client has no patience of its own with what takes a connection and says nothing
+    async def knock() -> None:  # a client alone would wait for ever for a port that answers nothing
         dialling = dial(address, **Security().get_connection_args("client"))
         (await asyncio.wait_for(dialling, REACH_SECONDS)).abort()
 
-    quiet = silence_logging_cmgr(logging.CRITICAL)  # a lost connection is a line of ours, and not its tracebacks
+    quiet = silence_logging_cmgr(logging.CRITICAL)  # a lost connection is a line of ours instead of its tracebacks
     try:
         asyncio.run(knock())
         client = Client(address, timeout=REACH_SECONDS)
@@ -68,92 +76,102 @@ def connect(address, workers=1):
         for worker, threads in client.nthreads().items():
             if threads != 1:
                 raise ClusterError(f"--cluster {address}: {worker} has {threads} threads; start it with --nthreads 1")
-        for worker, found in client.run(code, on_error="return").items():
-            if other := difference(found):
-                raise ClusterError(f"--cluster {address}: {worker} {other}")
+        for worker, found in client.run(hash_code, on_error="return").items():
+            if difference := find_difference(found):
+                raise ClusterError(f"--cluster {address}: {worker} {difference}")
         yield client
 
 
 @lru_cache(maxsize=1)
-def code():
-    """{file: SHA-256} of this toolkit as this process has loaded it, whatever becomes of the files."""
-    import training  # noqa: F401
-
+def hash_code() -> dict[str, str]:
+    """Return {file: SHA-256} of this toolkit as this process has loaded it, even if the files change later."""
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in code_files().items()}
 
 
-def difference(found):
-    """What other code than this process's a worker has, in words; None if it has the same.
+def find_difference(found: dict[str, str] | Exception) -> str | None:
+    """Say how a worker's code differs from ours; None if it is equal.
 
     Args:
-        found: its `code()`, or the exception in place of it.
+        found: its `hash_code()`, or the exception that it raised instead.
     """
     same = "start it in a copy of this folder, and again after every change"
     if isinstance(found, Exception):
         return f"cannot load the code ({found}); {same}"
-    for name in sorted(code().keys() | found.keys()):
-        if code().get(name) != found.get(name):
+    for name in sorted(hash_code().keys() | found.keys()):
+        if hash_code().get(name) != found.get(name):
             return f"has another {name}; {same}"
     return None
 
 
-def trained(client, plan, device, progress):
-    """Yield (unit, runs) of each unit as it is done, and (unit, workers.Failure) of one that failed.
+def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Iterator[workers.UnitResult]:
+    """Train the units of a plan on a cluster, and yield each result as it comes.
 
-    A unit goes on after the epoch of its checkpoint, and if its worker dies, from there again, on another one.
+    A unit is resumed from its checkpoint, and if its worker dies, from there again, on another one.
     """
     from distributed import KilledWorker, as_completed
 
-    sent, left = {}, {}
+    sent: dict[int, Any] = {}
+    left: dict[Any, int] = {}  # future: number of its unit
 
-    def say_who_is_gone(event):
+    def say_who_is_gone(event: Any) -> None:
         message = event[1]
         if message["action"] == "remove-worker":
-            its = [unit for future, unit in list(left.items()) if future.key in message["processing-tasks"]]
-            names = "; ".join(f"{unit.task.title and f'{unit.task.title}, '}{seed_list(unit.seeds)}" for unit in its)
-            if names:
+            lost = [number for future, number in list(left.items()) if future.key in message["processing-tasks"]]
+            if lost:
+                names = "; ".join(plan.units[number].name for number in lost)
                 progress.say(f"{message['worker']} is gone; its units go to others: {names}")
 
     client.subscribe_topic("all", say_who_is_gone)
     warnings.filterwarnings("ignore", "Sending large graph")  # the data, once
-    for unit in plan.units:
+    for number, unit in enumerate(plan.units):
         dataset = unit.task.dataset
         if id(dataset) not in sent:
             # A result and not scattered, so that it can be had again when all workers that hold it have died.
             sent[id(dataset)] = client.submit(lambda data: data, dataset, pure=False)
-        checkpoint = Sent(**asdict(unit.checkpoint), state=unit.checkpoint.read())
-        light = workers.Unit(replace(unit.task, dataset=None), checkpoint)
-        future = client.submit(_train, light, sent[id(dataset)], device, code(), pure=False)
-        left[future] = unit
+        checkpoint = SentCheckpoint(**asdict(unit.checkpoint), state=unit.checkpoint.read())
+        sent_once: Any = None
+        task = replace(unit.task, dataset=sent_once)
+        arguments = (number, Unit(task, checkpoint), sent[id(dataset)], device, hash_code())
+        left[client.submit(_train, *arguments, pure=False)] = number
     for future in as_completed(list(left)):
+        number = left[future]
         try:
-            runs = future.result()
+            result = future.result()
+            progress.count(plan.units[number].count_trained(result.runs))
         except KilledWorker as error:
-            deaths = f"{error.allowed_failures + 1} workers died of it, perhaps for want of memory"
-            runs = workers.Failure(f"{deaths}; try --runs-at-once 1")
-        except Exception as error:  # such as a lost connection: the others may be there already
-            runs = workers.Failure(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-        yield left.pop(future), runs
+            deaths = f"{error.allowed_failures + 1} workers died of it, perhaps for lack of memory"
+            result = workers.UnitResult(number, error=f"{deaths}; try --runs-at-once 1")
+        except Exception as error:  # such as a lost connection: other units may be done already
+            says = str(error).partition("\n")[0]
+            result = workers.UnitResult(number, error=f"{type(error).__name__}: {says}")
+        del left[future]
+        yield result
 
 
-def _train(unit, dataset, device, expected):
-    if other := difference(expected):
-        return workers.Failure(f"a worker that came later {other}")
-    return workers.train_unit(replace(unit, task=replace(unit.task, dataset=dataset)), device)
+def _train(number: int, unit: Unit, dataset: Dataset, device: str, expected_code: dict[str, str]) -> workers.UnitResult:
+    if difference := find_difference(expected_code):
+        return workers.UnitResult(number, error=f"a worker that came later {difference}")
+    return workers.train_unit(number, replace(unit, task=replace(unit.task, dataset=dataset)), device, show=None)
 
 
 @dataclass
-class Sent(Checkpoint):
-    """A checkpoint on a worker: there is no file, and training ends when nobody waits for it any more."""
+class SentCheckpoint(Checkpoint):
+    """A checkpoint on a worker, without a file; writing it ends a training that is not waited for any more."""
 
-    state: dict | None = None
+    state: State | None = None
 
-    def read(self):
+    def read(self) -> State | None:
+        """Return the state that was sent."""
         return self.state
 
-    def write_if_due(self, epoch, make_state):
+    def write_if_due(self, epoch: int, make_state: Callable[[], State]) -> None:
+        """End the training if its client is gone.
+
+        Raises:
+            ClusterError: it is.
+        """
         from distributed import get_worker
 
         worker = get_worker()
         if worker.state.tasks[worker.get_current_task()].state == "cancelled":
-            raise ClusterError("nobody waits for it")
+            raise ClusterError("the command that asked for it has ended")

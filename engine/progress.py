@@ -1,30 +1,35 @@
-"""What a training shows while it goes on, whichever process trains."""
+"""Progress bar over the epochs of all runs, whichever processes train them; without a terminal, a line an epoch."""
 
 import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
+from typing import Any
+
+from tqdm import tqdm
+
+from studies.flags import format_seeds
+from training import Row
 
 
 class Progress:
-    """One bar over the epochs of all runs, whoever trains them; a line an epoch where there is no terminal."""
+    """Show how far the training of some runs is; a context manager, which closes the bar."""
 
-    def __init__(self, epochs):
-        from tqdm import tqdm
-
+    def __init__(self, epochs: int) -> None:
         self.bar = tqdm(total=epochs, unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
 
-    def __enter__(self):
+    def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
-    def show(self, title, epochs, rows):
-        """Take the history rows of the runs of a unit that have just ended an epoch, one of `epochs` at most."""
+    def show(self, label: str, epochs: int, rows: list[Row]) -> None:
+        """Show the history rows of an epoch, one of `epochs` at most, that the runs of a unit have just ended."""
         means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         line = (
             f"train loss {means['train_loss']:.4f} accuracy {100 * means['train_accuracy']:.2f} %, "
@@ -33,37 +38,39 @@ class Progress:
         if means["penalty"]:
             line += f", penalty {means['penalty']:.4f}"
         if self.bar.disable:
-            seeds = seed_list([row["seed"] for row in rows])
-            print(f"{title and f'{title}, '}epoch {rows[0]['epoch']}/{epochs}, {seeds}: {line}", flush=True)
+            name = f"{label}, " if label else ""
+            seeds = format_seeds(row["seed"] for row in rows)
+            print(f"{name}epoch {rows[0]['epoch']}/{epochs}, {seeds}: {line}", flush=True)
         else:
             self.bar.set_postfix_str(f"validation {100 * means['val_accuracy']:.2f} %", refresh=False)
             self.bar.update(len(rows))
 
-    def count(self, epochs):
-        """Take epochs that nobody has shown."""
+    def count(self, epochs: int) -> None:
+        """Advance by epochs that were not shown one by one."""
         self.bar.update(epochs)
 
-    def spare(self, epochs):
-        """Count off epochs that will not be trained."""
+    def spare(self, epochs: int) -> None:
+        """Shorten the bar by epochs that early stopping saved."""
         self.bar.total -= epochs
         self.bar.refresh()
 
-    def say(self, line):
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
         self.bar.write(line)
 
     @contextlib.contextmanager
-    def shown_from_afar(self):
-        """What other processes call in place of `show`: each call is one short connection to a thread of this one."""
+    def receive_from_processes(self) -> Iterator[Any]:
+        """Yield a picklable `show` for worker processes; each call opens a short connection to a thread here."""
         key = os.urandom(32)
 
-        def answer():
-            shown = ()
-            while shown is not None:
-                with contextlib.suppress(OSError, EOFError, AuthenticationError):  # whoever called was killed meanwhile
+        def answer() -> None:
+            message: tuple | None = ()
+            while message is not None:
+                with contextlib.suppress(OSError, EOFError, AuthenticationError):  # the caller was killed meanwhile
                     with listener.accept() as connection:
-                        shown = connection.recv()
-                    if shown:
-                        self.show(*shown)
+                        message = connection.recv()
+                    if message:
+                        self.show(*message)
 
         with Listener(authkey=key) as listener:
             thread = threading.Thread(target=answer, daemon=True)
@@ -76,23 +83,11 @@ class Progress:
                 thread.join()
 
 
-def send(address, key, *shown):
-    """What `shown_from_afar` hands out: `show` from another process; a training goes on also if nobody looks."""
+def send(address: Any, key: bytes, *shown: Any) -> None:
+    """Send the arguments of `Progress.show` to the process that shows them; training does not depend on success."""
     _send(address, key, shown)
 
 
-def _send(address, key, message):
+def _send(address: Any, key: bytes, message: tuple | None) -> None:
     with contextlib.suppress(OSError, EOFError), Client(address, authkey=key) as connection:
         connection.send(message)
-
-
-def seed_list(seeds):
-    """`[0, 1, 2, 5]` as `seeds 0-2,5`, in the form `--seeds` takes."""
-    ranges = []
-    for seed in sorted(seeds):
-        if ranges and seed == ranges[-1][1] + 1:
-            ranges[-1][1] = seed
-        else:
-            ranges.append([seed, seed])
-    text = ",".join(f"{low}-{high}" if high > low else str(low) for low, high in ranges)
-    return f"seed{'s' * (len(seeds) > 1)} {text}"

@@ -1,8 +1,13 @@
-"""Which code a run was made with: the files of this toolkit, and their commit."""
+"""With what a run was made: this toolkit's files and commit, the machine, and the versions of libraries."""
 
 import contextlib
+import platform
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("studies", "sources", "engine", "analysis", "grading")
@@ -20,3 +25,13 @@ def git_commit() -> str | None:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     return None
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Return where and with what this process trains, as result.json has it."""
+    return dict(
+        device=torch.cuda.get_device_name() if device == "cuda" else f"{device} ({platform.machine()})",
+        threads=torch.get_num_threads(),
+        versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__),
+        platform=platform.platform(),
+    )

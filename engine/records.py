@@ -1,7 +1,7 @@
 """The format on disk: the one file that writes finished runs and reads them back.
 
-    runs/<table>/<experiment>/experiment.json      the settings and the data, shared by all seeds
-    runs/<table>/<experiment>/seed-0/result.json   figures and circumstances of one finished run
+    runs/<group>/<experiment>/experiment.json      the settings and the data, shared by all seeds
+    runs/<group>/<experiment>/seed-0/result.json   metrics and circumstances of one finished run
                                      history.csv   a row an epoch
                                      weights.pt    state_dict of the textbook network
                                      predictions.npz  log-probabilities of the test images, (images, classes)
@@ -12,61 +12,30 @@ A run's folder is written under a temporary name and renamed: it is there and wh
 import csv
 import io
 import json
-import math
-import os
 import pickle
 import shutil
 import tempfile
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from experiments import DATA_SETS, Experiment
+from data import Dataset
+from engine.files import LARGEST, UNFINISHED, RecordError, flush, put_in_place, read_json, write_json, write_whole
+from engine.format_2 import read_folder_names
+from experiments import Experiment, Settings
+from studies.study import SINGLE
+from training import Row, Run, Weights
 
-FORMAT = 2
-SINGLE = "single"  # the table of experiments typed by hand
-UNFINISHED = ".unfinished-"  # what the names of files and folders begin with that are being written
+FORMAT = 3
+FORMATS = (2, 3)  # that are read
 FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
-RESULT = dict(  # what others rely on in result.json, and of which type it is
-    seed=int,
-    diverged=bool,
-    stop_reason=str,
-    epochs=int,
-    chosen_epoch=int,
-    parameters=int,
-    **{f"{split}_{figure}": float for split in ("train", "val", "test") for figure in ("loss", "accuracy")},
-    sparsity=dict(zeros=float, small=float, l2_norm=float),
-    layers=[dict(layer=str, weights=int, zeros=int, small=int)],
-    seconds=float,
-    threads=int,
-    device=str,
-    versions=dict(torch=str),
-    command=str,
-    finished=str,
-)
-MOST_PREDICTIONS = 2**26  # bytes of log-probabilities; a file that claims more would only fill the memory
-MOST_DIGITS = 18  # of a whole number that is read; one of some hundreds is no float any more
-LARGEST = 1e50  # of other numbers that are read: no training in float32 gives larger ones, and their squares are finite
-DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # what others rely on in experiment.json
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
-
-
-class RecordError(Exception):
-    """Records cannot be written or read; the message is one line and says what to do."""
-
-
-@dataclass
-class Run:
-    """One seed's finished training."""
-
-    seed: int
-    result: dict
-    history: list[dict]  # keys: HISTORY
-    weights: dict  # state_dict of the textbook network
-    log_probabilities: np.ndarray  # float32 (test images, classes)
 
 
 @dataclass
@@ -75,27 +44,40 @@ class Record:
 
     folder: Path
     experiment: Experiment
-    dataset: dict
-    results: dict[int, dict] = field(default_factory=dict)  # seed -> result.json
-    diverged: dict[int, str] = field(default_factory=dict)  # seed -> why there are no figures of it
+    dataset: dict[str, Any]
+    study: str | None = None  # its name; None if the experiment was typed by hand
+    overrides: Settings = field(default_factory=dict)  # that the study was given
+    results: dict[int, dict[str, Any]] = field(default_factory=dict)  # seed: result.json
+    diverged: dict[int, str] = field(default_factory=dict)  # seed: why it diverged
 
     @property
-    def table(self):
+    def group(self) -> str:
+        """The folder that holds its folder: a study's, or that of what was typed by hand."""
         return self.folder.parent.name
 
     @property
-    def title(self):
+    def title(self) -> str:
+        """What its study calls it, or the name of its settings."""
         return self.folder.name
+
+    def run_folder(self, seed: int) -> Path:
+        """Return the folder of one run."""
+        return self.folder / f"seed-{seed}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Writing
 
 
-def describe(experiment, dataset):
-    """What experiment.json holds; `dataset` is a `data.Dataset`."""
+def describe(
+    experiment: Experiment, dataset: Dataset, title: str, study: str | None = None, overrides: Settings | None = None
+) -> dict[str, Any]:
+    """Return what experiment.json holds."""
     return dict(
         format=FORMAT,
+        study=study,
+        title=title,
+        overrides=overrides or {},
         experiment=experiment.to_dict(),
         dataset=dict(
             name=dataset.name,
@@ -109,23 +91,19 @@ def describe(experiment, dataset):
     )
 
 
-def open_folder(runs_dir, table, title, description, replace=False):
-    """The folder of an experiment, which no other command writes to; made if it is not there, checked if it is.
+def open_folder(folder: Path, description: dict[str, Any], replace: bool = False) -> None:
+    """Make an experiment's folder, or check that it holds this experiment; no other command may write to it.
 
     Args:
-        replace: a folder that holds another experiment goes, with its runs.
+        replace: delete a folder that holds another experiment, with its runs.
 
     Raises:
         RecordError: it holds another experiment or other data, cannot be read, or cannot be written.
     """
-    folder = Path(runs_dir) / table / title
     path = folder / "experiment.json"
     try:
         if path.exists():
-            try:
-                difference = _difference(path, json.loads(json.dumps(description)))
-            except RecordError as error:
-                difference = str(error).removeprefix(f"{path}: ")
+            difference = _find_difference(path, json.loads(json.dumps(description)))
             if difference and replace:
                 shutil.rmtree(folder)
             elif difference:
@@ -139,51 +117,37 @@ def open_folder(runs_dir, table, title, description, replace=False):
             pass  # better refused now than after the training
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error.strerror}); name another --runs-dir") from None
-    return folder
 
 
-def _difference(path, description):
-    """What a recorded description says otherwise, in words; None if nothing."""
-    found, expected = _flat(_read_json(path)), _flat(description)
-    for name in [*expected, *found]:
-        if found.get(name) != expected.get(name):
-            return f"recorded with {name} {found.get(name)}, now {expected.get(name)}"
+def _find_difference(path: Path, description: dict[str, Any]) -> str | None:
+    """Say in what a recorded description differs, or why it cannot be read; None if it is equal."""
+    try:
+        content = read_json(path)
+    except RecordError as error:
+        return str(error).removeprefix(f"{path}: ")
+    if content.get("format") == 2:  # the names of its folders say study, title and overrides
+        description = dict(format=2, experiment=description["experiment"], dataset=description["dataset"])
+    recorded, expected = _flatten(content), _flatten(description)
+    for name in [*expected, *recorded]:
+        if recorded.get(name) != expected.get(name):
+            return f"recorded with {name} {recorded.get(name)}, now {expected.get(name)}"
     return None
 
 
-def _flat(description):
-    """{"experiment l1": 0.001, ...} of nested dictionaries."""
-    flat = {}
+def _flatten(description: dict[str, Any]) -> dict[str, Any]:
+    """Return {"experiment l1": 0.001, ...} of nested dictionaries."""
+    flat: dict[str, Any] = {}
     for name, value in description.items():
         flat |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
     return flat
 
 
-def finished_seeds(folder):
-    """The seeds whose folders are there with all their files and a result that can be read."""
-    return sorted(seed for seed, result in _runs_in(folder) if isinstance(result, dict))
+def write_run(folder: Path, run: Run) -> Path:
+    """Write one run's folder, replacing an older run of that seed; return its path.
 
-
-def _runs_in(folder):
-    """Yield (seed, its result.json, or in its place the RecordError that says why it cannot be used)."""
-    for path in sorted(folder.glob("seed-*")):
-        seed = path.name.removeprefix("seed-")
-        if not seed.isdecimal() or seed != str(int(seed)):
-            yield seed, RecordError(f"{path}: expected a folder named after its seed, such as seed-0; move it away")
-            continue
-        try:
-            missing = [file for file in FILES if not (path / file).is_file()]
-            if missing:
-                raise RecordError(f"{path}: {', '.join(missing)} missing")
-            yield int(seed), _read_result(path / "result.json")
-        except RecordError as error:
-            yield int(seed), RecordError(f"{error}; the command that trained it trains it anew")
-
-
-def write_run(folder, run):
-    """Write one run's folder, in place of an older run of that seed if there is one; return its path."""
-    import torch
-
+    Raises:
+        RecordError: it cannot be written; the other runs are as they were.
+    """
     target = folder / f"seed-{run.seed}"
     if target.exists() and not target.is_dir():
         raise RecordError(f"{target}: is a file, expected the run's folder or nothing; move it away")
@@ -192,215 +156,147 @@ def write_run(folder, run):
     except OSError as error:
         raise RecordError(f"{target}: cannot be written ({error.strerror})") from None
     try:
-        text = json.dumps(_finite(run.result), indent=2, allow_nan=False)
-        (workshop / "result.json").write_text(text + "\n", encoding="utf-8")
+        write_json(workshop / "result.json", run.result)
         with open(workshop / "history.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, HISTORY)
             writer.writeheader()
             writer.writerows(run.history)
-        weights = io.BytesIO()  # as torch's own files answer a full disk with what is no OSError
+        weights = io.BytesIO()  # torch's own file writer does not answer a full disk with an OSError
         torch.save(run.weights, weights)
         (workshop / "weights.pt").write_bytes(weights.getvalue())
         np.savez_compressed(workshop / "predictions.npz", log_probabilities=run.log_probabilities)
         for path in workshop.iterdir():
-            _flush(path)
+            flush(path)
         workshop.chmod(0o755)  # mkdtemp makes private folders; records are to be shared
-        if target.exists():
-            old = workshop.with_name(f"{workshop.name}-old")
-            os.rename(target, old)
-            try:
-                os.rename(workshop, target)
-            except BaseException:
-                os.rename(old, target)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(workshop, target)
+        put_in_place(workshop, target)
     except OSError as error:
         raise RecordError(f"{target}: cannot be written ({error.strerror}); the other runs are unharmed") from None
     except (TypeError, ValueError, AttributeError) as error:  # a checkpoint that was tampered with
-        raise RecordError(f"{target}: cannot be written ({error}); --force trains it anew") from None
+        raise RecordError(f"{target}: cannot be written ({error}); --force trains it again") from None
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return target
-
-
-def _finite(value):
-    """A result with null in place of figures that are no number, which JSON does not have."""
-    match value:
-        case dict():
-            return {key: _finite(inner) for key, inner in value.items()}
-        case list():
-            return [_finite(inner) for inner in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value
-
-
-def write_whole(path, content):
-    """Write a file of some bytes, or leave it as it was; killed meanwhile, too.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    workshop = path.with_name(f"{UNFINISHED}{path.name}-{os.getpid()}")
-    try:
-        workshop.write_bytes(content)
-        _flush(workshop)
-        os.replace(workshop, path)
-    finally:
-        workshop.unlink(missing_ok=True)
-
-
-def _flush(path):
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading
 
 
-def is_of_study(table, study):
-    """Whether a table holds a study's records, whatever settings it was given; all do where none is named."""
-    return study is None or table.partition(",")[0] == study
+def finished_seeds(folder: Path) -> list[int]:
+    """Return the seeds whose folders hold all their files and a result that can be read."""
+    return sorted(int(seed) for seed, result in _read_results(folder) if isinstance(result, dict))
 
 
-def read_all(runs_dir, study=None):
-    """Every experiment under a runs folder, or of one study there, in the order of the folders' names.
+def _read_results(folder: Path) -> Iterator[tuple[str, dict[str, Any] | RecordError]]:
+    """Yield each seed with its result.json, or with the reason why its run cannot be used."""
+    for path in sorted(folder.glob("seed-*")):
+        seed = path.name.removeprefix("seed-")
+        if not seed.isdecimal() or seed != str(int(seed)):
+            yield seed, RecordError(f"{path}: expected a folder named after its seed, such as seed-0; move it away")
+            continue
+        try:
+            if missing := [file for file in FILES if not (path / file).is_file()]:
+                raise RecordError(f"{path}: {', '.join(missing)} missing")
+            yield seed, read_json(path / "result.json")
+        except RecordError as error:
+            yield seed, RecordError(f"{error}; the command that trained it trains it again")
+
+
+def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], list[str]]:
+    """Read every experiment under a runs folder, or those of one study, in the order of the folders' names.
 
     Returns:
-        (records, problems): a list of `Record`, those without a run left out, and one line for each file that could
-        not be read.
+        (records that have a run, a line for each file that cannot be read).
     """
     records, problems = [], []
     try:
-        runs = Path(runs_dir).glob("*/*/seed-*")
-        paths = sorted({*Path(runs_dir).glob("*/*/experiment.json"), *(run.parent / "experiment.json" for run in runs)})
+        runs = runs_dir.glob("*/*/seed-*")
+        paths = sorted({*runs_dir.glob("*/*/experiment.json"), *(run.parent / "experiment.json" for run in runs)})
     except OSError as error:
         return [], [f"{runs_dir}: cannot be read ({error.strerror})"]
     for path in paths:
-        if not is_of_study(path.parent.parent.name, study):
-            continue
         try:
-            record = _read_record(path)
+            record = read_description(path)
         except RecordError as error:
-            problems.append(str(error))
+            if study is None or path.parent.parent.name.partition(",")[0] == study:
+                problems.append(str(error))
             continue
-        for seed, result in _runs_in(record.folder):
+        if study not in (None, record.study):
+            continue
+        for seed, result in _read_results(record.folder):
             if isinstance(result, RecordError):
                 problems.append(str(result))
-            elif result["diverged"]:
-                record.diverged[seed] = result["stop_reason"]
+            elif result.get("diverged") is True:
+                record.diverged[int(seed)] = str(result.get("stop_reason"))
             else:
-                record.results[seed] = result
+                record.results[int(seed)] = result
         if record.results or record.diverged:
             records.append(record)
     return records, problems
 
 
-def _read_record(path):
+def read_description(path: Path) -> Record:
+    """Read an experiment.json, also one of format 2, into a record without runs.
+
+    Raises:
+        RecordError: it is missing, damaged, of another version, or was altered or renamed.
+    """
     if not path.exists():
-        raise RecordError(f"{path}: missing; the command that trained its runs writes it anew")
-    description = _read_json(path)
-    if description.get("format") != FORMAT:
-        raise RecordError(f"{path}: format {description.get('format')}, expected {FORMAT}; another version wrote it")
+        raise RecordError(f"{path}: missing; the command that trained its runs writes it again")
+    description = read_json(path)
+    if description.get("format") not in FORMATS:
+        expected = " or ".join(map(str, FORMATS))
+        raise RecordError(f"{path}: format {description.get('format')}, expected {expected}; another version wrote it")
     try:
-        record = Record(path.parent, Experiment(**description["experiment"]), dict(description["dataset"]))
-        check(record.dataset, DATASET, "dataset")
-        if record.dataset["name"] not in DATA_SETS:
-            raise ValueError(f"dataset name is {record.dataset['name'][:40]!r}, expected one of {', '.join(DATA_SETS)}")
-        if record.experiment.dataset not in (None, record.dataset["name"]):
-            raise ValueError(f"of {record.experiment.dataset}, trained on {record.dataset['name']}")
-    except (KeyError, TypeError, ValueError) as error:
+        experiment = Experiment(**description["experiment"])
+        record = Record(path.parent, experiment, dict(description["dataset"]))
+        if description["format"] == 2:
+            record.study, record.overrides = read_folder_names(record.group, record.title, experiment)
+            title = record.title
+        else:
+            record.study, title = description["study"], description["title"]
+            record.overrides = dict(description["overrides"])
+        if not isinstance(title, str) or not isinstance(record.study, str | None):
+            raise ValueError(f"study {record.study!r} and title {title!r}, expected words")
+        if unknown := record.overrides.keys() - {setting.name for setting in fields(Experiment)[2:]}:
+            raise ValueError(f"overrides of {min(unknown)}, which a study does not take")
+        if experiment.dataset not in (None, record.dataset["name"]):
+            raise ValueError(f"of {experiment.dataset}, trained on {record.dataset['name']}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"{path}: not an experiment of this version ({error})") from None
-    if record.table == SINGLE and record.experiment.name != path.parent.name:
-        raise RecordError(f"{path}: holds {record.experiment.name}; its settings or its folder's name were changed")
+    if record.study is None:
+        title = experiment.name if record.group == SINGLE else record.title  # a copy elsewhere may have any name
+    if title != record.title:
+        raise RecordError(f"{path}: holds {title}; its settings or its folder's name were changed")
     return record
 
 
-def _read_result(path):
-    result = _read_json(path)
-    figures = {} if result.get("diverged") is True else RESULT  # of a diverged run none is used
-    try:
-        check(result, dict(diverged=bool, stop_reason=str) | figures)
-        for name in figures:
-            if name.endswith("_accuracy") and not 0 <= result[name] <= 1:
-                raise ValueError(f"{name} is {result[name]}, expected 0 to 1")
-        if figures and min((layer["weights"] for layer in result["layers"]), default=0) < 1:
-            raise ValueError("layers has none with weights, or one without")
-    except ValueError as error:
-        raise RecordError(f"{path}: {error}") from None
-    return result
-
-
-def check(value, expected, name=""):
-    """Whether a value, as of JSON, is what is expected: a type, or a list or dictionary of what is expected in it.
-
-    Raises:
-        ValueError: it is not; the message names it.
-    """
-    kind = expected if isinstance(expected, type) else type(expected)
-    fits = isinstance(value, kind) or (kind is float and type(value) is int)
-    if not fits or (isinstance(value, bool) and kind is not bool) or (kind is float and not abs(value) <= LARGEST):
-        raise ValueError(f"{name or 'it'} is {str(value)[:40]!r}, expected {kind.__name__}")
-    if kind is dict:
-        for key, inner in expected.items():
-            if key not in value:
-                raise ValueError(f"{' '.join([name, key]).strip()} is missing")
-            check(value[key], inner, f"{name} {key}".strip())
-    if kind is list:
-        for each in value:
-            check(each, expected[0], name)
-
-
-def _read_json(path):
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_int=_whole_number)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair could not be written into a report
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise RecordError(f"{path}: expected a JSON object")
-    return content
-
-
-def _whole_number(text):
-    if len(text) > MOST_DIGITS:
-        raise ValueError(f"a whole number of {len(text)} digits, expected {MOST_DIGITS} at most")
-    return int(text)
-
-
-def read_weights(folder, layers=()):
-    """The state_dict of a run's textbook network.
+def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> Weights:
+    """Read the state_dict of a run's textbook network.
 
     Args:
-        layers: those that its result tells of, whose weights it must have.
+        layers: of its result; its weights must be theirs.
 
     Raises:
-        RecordError: it cannot be read, or is no dictionary of such tensors as networks have.
+        RecordError: it cannot be read, or is no dictionary of plain tensors of float32 or int64.
     """
-    import torch
-
     path = folder / "weights.pt"
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         if not all(_is_of_network(name, tensor) for name, tensor in weights.items()):
             raise ValueError("expected named plain tensors of float32, or of int64, alone")
-        for layer in layers:
+        for layer in layers or ():
             if weights[f"{layer['layer']}.weight"].numel() != layer["weights"]:
                 raise ValueError(f"layer {layer['layer']} has not the {layer['weights']} weights of result.json")
     except Exception as error:  # torch.load raises what the damage leads to
         says = str(error).partition("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):  # of which torch says how to load it all the same
-            says = "it holds what are no weights"
-        raise RecordError(f"{path}: cannot be read ({says}); train it anew with --force") from None
+        if isinstance(error, pickle.UnpicklingError):  # torch's own words tell how to load it all the same
+            says = "it does not hold weights"
+        raise RecordError(f"{path}: cannot be read ({says}); train it again with --force") from None
     return weights
 
 
-def _is_of_network(name, tensor):
-    import torch
-
+def _is_of_network(name: Any, tensor: Any) -> bool:
     return (
         isinstance(name, str)
         and name.isascii()
@@ -408,18 +304,18 @@ def _is_of_network(name, tensor):
         and tensor.dtype in (torch.float32, torch.int64)
         and tensor.layout is torch.strided
         and tensor.device.type == "cpu"
-        and tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()  # not one number expanded to many
     )
 
 
-def read_log_probabilities(folder):
-    """A run's log-probabilities of the test images, float32 (images, classes)."""
+def read_log_probabilities(folder: Path) -> np.ndarray:
+    """Read a run's log-probabilities of the test images, float32 (images, classes).
+
+    Raises:
+        RecordError: they cannot be read, or are no finite numbers of that shape.
+    """
     path = folder / "predictions.npz"
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("log_probabilities.npy").file_size > MOST_PREDICTIONS:
-                raise ValueError(f"expected at most {MOST_PREDICTIONS:,} bytes")
-        with np.load(path, allow_pickle=False) as arrays:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:  # np.load takes lone arrays, too
             log_probabilities = arrays["log_probabilities"]
         if log_probabilities.ndim != 2 or log_probabilities.dtype != np.float32:
             raise ValueError(f"{log_probabilities.dtype} {log_probabilities.shape}, expected float32 (images, classes)")
@@ -427,16 +323,20 @@ def read_log_probabilities(folder):
             raise ValueError("a log-probability is not finite")
         return log_probabilities
     except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordError(f"{path}: cannot be read ({error}); train it anew with --force") from None
+        raise RecordError(f"{path}: cannot be read ({error}); train it again with --force") from None
 
 
-def read_history(folder):
-    """A run's history: a list with one dict of numbers for each epoch."""
+def read_history(folder: Path) -> list[Row]:
+    """Read a run's history: a row for each epoch.
+
+    Raises:
+        RecordError: it cannot be read, its epochs do not count from 1, or a number is not finite.
+    """
     path = folder / "history.csv"
     try:
         with open(path, newline="", encoding="utf-8") as file:
             history = [
-                {name: (_whole_number if name in ("seed", "epoch") else float)(row[name]) for name in HISTORY}
+                {name: (int if name in ("seed", "epoch") else float)(row[name]) for name in HISTORY}
                 for row in csv.DictReader(file)
             ]
         if not history:
@@ -444,7 +344,7 @@ def read_history(folder):
         if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
             raise ValueError("its epochs do not count from 1")
         if not all(abs(value) <= LARGEST for row in history for name, value in row.items() if name != "penalty"):
-            raise ValueError("a figure is not finite")
+            raise ValueError("a number is not finite")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise RecordError(f"{path}: cannot be read ({error}); train it anew with --force") from None
+        raise RecordError(f"{path}: cannot be read ({error}); train it again with --force") from None
     return history

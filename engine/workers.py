@@ -1,159 +1,200 @@
-"""Units of work: which seeds train side by side, and in which process.
+"""Processes that train the units of a plan, and the records of what they trained.
 
-plan = make_plan([Task("", experiment, dataset, folder, seeds=[0, 1, 2])])
-for unit, runs in trained(plan, "cpu", progress):    # in whatever order they are done
+failures = train_and_record(plan, options, train_units)
 """
 
 import contextlib
-import math
+import ctypes
 import os
+import platform
 import signal
 import threading
 import time
 import traceback
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from engine.checkpoints import Checkpoint
+import joblib
+import torch
+from joblib.externals.loky.process_executor import BrokenProcessPool
 
-# torch and joblib take seconds to import: the functions that need them do, so that refusals answer at once.
-
-
-@dataclass(frozen=True)
-class Task:
-    """An experiment and what of it is to be trained."""
-
-    title: str  # what a study calls it
-    experiment: object  # experiments.Experiment
-    dataset: object  # data.Dataset
-    folder: Path  # of its records
-    seeds: list[int]  # in no unit yet
-    begun: list[Checkpoint] = field(default_factory=list)  # units of other seeds, which go on as they were planned
+import training
+from engine import records
+from engine.files import RecordError
+from engine.plan import Plan, TrainOptions, Unit, join_label
+from engine.progress import Progress
+from engine.provenance import describe_machine, git_commit
+from experiments import UserError
+from training import Run
 
 
-@dataclass(frozen=True)
-class Unit:
-    task: Task
-    checkpoint: Checkpoint
-
-    @property
-    def seeds(self):
-        """Those side by side in one process."""
-        return self.checkpoint.seeds
-
-    @property
-    def epochs(self):
-        """How many are left, at most, of all its runs together."""
-        return (self.task.experiment.epochs - self.checkpoint.epoch) * len(self.seeds)
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C came after the checkpoints of the plan were begun."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    units: list[Unit]
-    jobs: int  # processes at a time
+class UnitResult:
+    """What came of a unit: its runs, or the reason why there are none."""
 
-    @property
-    def threads(self):
-        """Of each process: the numbers there are."""
-        return sorted({unit.checkpoint.threads for unit in self.units})
-
-    def __str__(self):
-        sizes = [str(len(unit.seeds)) for unit in self.units]
-        sizes = "+".join(sizes) if len(sizes) <= 10 else f"{len(sizes)} units of up to {max(sizes, key=int)}"
-        processes = f"{self.jobs} processes" if self.jobs > 1 else "one process"
-        threads = f"{' or '.join(map(str, self.threads))} thread{'s' * (self.threads != [1])} each"
-        return f"{processes} ({sizes} side by side), {threads}"
+    number: int  # of the unit in its plan
+    runs: list[Run] = field(default_factory=list)
+    error: str = ""  # one line
 
 
-class Failure(str):
-    """Why a unit was not trained, in one line."""
+TrainUnits = Callable[[Plan, str, Progress], Iterator[UnitResult]]
 
 
-def make_plan(tasks, jobs=None, threads=None, runs_at_once=None, device="cpu"):
-    """Units enough to keep every core busy, none with more runs than measured fastest, the longest first.
+def check_device(device: str) -> None:
+    """Check that torch finds a device.
 
-    A GPU has one process, and all runs of an experiment side by side in it.
-
-    Units that were begun are as they were, whatever is asked for now: a run's bits depend on the seeds beside it.
+    Raises:
+        UserError: it does not.
     """
-    import joblib
-
-    import models
-
-    cores = joblib.cpu_count()
-    on_cpu = device == "cpu"
-    processes = jobs or (cores if on_cpu else 1)
-    planned = []  # for each task, the seeds of each new unit
-    for task in tasks:
-        most = models.RUNS_AT_ONCE[task.experiment.model] if on_cpu else max(len(task.seeds), 1)
-        count = math.ceil(len(task.seeds) / (runs_at_once or most))
-        if not runs_at_once:
-            wanted = math.ceil(processes / len(tasks)) - len(task.begun)
-            count = max(count, min(wanted, len(task.seeds)))
-        bounds = [len(task.seeds) * unit // max(count, 1) for unit in range(count + 1)]
-        planned.append([task.seeds[start:end] for start, end in pairwise(bounds)])
-    processes = min(processes, sum(len(task.begun) + len(new) for task, new in zip(tasks, planned, strict=True)))
-    measured = min(models.THREADS[task.experiment.model] for task in tasks)
-    threads = threads or max(1, min(cores // processes, measured))
-    units = []
-    for task, new in zip(tasks, planned, strict=True):
-        units += [Unit(task, checkpoint) for checkpoint in task.begun]
-        units += [Unit(task, Checkpoint(task.folder, seeds, threads, new, device)) for seeds in new]
-    return Plan(sorted(units, key=lambda unit: unit.epochs, reverse=True), processes)
+    is_available = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
+    if not is_available[device]:
+        known = ", ".join(name for name, is_there in is_available.items() if is_there)
+        raise UserError(f"--device {device}: this torch ({torch.__version__}) finds none; expected one of: {known}")
 
 
-def trained(plan, device, progress):
-    """Yield (unit, runs) of each unit as it is done; (unit, Failure) of one that failed, and the others go on."""
+def train_and_record(plan: Plan, options: TrainOptions, train: TrainUnits) -> list[str]:
+    """Train a plan and record each run as soon as its unit is done; return a line for each unit that failed.
+
+    Args:
+        train: `train_units`, or the same on a cluster.
+
+    Raises:
+        Interrupted: Ctrl-C ended it.
+    """
+    for unit in plan.units:
+        unit.checkpoint.begin()
+    shared = dict(command=options.command, commit=git_commit())
+    failures = []
+    try:
+        with Progress(sum(unit.epochs for unit in plan.units)) as progress:
+            for result in train(plan, options.device, progress):
+                unit, error = plan.units[result.number], result.error
+                if not error:
+                    try:
+                        _record(unit, result.runs, shared, progress)
+                    except RecordError as problem:
+                        error = str(problem)
+                if error:
+                    failures.append(f"failed: {unit.name}: {error}\n")
+                    progress.say(failures[-1].rstrip())
+    except KeyboardInterrupt:
+        raise Interrupted from None
+    return failures
+
+
+def _record(unit: Unit, runs: list[Run], shared: dict[str, Any], progress: Progress) -> None:
+    for run in runs:
+        run.result |= shared | dict(finished=datetime.now(UTC).isoformat(timespec="seconds"))
+        path = records.write_run(unit.task.folder, run)
+        says = f"seed {run.seed}: {describe_outcome(run.result)} → {path}"
+        progress.say(join_label(unit.task.label, says))
+    unit.checkpoint.delete()
+    progress.spare(unit.epochs - unit.count_trained(runs))
+
+
+def describe_outcome(result: dict[str, Any]) -> str:
+    """Say what came of a run: its test accuracy, or that it diverged."""
+    if result["diverged"]:
+        return result["stop_reason"]
+    accuracy, epoch = 100 * result["test_accuracy"], result["chosen_epoch"]
+    return f"test accuracy {accuracy:.2f} % at epoch {epoch} ({result['stop_reason']})"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitResult]:
+    """Train the units of a plan and yield each result as it comes; a unit that fails does not stop the others."""
     if len(plan.units) == 1 or (device != "cpu" and plan.jobs == 1):  # on a GPU, other processes only take memory
-        for unit in plan.units:
-            show = partial(progress.show, unit.task.title, unit.task.experiment.epochs)
-            yield unit, train_unit(unit, device, show)
+        for number, unit in enumerate(plan.units):
+            yield train_unit(number, unit, device, partial(progress.show, unit.task.label, unit.task.experiment.epochs))
         return
-
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
-    left = dict(enumerate(plan.units))
-    with progress.shown_from_afar() as show:
+    left = set(range(len(plan.units)))
+    with progress.receive_from_processes() as show:
+        calls = []
+        for number, unit in enumerate(plan.units):
+            show_unit = partial(show, unit.task.label, unit.task.experiment.epochs)
+            calls.append(joblib.delayed(train_unit)(number, unit, device, show_unit))
         try:
-            for number, runs in _in_processes(left, plan.jobs, device, show):
-                yield left.pop(number), runs
+            for result in _run_in_processes(calls, plan):
+                left.remove(result.number)
+                yield result
         except BrokenProcessPool:
-            progress.say("a training process died, perhaps for want of memory: one unit at a time from here on")
-        for number, unit in list(left.items()):
+            progress.say("a training process died, perhaps for lack of memory: one unit at a time from here on")
+        for number in sorted(left):
             try:
-                ((_, runs),) = _in_processes({number: unit}, plan.jobs, device, show)
+                (result,) = _run_in_processes([calls[number]], plan)
             except BrokenProcessPool:
-                runs = Failure("its process died, perhaps for want of memory; try --runs-at-once 1")
-            yield unit, runs
+                result = UnitResult(number, error="its process died, perhaps for lack of memory; try --runs-at-once 1")
+            yield result
 
 
-def _in_processes(units, jobs, device, show):
-    import joblib
-
-    calls = [
-        joblib.delayed(_train)(number, unit, device, partial(show, unit.task.title, unit.task.experiment.epochs))
-        for number, unit in units.items()
-    ]
-    threads = max(unit.checkpoint.threads for unit in units.values())
+def _run_in_processes(calls: list[Any], plan: Plan) -> Any:
     warnings.filterwarnings("ignore", ".*tasks", module="joblib")  # advice where Ctrl-C cuts the results off
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=threads), _ctrl_c_ignored():
-        # One job would be done in this process, which is not to be killed with it.
+    with (
+        joblib.parallel_config(backend="loky", inner_max_num_threads=max(plan.threads)),
+        _without_ctrl_c(),
+    ):
+        # With one job, joblib would train in this process, which must survive a unit that dies.
         return joblib.Parallel(
-            n_jobs=max(jobs, 2),
-            pre_dispatch=jobs,
+            n_jobs=max(plan.jobs, 2),
+            pre_dispatch=plan.jobs,
             return_as="generator_unordered",
             initializer=_end_with,
             initargs=(os.getpid(),),
         )(calls)
 
 
-def _end_with(parent):
-    """End this process when its parent is killed, which would otherwise train on, unseen, beside its successor."""
+def train_unit(number: int, unit: Unit, device: str, show: Callable[[list[training.Row]], None] | None) -> UnitResult:
+    """Train a unit in this process; `show` is `training.train`'s `on_epoch`."""
+    task, checkpoint = unit.task, replace(unit.checkpoint)  # a copy, as another process has it anyway
+    try:
+        prepare_process(device, checkpoint.threads)
+        runs = training.train(task.experiment, unit.seeds, task.dataset, device, show, checkpoint)
+        for run in runs:
+            run.result |= describe_machine(device)
+        return UnitResult(number, runs)
+    except Exception as error:  # whatever it is, the other units are trained, and it is reported at the end
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        says = str(error).partition("\n")[0]  # torch adds its own traceback
+        where_from = f"{Path(where.filename).name}, line {where.lineno}"
+        return UnitResult(number, error=f"{type(error).__name__}: {says} ({where_from})")
 
-    def watch():
+
+def prepare_process(device: str, threads: int | None) -> None:
+    """Set this process's threads and memory for training, and on a GPU its arithmetic.
+
+    Args:
+        threads: None leaves torch's setting alone.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if platform.libc_ver()[0] == "glibc":  # page faults of large freed tensors cost more than a layer's arithmetic
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large tensor
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free stays with the process
+    if device == "cuda":  # the same bits each time, where torch knows how to, rounded as on a CPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product is asked for
+        torch.use_deterministic_algorithms(True, warn_only=True)  # operations without such a form warn
+        deterministic: Any = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = False  # nothing here reads it
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is killed; it would train unseen beside the parent's successor."""
+
+    def watch() -> None:
         while os.getppid() == parent:  # Windows keeps the number
             time.sleep(0.1)
         os._exit(1)
@@ -161,26 +202,9 @@ def _end_with(parent):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train(number, unit, device, show):
-    return number, train_unit(unit, device, show)
-
-
-def train_unit(unit, device, show=None):
-    """The runs of a unit, trained in this process, or the Failure; `show` is `training.train`'s `on_epoch`."""
-    import training
-
-    task, checkpoint = unit.task, replace(unit.checkpoint)  # a copy, as another process has it anyway
-    try:
-        return training.train(task.experiment, unit.seeds, task.dataset, device, checkpoint.threads, show, checkpoint)
-    except Exception as error:  # whatever it is, the other units go on, and it is said at the end
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        says = str(error).partition("\n")[0]  # torch adds its own traceback
-        return Failure(f"{type(error).__name__}: {says} ({Path(where.filename).name}, line {where.lineno})")
-
-
 @contextlib.contextmanager
-def _ctrl_c_ignored():
-    """Processes started meanwhile leave Ctrl-C to this one, which ends them, instead of printing tracebacks."""
+def _without_ctrl_c() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C, so that this one ends them without their tracebacks."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -1,124 +1,194 @@
-"""What can be checked of a submission: each function returns a `Check`, which is passed where it found no problem.
+"""The checks of a submission, each declared once: its points, the sentence that is so when it passes, and its function.
 
-found, problems = records.read_all(folder / "runs")
-print(originality(found))        # passed  originality: no two runs of different seeds or settings share weights
+for result in make_checks(submission):
+    print(result)               # passed  originality: no two runs of different seeds or settings share weights
 """
 
-import csv
 import hashlib
 import math
-import tempfile
+import os
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 import models
 import regularizers
-import report
-import studies
 import training
-from analysis import findings
-from analysis.compare import FEWEST_SEEDS, prediction_interval
-from analysis.page import page
+from analysis.compare import FEWEST_SEEDS, compute_prediction_interval
+from analysis.findings import build_network_of, is_of, load_test_set
+from analysis.metrics import read_predictions
+from analysis.sections import make_report
+from data import Dataset
 from engine import records
-from engine.progress import seed_list
+from engine.files import RecordError
+from engine.plan import MEASURED
+from engine.records import Record
+from experiments import Experiment
+from grading.comparing import EXACT, RELATIVE, compare_report, is_alike
+from grading.submission import Submission
+from studies import STUDIES
+from studies.flags import format_seeds
 
 FRESH_SEEDS = 5
-EXACT = 1e-9  # where nothing but the order of a sum may differ
 LOG_PROBABILITY = 1e-3  # what rounding on another machine may change in a log-probability,
-ACCURACY = 2e-4  # in an accuracy: two images in ten thousand,
-RELATIVE = 1e-3  # and in a loss, a norm or a penalty, as a share of it
+ACCURACY = 2e-4  # and in an accuracy: two images in ten thousand
+
+FindProblems = Callable[[Submission], Iterator[str]]
 
 
 @dataclass(frozen=True)
-class Check:
-    name: str
-    about: str  # what is so where it is passed
-    problems: list[str]
+class Result:
+    """What came of a check."""
 
-    def __str__(self):
+    name: str
+    points: int  # that it gives when it passes
+    about: str  # what is so then
+    problems: list[str]
+    is_made: bool = True  # without anything to check it is not, and fails
+
+    def __str__(self) -> str:
         if not self.problems:
             return f"passed  {self.name}: {self.about}"
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
         return f"FAILED  {self.name}: {self.problems[0]}{more}"
 
 
-def runs_of(found):
-    """Yield (record, seed, what the run is called)."""
-    for record in found:
-        for seed in record.results:
-            yield record, seed, f"{record.table}/{record.title} seed {seed}"
+@dataclass(frozen=True)
+class Check:
+    """A check that can be made of any submission."""
+
+    name: str
+    points: int
+    about: str  # what is so when it passes
+    find_problems: FindProblems
+
+    def make(self, submission: Submission) -> Result:
+        """Find the problems of a submission; a function that returns a sentence has it printed when it passes."""
+        iterator, problems = self.find_problems(submission), []
+        folder = f"{submission.folder}{os.sep}"  # which tells the submission's author nothing
+        while True:
+            try:
+                problems.append(next(iterator).replace(folder, ""))
+            except StopIteration as end:
+                return Result(self.name, self.points, end.value or self.about, problems)
 
 
-def predictions(found, data_dir):
-    """The test figures are those of the stored predictions, exactly."""
-    problems = []
-    for record, seed, name in runs_of(found):
-        dataset, problem = findings.test_set(record, data_dir)
-        if problem:
-            problems.append(f"{name} cannot be checked: {problem}")
+CHECKS: dict[str, Check] = {}  # in the order of grading
+
+
+def check(name: str, points: int) -> Callable[[FindProblems], FindProblems]:
+    """Declare a check by a function that yields problems; its docstring begins with what is so when it passes."""
+
+    def declare(find_problems: FindProblems) -> FindProblems:
+        sentence = (find_problems.__doc__ or "").partition("\n")[0].rstrip(".")
+        CHECKS[name] = Check(name, points, sentence[:1].lower() + sentence[1:], find_problems)
+        return find_problems
+
+    return declare
+
+
+def make_checks(submission: Submission) -> list[Result]:
+    """Make every check that was asked for; without a run of the study that was asked for, most give no points."""
+    options = submission.options
+    is_asked = dict(completeness=options.study or options.seeds, retraining=options.retrain)
+    can_be_made = dict(archive=True, completeness=bool(submission.runs))
+    results = []
+    for name, check in CHECKS.items():
+        if not is_asked.get(name, True):
+            continue
+        if can_be_made.get(name, submission.holds_what_was_asked):
+            results.append(check.make(submission))
+        else:
+            results.append(Result(name, check.points, "", ["not checked"], is_made=False))
+    return results
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Archive, predictions, weights
+
+
+@check("archive", points=10)
+def check_archive(submission: Submission) -> Iterator[str]:
+    """Every file is there, with its checksum in the manifest, and every record can be read."""
+    problems = submission.damage + submission.unreadable
+    if not problems and not submission.runs:
+        problems = ["no finished run is in it"]
+    yield from problems
+
+
+@check("predictions", points=20)
+def check_predictions(submission: Submission) -> Iterator[str]:
+    """The test figures follow from the stored predictions."""  # noqa: D401 - a sentence that is printed
+    for record, seed, name in submission.runs:
+        dataset, problem = load_test_set(record, submission.options.data_dir)
+        if dataset is None:
+            yield f"{name} cannot be checked: {problem}"
             continue
         try:
-            stored = torch.from_numpy(findings.read_log_probabilities(record, seed, len(dataset.test)))
-        except records.RecordError as error:
-            problems.append(str(error))
+            stored = torch.from_numpy(read_predictions(record, seed, len(dataset.test)))
+        except RecordError as error:
+            yield str(error)
             continue
         if not torch.allclose(stored.exp().sum(1), torch.ones(len(stored)), atol=1e-3):
-            problems.append(f"{name}: the predictions are no log-probabilities")
-        for figure, (value,) in training.scores(stored.unsqueeze(1), dataset.test.labels).items():
-            recorded = record.results[seed][f"test_{figure}"]
+            yield f"{name}: the predictions are no log-probabilities"
+        for metric, (value,) in training.measure(stored.unsqueeze(1), dataset.test.labels).items():
+            recorded = record.results[seed][f"test_{metric}"]
             if not math.isclose(recorded, value, rel_tol=EXACT):
-                problems.append(f"{name}: test {figure} is {recorded!r}, its predictions give {value!r}")
-    return Check("predictions", "the test figures follow from the stored predictions", problems)
+                yield f"{name}: test {metric} is {recorded!r}, its predictions give {value!r}"
 
 
-def weights(found, data_dir):
-    """The predictions, the train and validation figures and the sparsity are those of the stored weights."""
-    torch.set_num_threads(1)  # threads that wait for each other after every small layer are slow on a busy machine
-    problems = []
-    for record, seed, name in runs_of(found):
-        dataset, problem = findings.test_set(record, data_dir)
+@check("weights", points=30)
+def check_weights(submission: Submission) -> Iterator[str]:
+    """Predictions, train and validation figures and sparsity follow from the weights."""
+    for record, seed, name in submission.runs:
+        dataset, problem = load_test_set(record, submission.options.data_dir)
+        if dataset is None:
+            yield f"{name}: {problem}"
+            continue
         try:
-            problems += [f"{name}: {each}" for each in ([problem] if problem else _of_weights(record, seed, dataset))]
-        except records.RecordError as error:
-            problems.append(str(error))
-    return Check("weights", "predictions, train and validation figures and sparsity follow from the weights", problems)
+            for problem in _compare_with_weights(record, seed, dataset):
+                yield f"{name}: {problem}"
+        except RecordError as error:
+            yield str(error)
 
 
-def _of_weights(record, seed, dataset):
-    result, experiment, folder = record.results[seed], record.experiment, record.folder / f"seed-{seed}"
+def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterator[str]:
+    result, experiment = record.results[seed], record.experiment
     if result["seed"] != seed:
         yield f"its result is that of seed {result['seed']}"
-    if not _alike(record.dataset, records.describe(experiment, dataset)["dataset"]):
+    if not is_alike(record.dataset, records.describe(experiment, dataset, record.title)["dataset"]):
         yield f"the data set is not described as {dataset.name} is"
-    network = findings.network_of(record).to(memory_format=torch.channels_last)
+    network = build_network_of(record)
     try:
-        network.load_state_dict(records.read_weights(folder))
+        network.load_state_dict(records.read_weights(record.run_folder(seed)))
     except RuntimeError:
         yield f"the weights do not fit {experiment.model}"
         return
-    standardization = (dataset.mean, dataset.std) if experiment.standardize else ()
+    as_seen = replace(dataset, is_standardized=experiment.standardize)
     for split, part in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
-        log_probabilities = training.log_probabilities(network, part.images, 1, standardization)
-        (loss,), (accuracy,) = training.scores(log_probabilities, part.labels).values()
+        log_probabilities = training.predict(network, as_seen, part, runs=1)
+        (loss,), (accuracy,) = training.measure(log_probabilities, part.labels).values()
         if not abs(accuracy - result[f"{split}_accuracy"]) <= ACCURACY:
             yield f"{split} accuracy is {result[f'{split}_accuracy']:.4f}, the weights give {accuracy:.4f}"
         if not math.isclose(loss, result[f"{split}_loss"], rel_tol=RELATIVE):
             yield f"{split} loss is {result[f'{split}_loss']:.4f}, the weights give {loss:.4f}"
-    stored = findings.read_log_probabilities(record, seed, len(dataset.test))
+    stored = read_predictions(record, seed, len(dataset.test))
     if not np.abs(log_probabilities.squeeze(1).numpy() - stored).max() <= LOG_PROBABILITY:
         yield "the stored predictions are not those of the weights"
-    if result["parameters"] != models.parameter_count(network):
-        yield f"{result['parameters']:,} parameters, the network has {models.parameter_count(network):,}"
-    layers = regularizers.weight_statistics(network)
-    if not _alike(result["layers"], layers) or not _alike(result["sparsity"], regularizers.overall(layers)):
+    if result["parameters"] != models.count_parameters(network):
+        yield f"{result['parameters']:,} parameters, the network has {models.count_parameters(network):,}"
+    layers = regularizers.measure_layers(network)
+    sparsity = regularizers.summarize_layers(layers)
+    if not is_alike(result["layers"], layers) or not is_alike(result["sparsity"], sparsity):
         yield "sparsity and norms are not those of the weights"
-    yield from _of_history(experiment, result, records.read_history(folder))
+    yield from _compare_with_history(experiment, result, records.read_history(record.run_folder(seed)))
 
 
-def _of_history(experiment, result, history):
+def _compare_with_history(experiment: Experiment, result: dict[str, Any], history: list[training.Row]) -> Iterator[str]:
     stopping = training.make_stopping(experiment, runs=1)
     for row in history:
         stopping.step({name: [row[name]] for name in ("val_loss", "val_accuracy")})
@@ -137,43 +207,42 @@ def _of_history(experiment, result, history):
         yield f"validation loss in epoch {chosen} of the history is not the result's"
 
 
-def _alike(recorded, found):
-    """Whether what JSON holds is what was found, numbers up to rounding."""
-    if isinstance(found, list):
-        return isinstance(recorded, list) and len(recorded) == len(found) and all(map(_alike, recorded, found))
-    if isinstance(found, dict):
-        alike = isinstance(recorded, dict) and recorded.keys() == found.keys()
-        return alike and all(_alike(recorded[name], found[name]) for name in found)
-    if isinstance(found, float):
-        return isinstance(recorded, float | int) and math.isclose(recorded, found, rel_tol=RELATIVE)
-    return recorded == found
+# ---------------------------------------------------------------------------------------------------------------------
+# Originality
 
 
-def originality(found):
-    """No run has the weights of a run of another seed or other settings."""
-    owners, problems = {}, []
-    for record, seed, name in runs_of(found):
+@check("originality", points=10)
+def check_originality(submission: Submission) -> Iterator[str]:
+    """No two runs of different seeds or settings share weights."""
+    owners: dict[str, tuple[tuple[int, Experiment], str]] = {}
+    for record, seed, name in submission.runs:
         try:
-            key = digest(record.folder / f"seed-{seed}")
-        except records.RecordError:
-            continue  # said where the weights are checked
-        training_of_it, first = owners.setdefault(key, ((seed, as_trained(record.experiment)), name))
-        if training_of_it != (seed, as_trained(record.experiment)):
-            problems.append(f"{name} has the weights of {first}")
-    return Check("originality", "no two runs of different seeds or settings share weights", problems)
+            digest = hash_weights(record.run_folder(seed))
+        except RecordError:
+            continue  # the check of the weights says why
+        trained = seed, simplify(record.experiment)
+        of_owner, owner = owners.setdefault(digest, (trained, name))
+        if of_owner != trained:
+            yield f"{name} has the weights of {owner}"
 
 
-def digest(run_folder):
-    """SHA-256 of a run's weights."""
+def hash_weights(run_folder: Path) -> str:
+    """Return the SHA-256 of a run's weights.
+
+    Raises:
+        RecordError: they cannot be read.
+    """
     sha = hashlib.sha256()
     for name, tensor in records.read_weights(run_folder).items():
         sha.update(name.encode() + tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 
-def as_trained(experiment):
-    """One experiment for all whose training may take the same steps, so that it may end with the same weights."""
-    early_stopping = dict(patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best")
+def simplify(experiment: Experiment) -> Experiment:
+    """Return one experiment for all whose training may take the same steps and so end with the same weights."""
+    early_stopping: dict[str, Any] = dict(
+        patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
+    )
     epochs = experiment.epochs if experiment.lr_scheduler == "one_cycle" else 1  # the others do not look ahead
     experiment = replace(experiment, **early_stopping, epochs=epochs)
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
@@ -183,126 +252,90 @@ def as_trained(experiment):
     return experiment
 
 
-def report_follows(found, folder, data_dir):
-    """The report's text, page and tables are what the records give."""
-    about = "report.md, report.html and the tables follow from the records"
-    tables = sorted({record.table for record in found if record.table != records.SINGLE})
-    if unknown := [table for table in tables if not studies.name_of(table)]:
-        return Check(
-            "report", about, [f"{', '.join(unknown)}: no study in studies.py here, so none to compare it with"]
-        )
+# ---------------------------------------------------------------------------------------------------------------------
+# Report
+
+
+@check("report", points=20)
+def check_report(submission: Submission) -> Iterator[str]:
+    """report.md, report.html and the tables follow from the records."""
+    groups = {record.group for record in submission.records if record.study and record.study not in STUDIES}
+    if groups:
+        yield f"{', '.join(sorted(groups))}: no study in studies/ here, so none to compare it with"
+        return
+    runs_dir, data_dir = submission.folder / "runs", submission.options.data_dir
     try:
-        document = report.make_document(folder / "runs", data_dir)
-        text = (folder / "report" / "report.md").read_text(encoding="utf-8")
-        html = (folder / "report" / "report.html").read_text(encoding="utf-8")
-        problems = _differing_line("report.md", text, document.text)
-        if html != page(text, folder / "report"):
-            problems.append("report.html is not the page of report.md")
-        with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
-            for table in document.tables:
-                for path in table.write(Path(workshop)):
-                    problems += _differing_table(folder / "report" / "tables" / path.name, path)
-    except records.RecordError as error:
+        document = make_report(submission.records, submission.unreadable, runs_dir, data_dir)
+        problems = compare_report(submission.folder / "report", document)
+    except RecordError as error:
         problems = [str(error)]
     except FileNotFoundError as error:
         problems = [f"{Path(error.filename).name} is missing"]
     except (OSError, UnicodeDecodeError, StopIteration) as error:
         problems = [f"the report cannot be read ({error})"]
-    return Check("report", about, problems)
+    yield from problems
 
 
-def _differing_line(name, handed_in, expected):
-    pairs = zip(handed_in.splitlines(), expected.splitlines(), strict=False)
-    for number, (line, own) in enumerate(pairs, 1):
-        if line != own:
-            return [f"{name}, line {number} is {_short(line)}, the records give {_short(own)}"]
-    return [] if handed_in == expected else [f"{name} is longer or shorter than records and notes.md make it now"]
+# ---------------------------------------------------------------------------------------------------------------------
+# What was asked for
 
 
-def _short(line):
-    return repr(line if len(line) <= 100 else f"{line[:99]}…")
+@check("completeness", points=10)
+def check_completeness(submission: Submission) -> Generator[str, None, str | None]:
+    """Every experiment that was asked for is there with its settings and seeds."""
+    checked, study, seeds = submission.records, submission.options.study, submission.options.seeds
+    asked = format_seeds(seeds) if seeds else f"{FEWEST_SEEDS} seeds at least"
+    if study:
+        asked = f"every experiment of {study.group}, {asked}"
+        of_study = {record.title: record for record in checked if record.group == study.group}
+        if not of_study:
+            yield f"{study.group} is not in it; there is {', '.join(sorted({record.group for record in checked}))}"
+            return None
+        titles = [title for title, first in study.trained_as.items() if title == first]
+        yield from (f"{study.group}/{title} is missing" for title in titles if title not in of_study)
+        checked = [of_study[title] for title in titles if title in of_study]
+        for record in checked:
+            if not is_of(study, record):
+                yield f"{record.group}/{record.title} has other settings than the study"
+    for record in checked:
+        name, trained = f"{record.group}/{record.title}", record.results.keys() | record.diverged.keys()
+        if missing := [seed for seed in seeds or () if seed not in trained]:
+            yield f"{name}: {format_seeds(missing)} missing"
+        elif seeds is None and len(trained) < FEWEST_SEEDS:
+            yield f"{name}: {format_seeds(trained)}, expected {FEWEST_SEEDS} seeds at least"
+    return f"{asked}: all there"
 
 
-def _differing_table(path, expected):
-    if path.suffix != ".csv":
-        return _differing_line(path.name, path.read_text(encoding="utf-8"), expected.read_text(encoding="utf-8"))
-    with open(path, newline="", encoding="utf-8") as file, open(expected, newline="", encoding="utf-8") as own_file:
-        rows, own_rows = list(csv.reader(file)), list(csv.reader(own_file))
-    if [len(row) for row in rows] != [len(row) for row in own_rows]:
-        return [f"{path.name} has other rows than the records give"]
-    cells = (
-        (cell, own) for row, own_row in zip(rows, own_rows, strict=True) for cell, own in zip(row, own_row, strict=True)
-    )
-    return [f"{path.name}: {cell}, the records give {own}" for cell, own in cells if not _same_cell(cell, own)][:1]
-
-
-def _same_cell(cell, own):
+@check("retraining", points=10)
+def check_retraining(submission: Submission) -> Generator[str, None, str | None]:
+    """Fresh seeds' prediction interval holds the recorded test accuracies."""
+    name = submission.options.retrain
+    trained = {f"{record.group}/{record.title}": record for record in submission.records if record.results}
+    if name is None or name not in trained:
+        known = ", ".join(f'"{title}"' for title in trained)
+        yield f'"{name}" is not in it; there is {known}'
+        return None
+    record = trained[name]
+    dataset, problem = load_test_set(record, submission.options.data_dir)
     try:
-        return cell == own or math.isclose(float(cell), float(own), rel_tol=EXACT)
-    except ValueError:
-        return False
-
-
-def completeness(found, table, changes, seeds):
-    """Every experiment of a study is there with its settings, and each with the seeds that were asked for, or five.
-
-    Args:
-        table: the study's folder, named after it and the changes; None for whatever experiments there are.
-        changes: {name: value} of the settings that it was to be given beside its own.
-        seeds: None for any five at least.
-    """
-    problems = []
-    if table:
-        study = studies.STUDIES[studies.name_of(table)]
-        own = {record.title: record for record in found if record.table == table}
-        if not own:
-            there = ", ".join(sorted({record.table for record in found}))
-            return Check("completeness", "", [f"{table} is not in it; there is {there}"])
-        asked = [title for title, trained_as in study.all_trained_as(changes).items() if trained_as == title]
-        problems += [f"{table}/{title} is missing" for title in asked if title not in own]
-        found = [own[title] for title in asked if title in own]
-        problems += [
-            f"{table}/{record.title} has other settings than the study"
-            for record in found
-            if not findings.is_of(study, record, changes)
-        ]
-    for record in found:
-        there = record.results.keys() | record.diverged.keys()
-        if missing := [seed for seed in seeds or () if seed not in there]:
-            problems.append(f"{record.table}/{record.title}: {seed_list(missing)} missing")
-        elif seeds is None and len(there) < FEWEST_SEEDS:
-            problems.append(
-                f"{record.table}/{record.title}: {seed_list(there)}, expected {FEWEST_SEEDS} seeds at least"
-            )
-    asked = [f"every experiment of {table}"] * bool(table)
-    asked.append(seed_list(seeds) if seeds else f"{FEWEST_SEEDS} seeds at least")
-    return Check("completeness", f"{', '.join(asked)}: all there", problems)
-
-
-def retraining(found, name, data_dir):
-    """The recorded test accuracies lie where those of fresh seeds say that they should."""
-    about = f"{name}: the recorded test accuracies lie in the prediction interval of {FRESH_SEEDS} fresh seeds"
-    there = {f"{record.table}/{record.title}": record for record in found if record.results}
-    if not (record := there.get(name)):
-        there = ", ".join(f'"{each}"' for each in there)
-        return Check("retraining", about, [f'"{name}" is not in it; there is {there}'])
-    dataset, problem = findings.test_set(record, data_dir)
-    try:
-        findings.network_of(record)
-    except records.RecordError as error:
+        build_network_of(record)
+    except RecordError as error:
         problem = str(error)
-    if problem:
-        return Check("retraining", about, [problem])
+    if dataset is None or problem:
+        yield problem
+        return None
     fresh = [seed for seed in range(len(record.results) + FRESH_SEEDS) if seed not in record.results][:FRESH_SEEDS]
-    at_once, accuracies = models.RUNS_AT_ONCE[record.experiment.model], []
+    at_once, _ = MEASURED[record.experiment.model.rstrip("0123456789")]
+    accuracies = []
     for start in range(0, len(fresh), at_once):
         runs = training.train(record.experiment, fresh[start : start + at_once], dataset)
         accuracies += [run.result["test_accuracy"] for run in runs]
-    low, high = prediction_interval(accuracies, others=len(record.results))
-    problems = [
-        f"{name} seed {seed}: test accuracy {result['test_accuracy']:.2%}, fresh seeds predict {low:.2%} to {high:.2%} "
-        "(where one honest experiment in twenty does not lie)"
-        for seed, result in record.results.items()
-        if not low <= result["test_accuracy"] <= high
-    ]
-    return Check("retraining", f"{about}, {low:.2%} to {high:.2%}", problems)
+    low, high = compute_prediction_interval(accuracies, draws=len(record.results))
+    for seed, result in record.results.items():
+        if not low <= result["test_accuracy"] <= high:
+            yield (
+                f"{name} seed {seed}: test accuracy {result['test_accuracy']:.2%}, fresh seeds predict {low:.2%} to "
+                f"{high:.2%} (where one honest experiment in twenty does not lie)"
+            )
+    interval = f"the prediction interval of {FRESH_SEEDS} fresh seeds, {low:.2%} to {high:.2%}"
+    return f"{name}: the recorded test accuracies lie in {interval}"

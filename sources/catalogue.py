@@ -1,4 +1,4 @@
-"""The published data sets: their files with checksums, their classes, and how they are split.
+"""The data sets: their published files with checksums, their classes, and how they are split.
 
 SOURCES["mnist"].classes        # ('0', '1', ...)
 """
@@ -15,29 +15,28 @@ CIFAR10_OBJECTS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse"
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a data set before it is read.
+    """A description of a data set: everything about it that is known without reading it."""
 
-    `files` maps each file, without `.gz`, to the SHA-256 of its decoded content. Images and labels (or CIFAR's
-    batches) come in pairs of train files first, test files last.
-    """
-
-    folder: str | Path  # below the data dir, as torchvision lays it out; absolute for what travels with the code
-    files: dict[str, str]
+    folder: Path  # in the data dir, as torchvision lays it out; absolute for an embedded sample
+    files: dict[
+        str, str
+    ]  # {name without .gz: SHA-256 of the decoded content}; train files first, each before its labels
     classes: tuple[str, ...]
     shape: tuple[int, int, int]  # channels, height, width
-    validation: int  # images cut from the train files
-    test: int = 0  # images cut from the train files; 0: the data set has a test set of its own
-    torchvision_class: str | None = None
-    sample: str | None = None  # the embedded part of it that stands in where the full set cannot be had
+    validation: int  # number of images split from the train files
+    test: int = 0  # number of images split from the train files; 0 if there are test files
+    torchvision_class: str = ""
+    sample: str | None = None  # the embedded part of the data set that is used if the full one cannot be downloaded
 
     @property
-    def is_sample(self):
-        return Path(self.folder).is_absolute()
+    def is_sample(self) -> bool:
+        """Whether this is a sample that is embedded in the repository."""
+        return self.folder.is_absolute()
 
 
 SOURCES = {
     "fashion_mnist": Source(
-        folder="FashionMNIST/raw",
+        folder=Path("FashionMNIST/raw"),
         files={
             "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -51,7 +50,7 @@ SOURCES = {
         sample="fashion_mnist_sample",
     ),
     "mnist": Source(
-        folder="MNIST/raw",
+        folder=Path("MNIST/raw"),
         files={
             "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -65,7 +64,7 @@ SOURCES = {
         sample="mnist_sample",
     ),
     "cifar10": Source(
-        folder="cifar-10-batches-py",
+        folder=Path("cifar-10-batches-py"),
         files={
             "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
             "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",

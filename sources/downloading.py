@@ -1,8 +1,9 @@
-"""Download a published data set with torchvision, where it can be reached.
+"""Download a published data set with torchvision, if its mirrors can be reached.
 
 folder = download("mnist", Path("data"))
 """
 
+import importlib
 import os
 import shutil
 import socket
@@ -11,18 +12,26 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
+
+import torch
 
 from sources.catalogue import SOURCES
-from sources.finding import DataError, DataNotFound, read
+from sources.finding import DataError, DataNotFound, read_images
 
 REACH_SECONDS = 5  # a mirror that has not answered by then counts as out of reach
 
 
-def download(name, data_dir):
-    """Let torchvision download a data set into the data dir; return the folder.
+def download(name: str, data_dir: Path) -> Path:
+    """Download a data set into the data dir and return its folder.
 
-    It is downloaded beside its place, verified and then moved there, so that nothing half-finished is ever found.
+    The files are downloaded beside that folder, verified and then moved, so that half a download is never found.
+
+    Raises:
+        DataNotFound: no mirror can be reached, or the download fails.
+        DataError: the data dir cannot be written, or the files are not what was published.
     """
     source = SOURCES[name]
     target = data_dir / source.folder
@@ -37,31 +46,31 @@ def download(name, data_dir):
             f"--data-dir {data_dir}: not writable ({error.strerror}), and {name} must be downloaded into it; "
             "name a writable folder, or one that holds the data set"
         ) from None
-    before = socket.getdefaulttimeout()
+    previous_timeout = socket.getdefaulttimeout()
     try:
         torchvision_class = getattr(import_torchvision().datasets, source.torchvision_class)
         urls = getattr(torchvision_class, "mirrors", None) or [torchvision_class.url]
-        answers = reach(urls)
+        answers = check_reachable(urls)
         if all(answers.values()):
             tried = "; ".join(f"{url}: {answer}" for url, answer in answers.items())
-            raise DataNotFound(_how_to_get(name, data_dir, f"tried {tried}"))
-        socket.setdefaulttimeout(30)  # torchvision sets none: a stalled mirror would hold a student for ever
+            raise DataNotFound(_explain_how_to_get(name, data_dir, f"tried {tried}"))
+        socket.setdefaulttimeout(30)  # torchvision sets none and would wait for a stalled mirror for ever
         try:
             torchvision_class(workshop, download=True)
         except (OSError, RuntimeError) as error:
-            raise DataNotFound(_how_to_get(name, data_dir, " ".join(str(error).split()))) from None
-        read(source, workshop / source.folder)
+            raise DataNotFound(_explain_how_to_get(name, data_dir, " ".join(str(error).split()))) from None
+        read_images(source, workshop / source.folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(workshop / source.folder, target)
         return target
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous_timeout)
         shutil.rmtree(workshop, ignore_errors=True)
         if is_new and not any(data_dir.iterdir()):
             data_dir.rmdir()
 
 
-def _how_to_get(name, data_dir, tried):
+def _explain_how_to_get(name: str, data_dir: Path, tried: str) -> str:
     source = SOURCES[name]
     folder = data_dir / source.folder
     ways = [f"put {', '.join(source.files)} (raw or .gz) into {folder}", "name their folder with --data-dir"]
@@ -72,19 +81,19 @@ def _how_to_get(name, data_dir, tried):
     return f"{name}: not found in {folder} and not to be downloaded ({tried}). Ways to get it: {'; '.join(ways)}"
 
 
-def reach(urls, seconds=REACH_SECONDS):
-    """Ask every address at once and return {address: why it cannot be reached, or None}, within `seconds`.
+def check_reachable(urls: Iterable[str], seconds: float = REACH_SECONDS) -> dict[str, str | None]:
+    """Ask all addresses at once and return {address: why it cannot be reached, or None} within `seconds`.
 
-    In threads, because no time-out covers the look-up of a name.
+    In threads, because no time-out covers the look-up of a host name.
     """
-    answers = dict.fromkeys(urls, f"no answer in {seconds} s")
+    answers: dict[str, str | None] = dict.fromkeys(urls, f"no answer in {seconds} s")
 
-    def ask(url):
+    def ask(url: str) -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
             answers[url] = None
         except urllib.error.HTTPError:
-            answers[url] = None  # a folder need not have a page: an answer is an answer
+            answers[url] = None  # the address may have no page; the host has answered
         except (OSError, ValueError) as error:
             answers[url] = str(getattr(error, "reason", error))
 
@@ -97,20 +106,15 @@ def reach(urls, seconds=REACH_SECONDS):
     return dict(answers)
 
 
-def import_torchvision():
-    """torchvision, also where its compiled operators do not load.
+def import_torchvision() -> ModuleType:
+    """Import torchvision, even if its compiled operators do not load.
 
-    They are missing where torch and torchvision come from different builds, and the import itself dies with "operator
-    torchvision::nms does not exist". Nothing here uses them: declaring the two it asks for is enough.
+    They do not where torch and torchvision come from different builds: the import ends with "operator torchvision::nms
+    does not exist". This toolkit uses no operator, so it is enough to declare the two that the import asks for.
     """
     try:
-        import torchvision
+        return importlib.import_module("torchvision")
     except RuntimeError:
-        import torch
-
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import_torchvision.library = library  # the declarations last as long as the object
-        import torchvision
-    return torchvision
+        torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        torch.library.define("torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return importlib.import_module("torchvision")

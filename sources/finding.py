@@ -1,7 +1,7 @@
-"""Find a data set on this machine, verify it by its content, and read it.
+"""Find a data set on this machine, verify its content and read it.
 
-folder = find("mnist", "data")
-images, labels, test_images, test_labels = read(SOURCES["mnist"], folder)
+folder = find_folder("mnist", "data")
+images, labels, test_images, test_labels = read_images(SOURCES["mnist"], folder)
 """
 
 import gzip
@@ -12,36 +12,43 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sources.catalogue import SOURCES
+from experiments import UserError
+from sources.catalogue import SOURCES, Source
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 
+Bytes = NDArray[np.uint8]
 
-class DataError(Exception):
-    """The data cannot be used as it is; the message is one line and says what to do."""
+
+class DataError(UserError):
+    """Data that cannot be used as they are."""
 
 
 class DataNotFound(DataError):
-    """The data set is neither on this machine nor to be had from the network."""
+    """A data set that is neither on this machine nor can be downloaded."""
 
 
-def find(name, data_dir):
-    """The folder that holds all files of a data set, raw or gzipped, or None if there is no trace of it."""
-    source = SOURCES[name]
-    if source.is_sample:
-        folders = [Path(source.folder)]
-    else:
-        data_dir = Path(data_dir)
+def find_folder(name: str, data_dir: Path | str) -> Path | None:
+    """Find the folder that holds all files of a data set, raw or gzipped; None if none holds any of them.
+
+    Raises:
+        DataError: the data dir is no folder or cannot be read, or some of the files are missing.
+    """
+    source, data_dir = SOURCES[name], Path(data_dir)
+    folders = [data_dir / source.folder]  # a sample's folder is absolute, so the data dir has no part in it
+    if not source.is_sample:
         try:
             is_file = data_dir.exists() and not data_dir.is_dir()
         except OSError as error:
             raise DataError(f"--data-dir {data_dir}: cannot be read ({error.strerror}); name another folder") from None
         if is_file:
             raise DataError(f"--data-dir {data_dir}: is a file, expected the folder that holds {source.folder}")
-        folders = [data_dir / source.folder] + [DEBIAN_FASHION_MNIST] * (name == "fashion_mnist")
+    if name == "fashion_mnist":
+        folders.append(DEBIAN_FASHION_MNIST)
     for folder in folders:
-        missing = [file for file in source.files if stored_as(folder, file) is None]
+        missing = [file for file in source.files if not locate_file(folder, file).is_file()]
         if not missing:
             return folder
         if len(missing) < len(source.files):
@@ -54,47 +61,47 @@ def find(name, data_dir):
     return None
 
 
-def stored_as(folder, file):
-    """The path of a file, raw or gzipped, or None."""
-    return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
+def locate_file(folder: Path, file: str) -> Path:
+    """Return the path of a file: raw, or gzipped if only that exists."""
+    raw, zipped = folder / file, folder / f"{file}.gz"
+    return zipped if zipped.is_file() and not raw.is_file() else raw
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading and verifying
 
 
-def read(source, folder):
-    """Train images, train labels, test images, test labels as numpy arrays; the test's are None if there are none.
+def read_images(source: Source, folder: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
+    """Read train images, train labels, test images and test labels; no test images if the source has no such files.
 
     Images are uint8 (n, channels, height, width), labels uint8 (n,).
 
     Raises:
         DataError: a file is not what was published; the message names the file, what was expected and what to do.
     """
-    read_pair = _read_cifar if source.torchvision_class == "CIFAR10" else _read_idx
-    parts = read_pair(source, Path(folder))
+    read_pairs = _read_cifar if source.torchvision_class == "CIFAR10" else _read_idx
+    *train, test = read_pairs(source, folder)
     if source.test:
-        return *parts[0], None, None
-    *train, (test_images, test_labels) = parts
+        train, test = [test], (test[0][:0], test[1][:0])
     images, labels = (np.concatenate(arrays) if len(train) > 1 else arrays[0] for arrays in zip(*train, strict=True))
-    return images, labels, test_images, test_labels
+    return images, labels, *test
 
 
-def _read_idx(source, folder):
-    arrays = [_idx_array(source, folder, file) for file in source.files]
+def _read_idx(source: Source, folder: Path) -> list[tuple[Bytes, Bytes]]:
+    arrays = [_read_idx_array(source, folder, file) for file in source.files]
     return list(zip(arrays[0::2], arrays[1::2], strict=True))
 
 
-def _idx_array(source, folder, file):
-    """One file of the IDX format (big-endian header: magic, sizes; then bytes)."""
-    path = stored_as(folder, file)
-    content = decoded(path)
+def _read_idx_array(source: Source, folder: Path, file: str) -> Bytes:
+    """Read one file of the IDX format: a big-endian header of magic number and sizes, then the values."""
+    path = locate_file(folder, file)
+    content = decode_file(path)
     is_images = "images" in file
-    what, magic, header = ("images", 2051, 16) if is_images else ("labels", 2049, 8)
+    expected_kind, magic, header = ("images", 2051, 16) if is_images else ("labels", 2049, 8)
     found = int.from_bytes(content[:4], "big")
     if found != magic:
-        other = {2051: ", which is a file of images", 2049: ", which is a file of labels"}.get(found, "")
-        raise _damaged(path, f"expected IDX {what} (magic number {magic}), found magic number {found}{other}")
+        kind = {2051: ", which is a file of images", 2049: ", which is a file of labels"}.get(found, "")
+        raise _damaged(path, f"expected IDX {expected_kind} (magic number {magic}), found magic number {found}{kind}")
     sizes = [int.from_bytes(content[start : start + 4], "big") for start in range(4, header, 4)]
     if is_images and tuple(sizes[1:]) != source.shape[1:]:
         expected, actual = ("x".join(map(str, shape)) for shape in (source.shape[1:], sizes[1:]))
@@ -108,19 +115,23 @@ def _idx_array(source, folder, file):
     return array.reshape(-1, *source.shape) if is_images else array
 
 
-def _read_cifar(source, folder):
+def _read_cifar(source: Source, folder: Path) -> list[tuple[Bytes, Bytes]]:
     parts = []
     for file, checksum in source.files.items():
-        path = stored_as(folder, file)
-        content = decoded(path)
+        path = locate_file(folder, file)
+        content = decode_file(path)
         _check_content(path, content, checksum)  # before unpickling: a pickle can run code
         batch = pickle.loads(content, encoding="bytes")
         parts.append((batch[b"data"].reshape(-1, *source.shape), np.array(batch[b"labels"], np.uint8)))
     return parts
 
 
-def decoded(path):
-    """The content of a file, unpacked if it is gzipped."""
+def decode_file(path: Path) -> bytes:
+    """Return the content of a file, unpacked if it is gzipped.
+
+    Raises:
+        DataError: the file cannot be read or unpacked.
+    """
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -129,11 +140,11 @@ def decoded(path):
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _check_content(path, content, checksum):
+def _check_content(path: Path, content: bytes, checksum: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != checksum:
         raise _damaged(path, f"expected the published content (SHA-256 {checksum[:12]}…), found {found[:12]}…")
 
 
-def _damaged(path, reason):
+def _damaged(path: Path, reason: str) -> DataError:
     return DataError(f"{path}: {reason}; put a good copy in its place, or move the folder away to look elsewhere")

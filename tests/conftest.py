@@ -1,7 +1,15 @@
+import shutil
+
 import pytest
 import torch
+from helpers import write_nothing
 
 import data
+import report
+import train
+from analysis import plots
+from grading import submission
+from sources import downloading, finding
 
 
 def pytest_addoption(parser):
@@ -12,13 +20,13 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Two threads that wait for each other after every small product are slow where other programs use the cores."""
+    """Use one thread: two that wait for each other after every small product are slow where others use the cores."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def float64():
-    """Everything that is made meanwhile has double precision, so that rounding cannot hide a mistake."""
+    """Give new tensors double precision, so that rounding cannot hide a mistake."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -33,3 +41,37 @@ def clothes():
 @pytest.fixture(scope="session")
 def digits():
     return data.load("mnist_sample", "unused")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A folder of records, not made yet."""
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """Take away the network and every full data set."""
+    monkeypatch.setattr(finding, "DEBIAN_FASHION_MNIST", tmp_path / "none")
+    monkeypatch.setattr(downloading, "check_reachable", lambda urls: dict.fromkeys(urls, "no network"))
+
+
+@pytest.fixture(scope="session")
+def handed_in(tmp_path_factory):
+    """Unpack an honest submission of three experiments with two seeds each; the archive is beside the folder."""
+    folder = tmp_path_factory.mktemp("submission")
+    runs, archive = folder / "runs", folder / "submission.zip"
+    words = ["--dataset", "mnist_sample", "--epochs", "2", "--seeds", "0-1", "--runs-dir", str(runs), "--jobs", "1"]
+    for settings in ([], ["--l1", "0.001"], ["--l2", "0.001"]):
+        train.main([*words, *settings])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save_figure", write_nothing)
+        report.main(["--runs-dir", str(runs), "--out", str(folder / "report"), "--bundle", str(archive)])
+    submission.unpack(archive, folder / "unpacked")
+    return folder / "unpacked"
+
+
+@pytest.fixture
+def unpacked(handed_in, tmp_path):
+    """A copy of the honest submission, to be forged."""
+    return shutil.copytree(handed_in, tmp_path / "submission")

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-import augmentation as module
 from augmentation import Augmentation
 from sources import downloading
 
@@ -28,34 +27,34 @@ def draw(augmentation, images, seed=0):
     return augmentation.draw(len(images), images.shape[1:], torch.Generator().manual_seed(seed))
 
 
-def of_each_image(drawn, count):
-    """What was drawn for each of `count` images, and what leaves an image as it is for what is off."""
+def parameters_by_image(drawn, count):
+    """Return each image's parameters, {name: value}; what is off has the value that changes nothing."""
     off = dict(flip=False, rotation=0.0, affine_degrees=0.0, affine_right=0, affine_down=0, affine_scale=1.0)
     off |= dict(brightness=1.0, contrast=1.0, contrast_first=False)
     return [off | {name: values[i].item() for name, values in drawn.items()} for i in range(count)]
 
 
-def moved_by_torchvision(functional, augmentation, images, drawn):
-    """Crop, flip, rotation and affine transform of PIL images, one after the other: uint8."""
+def move_by_torchvision(functional, augmentation, images, drawn):
+    """Crop, flip, rotate and transform PIL images one by one, and return them as uint8."""
     moved = []
-    for pixels, own in zip(images, of_each_image(drawn, len(images)), strict=True):
+    for pixels, values in zip(images, parameters_by_image(drawn, len(images)), strict=True):
         image = functional.to_pil_image(pixels)
         if augmentation.crop_padding:
             mode = {"zero": "constant", "reflect": "reflect"}[augmentation.crop_mode]
             image = functional.pad(image, augmentation.crop_padding, padding_mode=mode)
-            image = functional.crop(image, own["crop_top"], own["crop_left"], *pixels.shape[1:])
-        if own["flip"]:
+            image = functional.crop(image, values["crop_top"], values["crop_left"], *pixels.shape[1:])
+        if values["flip"]:
             image = functional.hflip(image)
-        image = functional.rotate(image, own["rotation"], fill=augmentation.rotation_fill)
-        shift = [int(own["affine_right"]), int(own["affine_down"])]
-        image = functional.affine(image, own["affine_degrees"], shift, own["affine_scale"], shear=[0.0, 0.0])
+        image = functional.rotate(image, values["rotation"], fill=augmentation.rotation_fill)
+        shift = [int(values["affine_right"]), int(values["affine_down"])]
+        image = functional.affine(image, values["affine_degrees"], shift, values["affine_scale"], shear=[0.0, 0.0])
         moved.append(functional.pil_to_tensor(image))
     return torch.stack(moved)
 
 
-def jittered_by_torchvision(functional, image, own):
-    steps = [(functional.adjust_brightness, own["brightness"]), (functional.adjust_contrast, own["contrast"])]
-    for adjust, factor in reversed(steps) if own["contrast_first"] else steps:
+def jitter_by_torchvision(functional, image, values):
+    steps = [(functional.adjust_brightness, values["brightness"]), (functional.adjust_contrast, values["contrast"])]
+    for adjust, factor in reversed(steps) if values["contrast_first"] else steps:
         image = adjust(image, factor)
     return image
 
@@ -80,7 +79,7 @@ def jittered_by_torchvision(functional, image, own):
 def test_every_pixel_is_the_one_torchvision_picks(functional, images, settings):
     augmentation = Augmentation(**settings)
     drawn = draw(augmentation, images)
-    expected = moved_by_torchvision(functional, augmentation, images, drawn)
+    expected = move_by_torchvision(functional, augmentation, images, drawn)
     assert torch.equal(augmentation(images, drawn) * 255, expected.float())
     assert not torch.equal(expected, images)
 
@@ -89,7 +88,7 @@ def test_scaling_alone_picks_nearly_every_pixel_as_torchvision_does(functional, 
     """Without a rotation PIL counts in floats; a pixel a few 65,536ths from a tie may be its neighbour."""
     augmentation = Augmentation(affine_translate=0.1, affine_scale=0.3)
     drawn = draw(augmentation, images)
-    expected = moved_by_torchvision(functional, augmentation, images, drawn)
+    expected = move_by_torchvision(functional, augmentation, images, drawn)
     assert (augmentation(images, drawn) * 255 != expected).double().mean() < 1e-3
 
 
@@ -97,7 +96,7 @@ def test_images_need_not_be_square(functional, images):
     augmentation = Augmentation(crop_padding=3, flip=True, rotation=40.0, **AFFINE)
     images = images[:, :, 6:-3]
     drawn = draw(augmentation, images)
-    expected = moved_by_torchvision(functional, augmentation, images, drawn)
+    expected = move_by_torchvision(functional, augmentation, images, drawn)
     assert torch.equal(augmentation(images, drawn) * 255, expected.float())
 
 
@@ -105,11 +104,12 @@ def test_images_need_not_be_square(functional, images):
 def test_jitter_is_torchvisions(functional, images, settings):
     augmentation = Augmentation(**settings)
     drawn = draw(augmentation, images)
-    for image, ours, own in zip(images, augmentation(images, drawn), of_each_image(drawn, len(images)), strict=True):
-        expected = jittered_by_torchvision(functional, image.float() / 255, own)
+    rows = zip(images, augmentation(images, drawn), parameters_by_image(drawn, len(images)), strict=True)
+    for image, ours, values in rows:
+        expected = jitter_by_torchvision(functional, image.float() / 255, values)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
-        # On PIL images each of the two steps cuts to whole 255ths, and the mean is rounded to one.
-        expected = jittered_by_torchvision(functional, functional.to_pil_image(image), own)
+        # On PIL images each of the two steps cuts to whole 255ths, and the mean is rounded to a whole 255th.
+        expected = jitter_by_torchvision(functional, functional.to_pil_image(image), values)
         torch.testing.assert_close(ours * 255, functional.pil_to_tensor(expected).float(), rtol=0, atol=2.4)
 
 
@@ -178,14 +178,13 @@ def test_draws_depend_on_the_generator_alone(images):
     assert all(torch.equal(values, first[name]) for name, values in fewer.items())
 
 
-def test_an_image_is_augmented_alike_in_any_batch(images, monkeypatch):
+def test_an_image_is_augmented_alike_in_any_batch(images):
     augmentation = Augmentation(**EVERYTHING)
     drawn = draw(augmentation, images)
     before = images.clone(), {name: values.clone() for name, values in drawn.items()}
     together = augmentation(images, drawn)
-    monkeypatch.setattr(module, "VALUES_AT_ONCE", 10_000)
     parts = [
-        augmentation(images[part], {name: values[part] for name, values in drawn.items()})
+        augmentation(images[part], {name: values[part] for name, values in drawn.items()}, values_at_once=10_000)
         for part in (slice(0, 1), slice(1, None))
     ]
     torch.testing.assert_close(together, torch.cat(parts), rtol=0, atol=1e-6)

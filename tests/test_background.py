@@ -9,15 +9,15 @@ from torch import nn
 
 import train
 from analysis import background
-from analysis.page import page
-from models import normalization
+from analysis.document import render_page
+from models import build_norm
 
 IMAGES, CHANNELS, ROWS, COLUMNS = SHAPE = (6, 4, 3, 2)
 
 
 @pytest.fixture(scope="module")
 def text():
-    return background.background()
+    return background.write_background()
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +50,12 @@ def table(text, heading):
     ],
 )
 def test_a_layer_takes_as_many_means_as_the_closed_form_says(norm, settings, count, over, in_evaluation):
-    layer = normalization(SHAPE[1:], norm, **settings).double()
+    layer = build_norm(SHAPE[1:], norm, **settings).double()
     x = torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    found = background.means(layer, x)
+    found = background.find_means(layer, x)
     assert found == [(*over, ROWS, COLUMNS)] * count
     assert sum(map(math.prod, found)) == x.numel()  # every number is part of one mean
-    assert len(background.means(layer.eval(), x)) == in_evaluation
+    assert len(background.find_means(layer.eval(), x)) == in_evaluation
 
 
 def test_the_table_of_norms_follows_from_its_own_formulas(text):
@@ -91,7 +91,7 @@ def test_batch_norm_gives_mean_0_and_variance_1_and_leaves_the_range_from_minus_
 
 
 def test_the_standard_deviation_as_scale_and_the_mean_as_shift_undo_batch_norm(prose):
-    assert background.batch_norm_example((1, 2, 4))["undone"] == pytest.approx([1, 2, 4])
+    assert background.make_batch_norm_example((1, 2, 4))["undone"] == pytest.approx([1, 2, 4])
     assert "make them 0, 0, 0, 0, 0, 0, 0 and 8 again" in prose
 
 
@@ -135,7 +135,7 @@ def test_l2_is_weight_decay_of_twice_lambda_under_sgd_and_adam_and_not_under_ada
 
     expected = dict.fromkeys(("SGD", "SGD, momentum 0.9", "Adam"), 0.0)
     expected["AdamW"] = (trained(0.05, 0) - trained(0, 0.1)).abs().max().item()
-    assert background.decay_example(l2=0.05)["largest"] == pytest.approx(expected, abs=1e-12)
+    assert background.make_decay_example(l2=0.05)["largest"] == pytest.approx(expected, abs=1e-12)
     assert expected["AdamW"] > 0.01
     (shown,) = table(text, " | ".join(expected))
     assert [float(cell) for cell in shown] == pytest.approx(list(expected.values()), abs=5e-5)
@@ -185,14 +185,14 @@ def test_every_source_that_is_cited_is_listed_and_none_besides(prose):
 
 
 def test_every_flag_is_one_of_the_command_line(text):
-    options = {option for action in train.make_parser()._actions for option in action.option_strings}
+    options = {option for action in train.make_train_parser()._actions for option in action.option_strings}
     flags = set(re.findall(r"--[a-z][a-z0-9-]*", text))
     assert {"--l1", "--l2", "--weight-decay", "--norm", "--patience"} <= flags <= options
 
 
 def test_the_page_shows_it_under_a_heading_of_the_second_level_without_a_raw_mark(text, tmp_path):
     assert set(re.findall(r"^#+ ", text, re.MULTILINE)) == {"### "}
-    html = page(f"# Report\n\n## Background\n\n{text}", tmp_path)
+    html = render_page(f"# Report\n\n## Background\n\n{text}", tmp_path)
     assert html.count("<table>") == 4
     assert "<ol" not in html  # which a number at the start of a line would open
     assert "<code>λ·Σ|w|</code>" in html
@@ -204,5 +204,5 @@ def test_it_is_the_same_every_time_and_leaves_torchs_random_numbers_alone(text):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    assert background.background() == text
+    assert background.write_background() == text
     assert torch.equal(torch.rand(4), expected)

@@ -8,8 +8,9 @@ from functools import partial
 import pytest
 import torch
 
-from engine import checkpoints, records
+from engine import checkpoints, files, records
 from engine.checkpoints import Checkpoint
+from engine.files import RecordError
 from experiments import Experiment
 
 EXPERIMENT = Experiment(dataset="mnist_sample", epochs=2)
@@ -18,7 +19,9 @@ STATE = dict(weights=torch.arange(6.0).view(2, 3), chosen=[(1, {"a": torch.ones(
 
 @pytest.fixture
 def folder(tmp_path, digits):
-    return records.open_folder(tmp_path, records.SINGLE, "an experiment", records.describe(EXPERIMENT, digits))
+    folder = tmp_path / "single" / "an experiment"
+    records.open_folder(folder, records.describe(EXPERIMENT, digits, folder.name))
+    return folder
 
 
 @pytest.fixture
@@ -33,14 +36,14 @@ def names(folder):
 def test_what_was_written_is_read_back(checkpoint, folder):
     checkpoint.write(7, STATE)
     assert names(folder) == ["checkpoint-0-2.pt", "experiment.json"]
-    found, _ = checkpoints.unfinished(folder)
-    assert found == Checkpoint(folder, [0, 1, 2], 1, [[0, 1, 2], [3, 4]], epoch=7)
-    state = found.read()
+    unfinished, _ = checkpoints.find_unfinished(folder)
+    assert unfinished == Checkpoint(folder, [0, 1, 2], 1, [[0, 1, 2], [3, 4]], epoch=7)
+    state = unfinished.read()
     assert torch.equal(state["weights"], STATE["weights"])
     assert torch.equal(state["chosen"][0][1]["a"], torch.ones(2))
     assert (state["chosen"][0][0], state["chosen"][1]) == (1, (0, None))
     assert math.isnan(state["loss"][0])
-    found.delete()
+    unfinished.delete()
     assert names(folder) == ["experiment.json"]
 
 
@@ -51,29 +54,29 @@ def test_a_file_is_named_after_its_seeds(seeds, name, folder):
 
 def test_the_units_that_were_planned_together_are_known_from_one_file(checkpoint, folder):
     checkpoint.begin()
-    first, second = checkpoints.unfinished(folder)
+    first, second = checkpoints.find_unfinished(folder)
     assert (first.seeds, first.epoch, first.read()) == ([0, 1, 2], 0, None)
     assert (second.seeds, second.epoch, second.read()) == ([3, 4], 0, None)  # the kill came before its file
     assert second.units == checkpoint.units
     second.begin()
-    assert checkpoints.unfinished(folder) == [first, second]
+    assert checkpoints.find_unfinished(folder) == [first, second]
 
 
 def test_a_unit_without_a_file_whose_seeds_are_finished_is_finished(checkpoint, folder, monkeypatch):
     checkpoint.begin()
     monkeypatch.setattr(records, "finished_seeds", lambda _: [3, 4])
-    assert [found.seeds for found in checkpoints.unfinished(folder)] == [[0, 1, 2]]
+    assert [unfinished.seeds for unfinished in checkpoints.find_unfinished(folder)] == [[0, 1, 2]]
 
 
 def set_aside(folder, capsys):
-    """What is said of the one checkpoint, which cannot be read and whose content is kept."""
+    """Return what is said of the only checkpoint, which cannot be read and whose content is kept."""
     content = (folder / "checkpoint-0-2.pt").read_bytes()
-    assert checkpoints.unfinished(folder) == []
+    assert checkpoints.find_unfinished(folder) == []
     assert names(folder) == ["checkpoint-0-2.pt.unreadable", "experiment.json"]
     assert (folder / "checkpoint-0-2.pt.unreadable").read_bytes() == content
     error = capsys.readouterr().err
     assert error.startswith(f"{folder / 'checkpoint-0-2.pt'}: cannot be read (")
-    assert error.endswith("); set aside as checkpoint-0-2.pt.unreadable, its seeds start anew\n")
+    assert error.endswith("); set aside as checkpoint-0-2.pt.unreadable, its seeds start again\n")
     assert error.count("\n") == 1
     return error
 
@@ -95,8 +98,8 @@ def test_a_file_that_was_cut_off_is_noticed(length, checkpoint, folder, capsys):
 
 
 def test_a_checkpoint_of_another_experiment_is_not_taken(checkpoint, folder, tmp_path, digits, capsys):
-    description = records.describe(Experiment(dataset="mnist_sample", epochs=3), digits)
-    other = records.open_folder(tmp_path, records.SINGLE, "another", description)
+    other = tmp_path / "single" / "another"
+    records.open_folder(other, records.describe(Experiment(dataset="mnist_sample", epochs=3), digits, "another"))
     checkpoint.write(7, STATE)
     os.rename(checkpoint.path, other / "checkpoint-0-2.pt")
     assert "another experiment's" in set_aside(other, capsys)
@@ -134,7 +137,7 @@ def test_no_code_of_a_file_is_run(save, checkpoint, folder, capsys):
     file = io.BytesIO()
     save(dict(seeds=[0], state=Code()), file)
     checkpoint.path.write_bytes(file.getvalue() + checkpoints._digest(folder, file.getvalue()))
-    assert "no state of a training" in set_aside(folder, capsys)
+    assert "it does not hold the state of a training" in set_aside(folder, capsys)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -143,20 +146,22 @@ def test_no_code_of_a_file_is_run(save, checkpoint, folder, capsys):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still unless a file is written, which takes two seconds."""
+    """Stop the clock but where a file is written, which takes two seconds."""
     now = [100.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
-    write_whole = records.write_whole
+    write_whole = files.write_whole
 
     def write_slowly(path, content):
         now[0] += 2
         write_whole(path, content)
 
-    monkeypatch.setattr(records, "write_whole", write_slowly)
+    monkeypatch.setattr(files, "write_whole", write_slowly)
     return now
 
 
-def test_one_is_written_when_the_last_is_older_than_ten_seconds_and_twenty_times_its_writing(checkpoint, clock):
+def test_a_checkpoint_is_written_when_the_last_is_older_than_ten_seconds_and_twenty_times_its_writing(
+    checkpoint, clock
+):
     checkpoint.begin()
     checkpoint.read()
     written = []
@@ -166,7 +171,9 @@ def test_one_is_written_when_the_last_is_older_than_ten_seconds_and_twenty_times
     assert written == [2, 10, 18]
 
 
-def test_one_that_cannot_be_written_is_said_once_and_the_last_stays(checkpoint, clock, folder, capsys, monkeypatch):
+def test_a_checkpoint_that_cannot_be_written_is_said_once_and_the_last_stays(
+    checkpoint, clock, folder, capsys, monkeypatch
+):
     checkpoint.write(3, STATE)
     before = checkpoint.path.read_bytes()
     checkpoint.read()
@@ -174,19 +181,19 @@ def test_one_that_cannot_be_written_is_said_once_and_the_last_stays(checkpoint, 
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "_flush", full_disk)
+    monkeypatch.setattr(files, "flush", full_disk)
     for epoch in (4, 5):
         clock[0] += 100
         checkpoint.write_if_due(epoch, lambda: STATE)
     assert capsys.readouterr().err == (
-        f"{checkpoint.path}: cannot be written (No space left on device); seeds 0-2: trained on without checkpoints, "
-        "and if interrupted, from epoch 4 again\n"
+        f"{checkpoint.path}: cannot be written (No space left on device); seeds 0-2 train without checkpoints from "
+        "here on and, if interrupted, start from epoch 4 again\n"
     )
     assert checkpoint.path.read_bytes() == before
     assert names(folder) == ["checkpoint-0-2.pt", "experiment.json"]
 
 
-def test_where_no_first_one_was_written_there_is_no_other(checkpoint, clock, folder):
+def test_without_a_first_checkpoint_none_is_ever_written(checkpoint, clock, folder):
     assert checkpoint.read() is None
     clock[0] += 1e9
     checkpoint.write_if_due(1, lambda: pytest.fail("writes one"))
@@ -197,19 +204,19 @@ def test_where_no_first_one_was_written_there_is_no_other(checkpoint, clock, fol
 # The lock
 
 
-def test_who_has_the_lock_is_told(tmp_path):
-    folder = tmp_path / "table" / "an experiment"
+def test_the_holder_of_the_lock_is_named(tmp_path):
+    folder = tmp_path / "group" / "an experiment"
     with checkpoints.lock(folder):
-        assert names(tmp_path / "table") == [".an experiment.lock"]
+        assert names(tmp_path / "group") == [".an experiment.lock"]
         with pytest.raises(checkpoints.TrainedElsewhere) as caught, checkpoints.lock(folder):
             pass
         assert str(caught.value).startswith(f"process {os.getpid()} on {socket.gethostname()} since 2")
-        with checkpoints.lock(tmp_path / "table" / "another"):
+        with checkpoints.lock(tmp_path / "group" / "another"):
             pass
-        (tmp_path / "table" / ".an experiment.lock").write_text("")
+        (tmp_path / "group" / ".an experiment.lock").write_text("")
         with pytest.raises(checkpoints.TrainedElsewhere, match="another command"), checkpoints.lock(folder):
             pass
-    assert names(tmp_path / "table") == []
+    assert names(tmp_path / "group") == []
     with checkpoints.lock(folder):
         pass
 
@@ -222,5 +229,5 @@ def test_a_file_that_nobody_locks_is_no_lock(tmp_path):
 
 def test_a_lock_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(records.RecordError, match="--runs-dir"), checkpoints.lock(tmp_path / "file" / "an experiment"):
+    with pytest.raises(RecordError, match="--runs-dir"), checkpoints.lock(tmp_path / "file" / "an experiment"):
         pass

@@ -1,4 +1,4 @@
-"""Trainings on a Dask cluster: a real scheduler, and workers in processes of their own."""
+"""Trainings on a Dask cluster: a real scheduler, and workers in other processes."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from bits import outcome
+from helpers import cut_dataset, read_outcome
 
 import data
 import train
@@ -19,8 +19,8 @@ WORDS = [*SEEDS, "--epochs", "4", "--patience", "3", "--dropout", "0.2", "--l2",
 LONG = [*SEEDS, "--epochs", "100000"]
 
 
-def refused(address, capsys, tmp_path):
-    """The one line that a command answers with whose cluster cannot be used; nothing is written."""
+def refuse(address, capsys, tmp_path):
+    """Return the line with which a command refuses a cluster that cannot be used; nothing is written."""
     with pytest.raises(SystemExit) as caught:
         train.main([*WORDS, "--cluster", address, "--runs-dir", str(tmp_path / "runs")])
     assert caught.value.code == 2
@@ -33,12 +33,12 @@ def refused(address, capsys, tmp_path):
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:8786", "http://localhost:8786", "tcp://localhost"])
 def test_what_is_no_address_is_refused(address, capsys, tmp_path):
-    assert refused(address, capsys, tmp_path).startswith("expected an address as a scheduler prints it, such as tcp://")
+    assert refuse(address, capsys, tmp_path).startswith("expected an address as a scheduler prints it, such as tcp://")
 
 
 def test_where_dask_is_not_installed_one_line_says_how_to_install_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    line = refused("tcp://localhost:8786", capsys, tmp_path)
+    line = refuse("tcp://localhost:8786", capsys, tmp_path)
     assert line == "needs Dask; pip install -r requirements-cluster.txt\n"
 
 
@@ -54,7 +54,7 @@ def test_an_address_where_no_scheduler_answers_is_refused(listens, impatient, ca
         silent.bind(("127.0.0.1", 0))
         if listens:
             silent.listen()
-        line = refused(f"tcp://127.0.0.1:{silent.getsockname()[1]}", capsys, tmp_path)
+        line = refuse(f"tcp://127.0.0.1:{silent.getsockname()[1]}", capsys, tmp_path)
     assert line.startswith("no scheduler there (")
     assert line.endswith("); start one with python -m dask scheduler\n")
 
@@ -65,7 +65,7 @@ def test_an_address_where_no_scheduler_answers_is_refused(listens, impatient, ca
 
 @pytest.fixture(scope="module")
 def dask():
-    """A scheduler with two workers."""
+    """Start a scheduler with two workers."""
     distributed = pytest.importorskip("distributed", reason="needs requirements-cluster.txt")
     settings = dict(n_workers=2, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0")
     with distributed.LocalCluster(**settings) as started:
@@ -74,20 +74,19 @@ def dask():
 
 @pytest.fixture(autouse=True)
 def small(digits, monkeypatch):
-    """Parts of the sample, whose epochs are short, and a checkpoint after each of them."""
-    parts = {name: getattr(digits, name) for name in ("train", "validation", "test")}
-    parts = {name: data.Split(split.images[::6], split.labels[::6]) for name, split in parts.items()}
-    monkeypatch.setattr(data, "load", lambda *which: data.Dataset(**{**vars(digits), **parts}))
+    """Train on parts of the sample, whose epochs are short, and write a checkpoint after each epoch."""
+    few_digits = cut_dataset(digits, train=600, validation=100, test=100)
+    monkeypatch.setattr(data, "load", lambda *which: few_digits)
     monkeypatch.setattr(checkpoints, "SECONDS_APART", 0)
     monkeypatch.setattr(checkpoints, "WRITINGS_APART", 0)
 
 
 @pytest.fixture
 def here(tmp_path):
-    """What the same units leave that are trained in this process."""
+    """Return what the same units leave that are trained in this process."""
     for seeds in ("0-1", "2-3", "4-5"):
         train.main([*WORDS, "--seeds", seeds, "--runs-dir", str(tmp_path / "here")])
-    return outcome(tmp_path / "here", MAY_DIFFER)
+    return read_outcome(tmp_path / "here", MAY_DIFFER)
 
 
 def train_on(dask, words, runs_dir):
@@ -95,16 +94,16 @@ def train_on(dask, words, runs_dir):
 
 
 def wait_for(condition):
-    """What `condition()` is once it is true."""
+    """Return what `condition()` is once it is true."""
     for _ in range(600):
-        if found := condition():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.1)
     raise AssertionError("nothing happens")
 
 
-def training_on(dask):
-    """The processes of the workers that train."""
+def find_training(dask):
+    """Return the processes of the workers that train."""
     return [
         worker.pid
         for worker in dask.workers.values()
@@ -114,29 +113,29 @@ def training_on(dask):
 
 def test_the_bits_are_those_of_this_machine(dask, here, tmp_path, capsys):
     train_on(dask, [*WORDS, "--jobs", "2"], tmp_path / "runs")
-    assert outcome(tmp_path / "runs", MAY_DIFFER) == here
+    assert read_outcome(tmp_path / "runs", MAY_DIFFER) == here
     out = capsys.readouterr().out
     assert f"training on {dask.scheduler_address}: 2 processes (2+2+2 side by side), 1 thread each\n" in out
 
 
-def test_what_a_worker_had_that_was_killed_is_trained_by_another_with_the_same_bits(
+def test_the_units_of_a_worker_that_was_killed_are_trained_by_another_with_the_same_bits(
     dask, here, tmp_path, capsys, monkeypatch
 ):
     killed, write_run = [], records.write_run
 
     def write_and_kill(folder, run):
         if not killed:
-            killed.append(wait_for(lambda: training_on(dask))[0])
+            killed.append(wait_for(lambda: find_training(dask))[0])
             os.kill(killed[0], signal.SIGKILL)
         return write_run(folder, run)
 
     monkeypatch.setattr(records, "write_run", write_and_kill)
     train_on(dask, WORDS, tmp_path / "runs")
-    assert outcome(tmp_path / "runs", MAY_DIFFER) == here
+    assert read_outcome(tmp_path / "runs", MAY_DIFFER) == here
     assert " is gone; its units go to others: seeds " in capsys.readouterr().out
 
 
-def test_what_was_begun_here_goes_on_there_with_the_same_bits(dask, here, tmp_path, capsys, monkeypatch):
+def test_what_was_begun_here_is_resumed_there_with_the_same_bits(dask, here, tmp_path, capsys, monkeypatch):
     write = checkpoints.Checkpoint.write
 
     def write_and_stop(checkpoint, epoch, state):
@@ -149,18 +148,33 @@ def test_what_was_begun_here_goes_on_there_with_the_same_bits(dask, here, tmp_pa
         train.main([*WORDS, "--seeds", "0-1", "--runs-dir", str(tmp_path / "runs")])
     monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
     train_on(dask, WORDS, tmp_path / "runs")
-    assert "goes on: seeds 0-1 after epoch 2; to train: seeds 2-5" in capsys.readouterr().out
-    found = outcome(tmp_path / "runs", MAY_DIFFER)
-    for name in found:
+    assert "resumed: seeds 0-1 after epoch 2; to train: seeds 2-5" in capsys.readouterr().out
+    outcome = read_outcome(tmp_path / "runs", MAY_DIFFER)
+    for name in outcome:
         if name.endswith(("seed-0/result.json", "seed-1/result.json")):
-            assert found[name]["resumed_at"] == [2]
-            found[name]["resumed_at"] = []
-    assert found == here
+            assert outcome[name]["resumed_at"] == [2]
+            outcome[name]["resumed_at"] = []
+    assert outcome == here
+
+
+def test_units_that_were_planned_here_keep_their_threads_there(dask, tmp_path, monkeypatch):
+    words = ["--dataset", "mnist_sample", "--epochs", "1", "--seeds", "0-1"]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "train_units", stop)
+    with pytest.raises(SystemExit):
+        train.main([*words, "--threads", "2", "--jobs", "1", "--runs-dir", str(tmp_path)])
+    train_on(dask, words, tmp_path)
+    ((record,), _) = records.read_all(tmp_path)
+    assert [record.results[seed]["threads"] for seed in (0, 1)] == [2, 2]
+    assert record.results[0]["seeds_beside"] == [0, 1]
 
 
 def test_ctrl_c_ends_what_is_trained_there(dask, tmp_path, capsys, monkeypatch):
     def interrupt(futures):
-        wait_for(lambda: len(training_on(dask)) == 2)
+        wait_for(lambda: len(find_training(dask)) == 2)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("distributed.as_completed", interrupt)
@@ -174,12 +188,24 @@ def test_ctrl_c_ends_what_is_trained_there(dask, tmp_path, capsys, monkeypatch):
 
 
 def test_a_worker_with_other_code_is_refused_before_anything_is_written(dask, monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(cluster.code(), "training.py", "another")  # here; the workers have their own
-    line = refused(dask.scheduler_address, capsys, tmp_path)
+    monkeypatch.setitem(cluster.hash_code(), "training.py", "another")  # here; the workers have their own
+    line = refuse(dask.scheduler_address, capsys, tmp_path)
     assert line.endswith(" has another training.py; start it in a copy of this folder, and again after every change\n")
 
 
 def test_a_worker_with_other_code_that_comes_later_fails_its_unit(digits):
-    failure = cluster._train(None, digits, "cpu", cluster.code() | {"training.py": "another"})
-    assert isinstance(failure, workers.Failure)
-    assert failure.startswith("a worker that came later has another training.py; start it in a copy of this folder")
+    result = cluster._train(3, None, digits, "cpu", cluster.hash_code() | {"training.py": "another"})
+    assert (result.number, result.runs) == (3, [])
+    says = "a worker that came later has another training.py; start it in a copy of this folder"
+    assert result.error.startswith(says)
+
+
+def test_every_difference_between_codes_is_found():
+    ours = cluster.hash_code()
+    assert {"train.py", "engine/cluster.py", "studies/fashion_mlp.py", "sources/catalogue.py"} <= ours.keys()
+    assert cluster.find_difference(dict(ours)) is None
+    for changed in (ours | {"data.py": "another"}, {name: ours[name] for name in ours if name != "data.py"}):
+        assert cluster.find_difference(changed).startswith("has another data.py; start it in a copy")
+    assert cluster.find_difference(ours | {"studies/mine.py": "new"}).startswith("has another studies/mine.py; ")
+    says = "cannot load the code (No module named 'engine'); start it in a copy of this folder"
+    assert cluster.find_difference(ModuleNotFoundError("No module named 'engine'")).startswith(says)

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import data
-import experiments
 from sources import catalogue, downloading, finding
+from studies.flags import default_data_dir
 
 
 @pytest.mark.parametrize(
@@ -23,26 +25,27 @@ def test_samples_are_split_as_stated_and_stratified(name, train, validation, tes
 def test_splits_share_no_image_and_lose_none():
     dataset = data.load("mnist_sample", "unused")
     splits = [dataset.train, dataset.validation, dataset.test]
-    found = sorted(image.numpy().tobytes() for split in splits for image in split.images)
-    images, *_ = finding.read(catalogue.SOURCES["mnist_sample"], catalogue.SAMPLES / "mnist")
-    assert found == sorted(image.tobytes() for image in images)
+    in_splits = sorted(image.numpy().tobytes() for split in splits for image in split.images)
+    images, *_ = finding.read_images(catalogue.SOURCES["mnist_sample"], catalogue.SAMPLES / "mnist")
+    assert in_splits == sorted(image.tobytes() for image in images)
 
 
 def test_the_test_set_is_the_data_sets_own_where_it_has_one():
-    _, _, images, labels = finding.read(catalogue.SOURCES["fashion_mnist_sample"], catalogue.SAMPLES / "fashion_mnist")
+    source = catalogue.SOURCES["fashion_mnist_sample"]
+    _, _, images, labels = finding.read_images(source, catalogue.SAMPLES / "fashion_mnist")
     for split_seed in (0, 1):
         test = data.load("fashion_mnist_sample", "unused", split_seed).test
         assert np.array_equal(test.images, images)
         assert np.array_equal(test.labels, labels)
 
 
-def test_the_split_depends_on_its_own_seed_alone():
-    first, other = (data.load("mnist_sample", "unused", split_seed).train.images for split_seed in (0, 1))
+def test_the_split_depends_on_its_seed_alone():
+    first, second = (data.load("mnist_sample", "unused", split_seed).train.images for split_seed in (0, 1))
     np.random.seed(5)  # noqa: NPY002 the global generator is what must not matter
     torch.manual_seed(5)
     data.load.cache_clear()
     assert torch.equal(data.load("mnist_sample", "unused", 0).train.images, first)
-    assert not torch.equal(first, other)
+    assert not torch.equal(first, second)
 
 
 def test_channel_statistics_are_numpys(clothes):
@@ -58,13 +61,48 @@ def test_colour_statistics_are_per_channel():
     assert std == pytest.approx((images.double() / 255).std((0, 2, 3), correction=0).tolist())
 
 
-def test_to_float_gives_what_totensor_and_normalize_give():
+def test_to_float_gives_what_totensor_and_normalize_give(digits):
     transforms = downloading.import_torchvision().transforms
-    images = data.load("mnist_sample", "unused").test.images[:8]
+    images = digits.test.images[:8]
     expected = torch.stack([transforms.ToTensor()(image.squeeze(0).numpy()) for image in images])
-    assert torch.equal(data.to_float(images), expected)
+    assert not digits.is_standardized
+    assert torch.equal(digits.to_float(images), expected)
+    standardized = replace(digits, mean=(0.13,), std=(0.31,), is_standardized=True)
     normalized = transforms.Normalize((0.13,), (0.31,))(expected)
-    torch.testing.assert_close(data.to_float(images, (0.13,), (0.31,)), normalized, rtol=0, atol=1e-6)
+    torch.testing.assert_close(standardized.to_float(images), normalized, rtol=0, atol=1e-6)
+
+
+def test_each_channel_is_standardized_in_place_or_left_alone(digits):
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 1.0)
+    colours = torch.rand(2, 3, 4, 4)
+    expected = (colours - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    before = colours.clone()
+    assert replace(digits, mean=mean, std=std).standardize_(colours) is colours
+    assert torch.equal(colours, before)
+    assert replace(digits, mean=mean, std=std, is_standardized=True).standardize_(colours) is colours
+    torch.testing.assert_close(colours, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+def test_standardized_train_images_have_mean_0_and_deviation_1(digits):
+    images = replace(digits, is_standardized=True).to_float(digits.train.images)
+    assert images.mean().item() == pytest.approx(0, abs=1e-9)
+    assert images.std(correction=0).item() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "bounds"),
+    [
+        (10, 4, [(0, 4), (4, 8), (8, 10)]),
+        (9, 4, [(0, 4), (4, 9)]),  # a last batch of one image joins the batch before it
+        (8, 4, [(0, 4), (4, 8)]),
+        (1, 4, [(0, 1)]),
+        (3, 4, [(0, 3)]),
+        (3, 1, [(0, 1), (1, 3)]),
+    ],
+)
+def test_batches_follow_each_other_and_a_last_batch_of_one_joins_the_one_before(count, batch_size, bounds):
+    assert data.batch_bounds(count, batch_size) == bounds
 
 
 @pytest.mark.parametrize(
@@ -72,8 +110,8 @@ def test_to_float_gives_what_totensor_and_normalize_give():
     [("fashion_mnist", 50_000, [5000] * 10), ("mnist", 50_000, None), ("cifar10", 40_000, [4000] * 10)],
 )
 def test_full_data_sets_where_they_are(name, train, images_a_class):
-    data_dir = experiments.default_data_dir()
-    if finding.find(name, data_dir) is None:
+    data_dir = default_data_dir()
+    if finding.find_folder(name, data_dir) is None:
         pytest.skip(f"{name} is not in {data_dir}; set DATA_DIR to the folder that holds it")
     dataset = data.load(name, data_dir)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (train, 10_000, 10_000)

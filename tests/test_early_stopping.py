@@ -9,15 +9,15 @@ from early_stopping import EarlyStopping
 NAN, INF = math.nan, math.inf
 
 
-def fed(values, **settings):
-    """One run that is given all values, whether it has stopped or not."""
+def feed(values, **settings):
+    """Give a run all values, whether it has stopped or not, and return its `EarlyStopping`."""
     stopping = EarlyStopping(**settings)
     for value in values:
         stopping.step({stopping.monitor: [value]})
     return stopping
 
 
-# What it is about: (settings, values, stopped epoch, best epoch). The deltas are powers of two, so that sums are exact.
+# {title: (settings, values, stopped epoch, best epoch)}. The deltas are powers of two, so that sums are exact.
 CASES = {
     "monotone improvement never stops": (dict(patience=1), [5, 4, 3, 2, 1], None, 5),
     "a single value": (dict(patience=1), [5], None, 1),
@@ -62,7 +62,7 @@ def case(request):
 
 def test_a_run_stops_after_the_expected_epoch_and_knows_its_best(case):
     settings, values, stopped_epoch, best_epoch = case
-    stopping = fed(values, **settings)
+    stopping = feed(values, **settings)
     assert stopping.stopped_epoch == [stopped_epoch]
     assert stopping.best_epoch == [best_epoch]
     assert stopping.best == [None if best_epoch is None else values[best_epoch - 1]]
@@ -87,7 +87,7 @@ def test_each_step_says_whether_its_value_is_the_best_so_far():
 # ---------------------------------------------------------------------------------------------------------------------
 # Several runs
 
-SEVERAL = [  # one row a run
+SEVERAL = [  # a row for each run
     [5, 4, 3, 2, 1, 0],
     [1, 2, 2, 0, 0, 0],
     [3, 2, 4, 4, 1, 1],
@@ -101,9 +101,10 @@ def test_several_runs_at_once_are_decided_as_each_alone():
     alone = [EarlyStopping(patience=2) for _ in SEVERAL]
     for values in zip(*SEVERAL, strict=True):
         improved = together.step({"val_loss": values})
-        assert improved == [one.step({"val_loss": [value]})[0] for one, value in zip(alone, values, strict=True)]
+        pairs = zip(alone, values, strict=True)
+        assert improved == [stopping.step({"val_loss": [value]})[0] for stopping, value in pairs]
         for name in ("best", "best_epoch", "stopped_epoch", "reasons", "is_running"):
-            assert getattr(together, name) == [getattr(one, name)[0] for one in alone]
+            assert getattr(together, name) == [getattr(stopping, name)[0] for stopping in alone]
     assert together.stopped_epoch == [None, 3, 4, 2, None]
 
 
@@ -118,7 +119,7 @@ def test_all_have_stopped_only_once_the_last_has():
 
 @pytest.mark.parametrize("value", [0.0, -INF, INF, NAN, 99.0])
 def test_whatever_a_stopped_run_is_given_changes_nothing_but_the_epoch(value):
-    stopping = fed([2, 1, 3, 3], patience=2)
+    stopping = feed([2, 1, 3, 3], patience=2)
     before = stopping.state_dict()
     for _ in range(5):
         assert stopping.step({"val_loss": [value]}) == [False]
@@ -142,7 +143,7 @@ def test_whatever_a_stopped_run_is_given_changes_nothing_but_the_epoch(value):
     ],
 )
 def test_the_reason_names_monitor_best_value_and_its_epoch(settings, values, reason):
-    assert fed(values, **settings).reasons == [reason]
+    assert feed(values, **settings).reasons == [reason]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -164,13 +165,13 @@ def test_after_any_epoch_the_state_continues_exactly(settings, transport):
     settings = dict(patience=2, runs=len(SEVERAL), **settings)
     for interrupted_after in range(len(epochs) + 1):
         whole, first, second = (EarlyStopping(**settings) for _ in range(3))
-        for figures in epochs[:interrupted_after]:
-            whole.step(figures)
-            first.step(figures)
+        for metrics in epochs[:interrupted_after]:
+            whole.step(metrics)
+            first.step(metrics)
         second.load_state_dict(transport(first.state_dict()))
         assert second.state_dict() == whole.state_dict()
-        for figures in epochs[interrupted_after:]:
-            assert second.step(figures) == whole.step(figures)
+        for metrics in epochs[interrupted_after:]:
+            assert second.step(metrics) == whole.step(metrics)
             assert second.state_dict() == whole.state_dict()
 
 
@@ -223,12 +224,12 @@ def test_another_number_of_values_than_runs_is_refused(values):
         EarlyStopping(runs=2).step({"val_loss": values})
 
 
-@pytest.mark.parametrize("figures", [{"loss": [1]}, {"val_loss": [1, 1]}])
-def test_figures_that_are_refused_leave_the_state_as_it_was(figures):
-    stopping = fed([2, 1, 3], patience=2)
+@pytest.mark.parametrize("metrics", [{"loss": [1]}, {"val_loss": [1, 1]}])
+def test_metrics_that_are_refused_leave_the_state_as_it_was(metrics):
+    stopping = feed([2, 1, 3], patience=2)
     before = stopping.state_dict()
     with pytest.raises(ValueError, match="val_loss"):
-        stopping.step(figures)
+        stopping.step(metrics)
     assert stopping.state_dict() == before
 
 

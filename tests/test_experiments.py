@@ -1,4 +1,3 @@
-import argparse
 import contextlib
 import json
 import re
@@ -6,24 +5,14 @@ import shlex
 from dataclasses import fields, replace
 
 import pytest
+from helpers import parse_settings
 
 import models
-from experiments import (
-    DATA_SETS,
-    MODELS,
-    NORMS,
-    Experiment,
-    OneLineParser,
-    add_flags,
-    default_of,
-    flag_of,
-    folder_name,
-    given_settings,
-)
-from sources import catalogue
+from experiments import MODELS, NORM_CHOICES, Experiment, join_settings, shorten
+from sources.catalogue import SOURCES
 
-# What each model is when nothing but its name is given, and the groups of its --norm group.
-OWN = {
+# What stands for the settings of a model that are not given: (data set, settings, groups of its --norm group).
+MODEL_DEFAULTS = {
     "mlp1": ("fashion_mnist", dict(norm="none", norm_position="before", dropout=0.0), dict(groups=4)),
     "mlp2": ("fashion_mnist", dict(norm="none", norm_position="before", dropout=0.0), dict(groups=4)),
     "mlp3": ("fashion_mnist", dict(norm="none", norm_position="before", dropout=0.0), dict(groups=4)),
@@ -34,8 +23,8 @@ OWN = {
     "resnet": ("cifar10", dict(norm="batch", norm_position="after", dropout=0.1), dict(groups=2)),
 }
 
-# For each setting, an experiment in which it is not the default, with as few others as it needs.
-EACH = dict(
+# For each setting, an experiment in which it is not the default, with as few other settings as it needs.
+EXAMPLES = dict(
     model=dict(model="cnn3"),
     hidden=dict(model="mlp", hidden=[300, 100]),
     dataset=dict(dataset="mnist"),
@@ -81,11 +70,11 @@ EACH = dict(
     restore=dict(patience=3, restore="last"),
 )
 
-# Every model with every normalization and the settings of each, the model's own and others.
+# Every model with every normalization, with the settings that go with it, the model's defaults and others.
 WITH_NORMS = [
     dict(model=model, norm=norm, **settings, **(dict(hidden=(8, 4)) if model == "mlp" else {}))
     for model in MODELS
-    for norm in (None, *NORMS)
+    for norm in (None, *NORM_CHOICES)
     for settings in (
         {},
         dict(dropout=0.0),
@@ -114,17 +103,12 @@ TOGETHER = [
     dict(model="resnet", crop_padding=4, crop_mode="reflect", flip=True, rotation=15, lr_scheduler="one_cycle"),
     dict(model="resnet", affine_degrees=20, affine_translate=0.1, affine_scale=0.1, norm="group", group_size=2),
 ]
-MANY = {Experiment(**settings) for settings in [*EACH.values(), *WITH_NORMS, *TOGETHER]}
+MANY = {Experiment(**settings) for settings in [*EXAMPLES.values(), *WITH_NORMS, *TOGETHER]}
 
 
-def own_settings(model):
-    return dict(model=model, **(dict(hidden=(8, 4)) if model == "mlp" else {}))
-
-
-def parse(words):
-    parser = OneLineParser(prog="train.py")
-    add_flags(parser)
-    return given_settings(parser.parse_args(words))
+def settings_of(model):
+    """Return the fewest settings that a model needs."""
+    return dict(model=model, hidden=(8, 4)) if model == "mlp" else dict(model=model)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,13 +169,13 @@ RANGES = [
 
 EXCLUDED = [
     (dict(model="mlp"), "--hidden: --model mlp needs widths, such as --hidden 128 64"),
-    (dict(model="mlp3", hidden=(64,)), "--hidden 64: --model mlp3 has its own widths; --model mlp takes any"),
-    (dict(model="cnn1", hidden=()), "--hidden: --model cnn1 has its own widths; --model mlp takes any"),
+    (dict(model="mlp3", hidden=(64,)), "--hidden 64: goes with --model mlp; the other networks have their own widths"),
+    (dict(model="cnn1", hidden=()), "--hidden: goes with --model mlp; the other networks have their own widths"),
     (dict(model="mlp", hidden=(), dropout=0.5), "--dropout 0.5: acts on hidden layers, and --hidden names none"),
     (dict(model="mlp", hidden=(), norm="layer"), "--norm layer: acts on hidden layers, and --hidden names none"),
     # Optimizers and learning rates
-    (dict(momentum=0.9), "--momentum 0.9: goes with --optimizer sgd, not adam"),
-    (dict(optimizer="adamw", momentum=0.9), "--momentum 0.9: goes with --optimizer sgd, not adamw"),
+    (dict(momentum=0.9), "--momentum 0.9: goes with --optimizer sgd"),
+    (dict(optimizer="adamw", momentum=0.9), "--momentum 0.9: goes with --optimizer sgd"),
     (
         dict(optimizer="sgd", momentum=0.9, lr_scheduler="one_cycle"),
         "--momentum 0.9: --lr-scheduler one_cycle sets the momentum itself",
@@ -238,7 +222,7 @@ EXCLUDED = [
     (dict(model="cnn1", norm="group", groups=2, group_size=4), "--group-size 4: excludes --groups 2"),
     *(
         (
-            dict(norm="layer_chw", **own_settings(model)),
+            dict(norm="layer_chw", **settings_of(model)),
             f"--norm layer_chw: needs images in the hidden layers; --model {model} takes --norm layer",
         )
         for model in ("mlp1", "mlp2", "mlp3", "mlp")
@@ -285,30 +269,30 @@ def test_what_goes_together_or_lies_on_the_bound_is_taken(settings):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The model's own
+# The model's defaults
 
 
-def test_every_model_has_its_own():
-    assert OWN.keys() == set(MODELS)
+def test_every_model_has_defaults():
+    assert MODEL_DEFAULTS.keys() == set(MODELS)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_models_own_makes_no_other_experiment_whether_it_is_given_or_not(model):
-    _, settings, groups = OWN[model]
-    experiment = Experiment(**own_settings(model))
+def test_a_models_default_makes_the_same_experiment_whether_it_is_given_or_not(model):
+    _, settings, groups = MODEL_DEFAULTS[model]
+    experiment = Experiment(**settings_of(model))
     assert {name: getattr(experiment, name) for name in settings} == settings
     for names in ([], ["norm"], ["dropout"], ["norm", "norm_position"], list(settings)):
-        given = Experiment(**own_settings(model), **{name: settings[name] for name in names})
+        given = Experiment(**settings_of(model), **{name: settings[name] for name in names})
         assert (given, given.name, given.command) == (experiment, experiment.name, experiment.command)
 
-    grouped = Experiment(**own_settings(model), norm="group")
+    grouped = Experiment(**settings_of(model), norm="group")
     assert dict(groups=grouped.groups, group_size=grouped.group_size) == dict(groups=None, group_size=None) | groups
-    given = Experiment(**own_settings(model), norm="group", **groups)
+    given = Experiment(**settings_of(model), norm="group", **groups)
     assert (given, given.name, given.command) == (grouped, grouped.name, grouped.command)
 
-    ghosts = Experiment(**own_settings(model), norm="ghost")
+    ghosts = Experiment(**settings_of(model), norm="ghost")
     assert ghosts.ghost_splits == 2
-    assert ghosts == Experiment(**own_settings(model), norm="ghost", ghost_splits=2)
+    assert ghosts == Experiment(**settings_of(model), norm="ghost", ghost_splits=2)
 
 
 def test_what_a_model_does_not_have_stays_none():
@@ -324,18 +308,21 @@ def test_what_a_model_does_not_have_stays_none():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_has_a_data_set_whose_images_it_takes_with_its_own_groups(model):
-    dataset, _, groups = OWN[model]
-    experiment = Experiment(**own_settings(model), norm="group")
-    assert experiment.default_dataset == dataset
+def test_every_model_has_a_data_set_whose_images_it_takes_with_its_default_groups(model):
+    dataset, _, groups = MODEL_DEFAULTS[model]
+    experiment = Experiment(**settings_of(model), norm="group")
+    assert experiment.dataset_name == dataset
     assert experiment.dataset is None, "whether it can be had shows later"
-    settings = own_settings(model) | groups
-    network = models.textbook_network(shape=catalogue.SOURCES[dataset].shape, seed=0, norm="group", **settings)
-    assert models.parameter_count(network)
+    assert Experiment(**settings_of(model), dataset="mnist_sample").dataset_name == "mnist_sample"
+    settings = settings_of(model) | groups
+    network = models.build_network(shape=SOURCES[dataset].shape, seed=0, norm="group", **settings)
+    assert models.count_parameters(network)
 
 
 def test_data_sets_are_those_that_can_be_loaded():
-    assert set(DATA_SETS) == set(catalogue.SOURCES)
+    (choices,) = (setting.metadata["choices"] for setting in fields(Experiment) if setting.name == "dataset")
+    assert choices == tuple(SOURCES)
+    assert {"fashion_mnist", "mnist", "cifar10", "fashion_mnist_sample", "mnist_sample"} == set(SOURCES)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -343,14 +330,14 @@ def test_data_sets_are_those_that_can_be_loaded():
 
 
 def test_every_setting_has_an_example():
-    assert [*EACH] == [setting.name for setting in fields(Experiment)]
+    assert [*EXAMPLES] == [setting.name for setting in fields(Experiment)]
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_a_setting_that_is_not_the_default_is_in_name_and_command(name):
-    settings, value = EACH[name], EACH[name][name]
+    settings, value = EXAMPLES[name], EXAMPLES[name][name]
     experiment = Experiment(**settings)
-    assert parse(shlex.split(experiment.command)[2:]) == settings
+    assert parse_settings(shlex.split(experiment.command)[2:]) == settings
     shown = "true" if value is True else "300-100" if name == "hidden" else value
     assert (value if name == "model" else f"{name}={shown}") in experiment.name.split(",")
     assert experiment.name.count("=") == len(settings.keys() - {"model"})
@@ -358,7 +345,7 @@ def test_a_setting_that_is_not_the_default_is_in_name_and_command(name):
 
 def test_an_experiment_comes_back_from_its_command_from_json_and_from_replace():
     for experiment in MANY:
-        assert Experiment(**parse(shlex.split(experiment.command)[2:])) == experiment, experiment.name
+        assert Experiment(**parse_settings(shlex.split(experiment.command)[2:])) == experiment, experiment.name
         assert Experiment(**json.loads(json.dumps(experiment.to_dict()))) == experiment, experiment.name
         assert replace(experiment) == experiment, experiment.name
 
@@ -369,17 +356,17 @@ def test_nothing_in_a_command_could_be_left_out_and_the_name_has_it_all():
             return Experiment(**settings)
 
     for experiment in MANY:
-        given = parse(shlex.split(experiment.command)[2:])
+        given = parse_settings(shlex.split(experiment.command)[2:])
         assert experiment_of(given) == experiment
         for name in given:
             assert experiment_of({key: value for key, value in given.items() if key != name}) != experiment, name
         assert experiment.name.count("=") == len(given.keys() - {"model"})
 
 
-def test_the_models_own_data_set_is_left_out_of_the_name_and_of_the_command_too():
-    named, own = Experiment(model="cnn1", dataset="mnist"), Experiment(model="cnn1")
-    assert named != own, "a data set that was named is never replaced by a sample"
-    assert (named.name, named.command) == (own.name, own.command) == ("cnn1", "python train.py --model cnn1")
+def test_the_models_data_set_is_left_out_of_the_name_and_of_the_command_too():
+    named, unnamed = Experiment(model="cnn1", dataset="mnist"), Experiment(model="cnn1")
+    assert named != unnamed, "a data set that was named is never replaced by a sample"
+    assert (named.name, named.command) == (unnamed.name, unnamed.command) == ("cnn1", "python train.py --model cnn1")
 
 
 def test_different_experiments_have_different_names_and_commands_also_when_names_are_cut():
@@ -417,7 +404,7 @@ def test_a_name_is_a_file_name_everywhere():
         (dict(model="resnet", norm="ghost", ghost_splits=4), "resnet,norm=ghost,ghost_splits=4"),
     ],
 )
-def test_names_tell_what_differs_from_the_models_own(settings, name):
+def test_names_say_what_differs_from_the_models_defaults(settings, name):
     assert Experiment(**settings).name == name
 
 
@@ -426,7 +413,7 @@ def test_whole_and_decimal_numbers_that_are_equal_are_one_experiment():
     assert (whole, whole.name, whole.command) == (decimal, decimal.name, decimal.command)
 
 
-def test_lists_are_taken_for_tuples():
+def test_lists_are_taken_as_tuples():
     experiment = Experiment(model="mlp", hidden=[64, 32])
     assert experiment.hidden == (64, 32)
     assert experiment == Experiment(model="mlp", hidden=(64, 32))
@@ -441,15 +428,23 @@ def test_lists_are_taken_for_tuples():
         ("x" * 120, {}, "x" * 120),
     ],
 )
-def test_a_folders_name_is_what_comes_first_and_the_settings(first, settings, name):
-    assert folder_name(first, settings) == name
+def test_a_folders_name_is_a_word_and_the_settings(first, settings, name):
+    assert shorten(join_settings(first, settings)) == name
 
 
-def test_a_folders_name_that_is_too_long_is_cut_and_stays_its_own():
-    one, other = (folder_name("x" * 121, dict(epochs=epochs)) for epochs in (1, 2))
-    assert len(one) == len(other) == 120
-    assert one != other
-    assert re.fullmatch(r"x{111}-[0-9a-f]{8}", one)
+def test_a_name_that_is_too_long_is_cut_and_stays_different_from_others():
+    whole = [join_settings("x" * 121, dict(epochs=epochs)) for epochs in (1, 2)]
+    first, second = map(shorten, whole)
+    assert len(first) == len(second) == 120
+    assert first != second
+    assert re.fullmatch(r"x{111}-[0-9a-f]{8}", first)
+
+
+def test_the_whole_name_is_not_cut():
+    long = Experiment(model="mlp", hidden=tuple(range(100, 150)), l1=0.1)
+    assert long.whole_name == f"mlp,hidden={'-'.join(map(str, range(100, 150)))},l1=0.1"
+    assert long.name == shorten(long.whole_name) != long.whole_name
+    assert Experiment(l1=0.1).whole_name == Experiment(l1=0.1).name == "mlp1,l1=0.1"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -487,51 +482,7 @@ KEPT = dict(dataset="mnist_sample", lr=0.01, optimizer="sgd", momentum=0.9, epoc
         dict(patience=2, monitor="val_accuracy", min_delta=0.1, start_from_epoch=2, restore="last"),
     ],
 )
-def test_the_baseline_is_the_models_own_without_regularization(settings, model):
-    experiment = Experiment(**own_settings(model), **KEPT, **settings)
-    assert experiment.baseline() == Experiment(**own_settings(model), **KEPT)
+def test_the_baseline_has_the_models_defaults_without_regularization(settings, model):
+    experiment = Experiment(**settings_of(model), **KEPT, **settings)
+    assert experiment.baseline() == Experiment(**settings_of(model), **KEPT)
     assert experiment.baseline().baseline() == experiment.baseline()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Flags
-
-
-def test_every_field_is_a_flag_with_a_help_text_that_names_its_default():
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    flags = {option: action for action in parser._actions for option in action.option_strings}
-    assert len(flags) == 2 + len(fields(Experiment))  # -h and --help too
-    for setting in fields(Experiment):
-        action = flags[flag_of(setting.name)]
-        assert action.help
-        if setting.default is not None and not isinstance(setting.default, bool):
-            assert action.help.endswith(f"(default: {setting.default})")
-        assert default_of(setting.name) == setting.default
-    assert "--ghost-splits INT" in parser.format_help()
-
-
-def test_only_settings_that_were_given_are_among_the_arguments():
-    assert parse([]) == {}
-    assert parse(["--lr", "0.001", "--hidden"]) == dict(lr=0.001, hidden=[])
-    assert parse(["--flip", "--norm", "none", "--hidden", "8", "4"]) == dict(flip=True, norm="none", hidden=[8, 4])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--norm", "instance"], "argument --norm: invalid choice: 'instance'"),
-        (["--groups", "two"], "argument --groups: invalid int value: 'two'"),
-        (["--rotation", "x"], "argument --rotation: invalid float value: 'x'"),
-        (["--colour"], "unrecognized arguments: --colour"),
-        (["a\nb"], "unrecognized arguments: a b"),
-        (["a\udcffb"], "'a\\udcffb': expected text in UTF-8"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_answered_with_one_line(words, message, capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse(words)
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"train.py: error: {message}")
-    assert error.count("\n") == 1

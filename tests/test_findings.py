@@ -1,190 +1,96 @@
 from dataclasses import replace
 
-import made_up
-import numpy as np
-import pytest
-from scipy import stats
+from helpers import PLAIN, override, read_rows, write_report, write_runs
 
-from analysis import compare, findings
-from engine import records
+import data
 from experiments import Experiment
-from studies.study import Claim, Entry, Study
-
-LABELS = np.random.default_rng(0).integers(0, 10, 500)
+from grading import untrusted
 
 
-HARDEST_FIRST = np.random.default_rng(1).permutation(500)
+def test_a_study_with_many_overrides_is_read_though_its_folders_name_is_cut(runs, digits):
+    settings = dict(epochs=10, batch_size=128, optimizer="sgd", lr=0.1, momentum=0.9)
+    settings |= dict(lr_scheduler="step", lr_step_size=5, lr_gamma=0.25, split_seed=3, rotation=5.0)
+    study = override("fashion-mlp", **settings)
+    assert "lr_gamma" not in study.group
+    write_runs(runs, digits, study.experiments["third"].experiment, [0.9], study, "third")
+    text = write_report(runs)
+    assert "--rotation 5.0" in text
+    assert "--lr-gamma 0.25" in text
+    assert read_rows(text, "kind")["third"]["settings that differ from those of third"] == "the same"
 
 
-def make_record(folder, title, wrongs, shift=0, **figures):
-    """A record with a run for each number of images that are wrong, the hardest; by a shift, others are hard."""
-    record = records.Record(folder / title, Experiment(), dict(name="fashion_mnist"))
-    record.folder.mkdir(parents=True)
-    for seed, wrong in wrongs.items():
-        generator = np.random.default_rng([seed, wrong])
-        stored = made_up.log_probabilities(LABELS, np.roll(HARDEST_FIRST, shift)[:wrong], generator)
-        own = -stored[np.arange(500), LABELS]
-        of_run = dict(test_loss=float(own.mean()), train_accuracy=1 - wrong / 1000, val_accuracy=1 - wrong / 500)
-        of_run["sparsity"] = dict(zeros=0.0, small=0.0, l2_norm=1.0)
-        record.results[seed] = made_up.result(seed, 1 - wrong / 500, **of_run | figures)
-        made_up.write_run(record.folder, record.results[seed], stored)
-    return record
+def test_a_group_that_was_renamed_holds_its_study(runs, digits):
+    study = override("fashion-mlp")
+    folder = write_runs(runs, digits, study.experiments["third"].experiment, [0.9], study, "third")
+    folder.parent.rename(runs / "last year, more")
+    text = write_report(runs)
+    assert "## last year, more: mnist_sample" in text
+    assert "What do width and depth, dropout" in text
 
 
-GOOD, BAD = (
-    dict(zip(range(6), (20, 22, 25, 19, 21, 23), strict=True)),
-    dict(zip(range(6), (80, 85, 88, 79, 90, 84), strict=True)),
-)
+def test_data_other_than_the_experiments_are_refused(runs, digits):
+    write_runs(runs, digits, replace(PLAIN, dataset="fashion_mnist_sample"), [0.9])
+    found, (problem,) = untrusted.read_runs(runs)
+    assert found == []
+    assert "of fashion_mnist_sample, trained on mnist_sample" in problem
 
 
-@pytest.fixture
-def trained(tmp_path):
-    return {
-        "good": make_record(tmp_path, "good", GOOD),
-        "same": make_record(tmp_path, "same", {seed: wrong + 1 for seed, wrong in GOOD.items()}, shift=4),
-        "bad": make_record(tmp_path, "bad", BAD, epochs=10),
-    }
+def test_hand_typed_experiments_of_different_splits_are_not_compared(runs, digits):
+    write_runs(runs, digits, PLAIN, [0.9])
+    write_runs(runs, data.load("mnist_sample", "unused", 1), replace(PLAIN, split_seed=1), [0.8])
+    text = write_report(runs)
+    assert "## single: mnist_sample\n" in text
+    assert "## single: mnist_sample, split with seed 1\n" in text
+    assert "test − baseline" not in text
 
 
-@pytest.mark.parametrize("name", ["test_accuracy", "test_loss"])
-def test_a_difference_counts_the_chance_of_seeds_and_of_test_images(name, trained):
-    good, bad = trained["good"], trained["bad"]
-    found = findings.difference(good, bad, name, LABELS)
-    by_seed = [good.results[seed][name] - bad.results[seed][name] for seed in GOOD]
-    by_image = []
-    for seed in GOOD:
-        both = [records.read_log_probabilities(record.folder / f"seed-{seed}") for record in (good, bad)]
-        if name == "test_accuracy":
-            mine, theirs = ((each.argmax(1) == LABELS).astype(float) for each in both)
-        else:
-            mine, theirs = (-each[np.arange(500), LABELS].astype(float) for each in both)
-        by_image.append(mine - theirs)
-    np.testing.assert_allclose(np.mean(by_image, 1), by_seed, rtol=0, atol=1e-6)
-    assert found.difference == pytest.approx(np.mean(by_seed))
-    own = [record.results[seed][name] for record in (good, bad) for seed in GOOD]
-    assert found == compare.paired(own[:6], own[6:], by_image)
-    assert found.image_error > 0
-    assert found.standard_error > stats.sem(by_seed)
+def test_what_diverged_is_not_called_untrained(runs, digits):
+    study = override("fashion-mlp")
+    third, simple = (study.experiments[title].experiment for title in ("third", "simple"))
+    write_runs(runs, digits, third, [0.9] * 5, study, "third")
+    write_runs(runs, digits, simple, [0.9], study, "simple", diverged=True, stop_reason="diverged: so")
+    text = write_report(runs)
+    assert "Every run diverged: simple." in text
+    assert "--only second" in text
+    assert "--only simple" not in text
 
 
-def test_the_gap_has_the_chance_of_the_test_images_in_it(trained):
-    gap, accuracy = (
-        findings.difference(trained["good"], trained["bad"], name, LABELS) for name in ("gap", "test_accuracy")
-    )
-    assert gap.image_error == accuracy.image_error > 0
-    assert gap.difference != accuracy.difference
+def test_an_experiment_that_its_models_normalization_does_not_go_with_has_a_report(runs, digits):
+    alone = Experiment(model="cnn1", dataset="mnist_sample", norm="layer", batch_size=1, l1=0.1)
+    write_runs(runs, digits, alone, [0.9])
+    assert f"`{replace(alone, l1=0.0).command}`" in write_report(runs)
 
 
-def test_only_seeds_that_both_have_are_compared(trained, tmp_path):
-    other = make_record(tmp_path, "other", {4: 80, 5: 81, 9: 100})
-    assert findings.difference(trained["good"], other, "test_accuracy", LABELS).seeds == 2
-    strange = make_record(tmp_path, "strange", {77: 10})
-    assert findings.difference(trained["good"], strange, "test_accuracy", LABELS) is None
+def test_a_study_whose_baseline_does_not_go_with_the_overrides_has_a_report(runs, digits):
+    study = override("mnist-norms", groups=2)
+    write_runs(runs, digits, study.experiments["GN"].experiment, [0.9], study, "GN")
+    text = write_report(runs)
+    assert "The baseline is BN, which does not go with what was changed. GN: cnn3 by sgd" in text
+    assert read_rows(text, "kind")["GN"]["settings that differ from those of GN"] == "the same"
+    assert "BN" not in read_rows(text, "kind")
 
 
-def test_figures_of_the_network_have_no_chance_of_images(trained):
-    found = findings.difference(trained["good"], trained["bad"], "train_accuracy", LABELS)
-    assert found.image_error == 0
-    assert findings.difference(trained["bad"], 20, "epochs", LABELS).difference == -10
-    assert findings.figure(trained["bad"].results[0], "gap") == pytest.approx(0.08)
+def test_a_baseline_is_known_by_its_settings_and_not_by_its_folder(runs, digits):
+    (runs / "backup").mkdir(parents=True)
+    write_runs(runs, digits, PLAIN, [0.8, 0.9]).rename(runs / "backup" / "my own")
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.5, 0.6]).rename(runs / "backup" / "with L1")
+    text = write_report(runs)
+    assert "is not trained yet" not in text
+    assert "*with L1* lowers" in text or "*with L1* shows no distinguishable change" in text
+    assert "against *my own*" in text
 
 
-def test_predictions_of_other_images_are_refused(trained):
-    with pytest.raises(
-        records.RecordError, match=r"predictions of \(500, 10\) images and classes, expected \(400, 10\)"
-    ):
-        findings.difference(trained["good"], trained["bad"], "test_accuracy", LABELS[:400])
+def test_titles_that_overrides_make_the_same_are_rows_of_one_training(runs, digits):
+    study = override("l1-path", l1=0.5)
+    write_runs(runs, digits, study.experiments["no L1"].experiment, [0.9], study, "no L1")
+    text = write_report(runs)
+    assert "subgradient 0.003 (same settings as no L1)" in read_rows(text, "test %")
+    assert "--l1 0.5 --only 'proximal 1e-05'`" in text, "the one training that is missing"
 
 
-def test_differences_to_the_baseline_are_corrected_together(trained):
-    found = findings.differences_to(trained["good"], trained.values(), "test_accuracy", LABELS)
-    assert found.keys() == {"same", "bad"}
-    assert (found["bad"].tests, found["same"].tests) == (2, 1)
-
-
-MARGIN = 0.02
-
-
-def a_study(*claims):
-    entries = {
-        "good": Entry("own", Experiment()),
-        "same": Entry("own", Experiment(l1=0.001)),
-        "bad": Entry("own", Experiment(l2=0.001)),
-        "good again": Entry("own", Experiment()),
-    }
-    return Study("?", entries, "good", claims)
-
-
-def a_claim(one, others, figure, direction):
-    return Claim("own", "…", one, others, figure, direction)
-
-
-@pytest.mark.parametrize(
-    ("claim", "expected"),
-    [
-        (a_claim("good", ("bad",), "test_accuracy", "higher"), "supported"),
-        (a_claim("good", ("bad",), "test_loss", "lower"), "supported"),
-        (a_claim("bad", ("good", "same"), "test_accuracy", "higher"), "contradicted"),
-        (a_claim("good", ("same",), "test_accuracy", "same"), "supported"),
-        (a_claim("good", ("bad", "same"), "test_accuracy", "higher"), "no practical difference"),
-        (a_claim("bad", 20, "epochs", "lower"), "supported"),
-        (a_claim("good", 20, "epochs", "higher"), "contradicted"),
-        (a_claim("good", ("bad",), "zeros", "higher"), "contradicted"),
-        (
-            a_claim("good", ("good again",), "test_accuracy", "lower"),
-            "not compared: good and good again have the same settings",
-        ),
-        (a_claim(("bad", "same"), ("bad",), "test_accuracy", "higher"), "supported"),
-    ],
-)
-def test_claims_are_judged(claim, expected, trained):
-    trained["good again"] = trained["good"]
-    (judgement,) = findings.judge(a_study(claim), trained, LABELS, MARGIN)
-    assert judgement.verdict == expected
-    if isinstance(claim.one, tuple):
-        assert judgement.one == "same", "the better one by validation"
-
-
-def test_a_claim_that_cannot_be_judged_says_why(trained, tmp_path):
-    claim = a_claim("good", ("bad",), "test_accuracy", "higher")
-    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"]}, LABELS, MARGIN)
-    assert judgement.verdict == "no finished run: bad"
-    strange = make_record(tmp_path, "strange", {77: 10})
-    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"], "bad": strange}, LABELS, MARGIN)
-    assert judgement.verdict == "no seed in common"
-    few = replace(trained["bad"], results={seed: trained["bad"].results[seed] for seed in range(4)})
-    (judgement,) = findings.judge(a_study(claim), {"good": trained["good"], "bad": few}, LABELS, MARGIN)
-    assert judgement.verdict == "too few seeds"
-
-
-def test_an_undecided_claim_says_what_would_decide_it(trained):
-    claim = a_claim("good", ("same",), "test_accuracy", "higher")
-    (judgement,) = findings.judge(a_study(claim), trained, LABELS, 0.0001)
-    assert judgement.verdict == "undecided (the test set is too small to tell)"
-    noisy = dict(zip(range(6), (20, 40, 5, 10, 60, 10), strict=True))
-    for seed, wrong in noisy.items():
-        trained["same"].results[seed]["train_accuracy"] = 1 - wrong / 500
-    claim = a_claim("good", ("same",), "train_accuracy", "higher")
-    (judgement,) = findings.judge(a_study(claim), trained, LABELS, MARGIN)
-    assert judgement.verdict.startswith("undecided (about ")
-
-
-def test_all_claims_of_a_study_are_corrected_together(trained):
-    claims = [
-        a_claim("good", ("bad",), "test_accuracy", "higher"),
-        a_claim("good", ("same", "bad"), "test_loss", "lower"),
-    ]
-    first, second = findings.judge(a_study(*claims), trained, LABELS, MARGIN)
-    tests = [each.tests for judgement in (first, second) for each in judgement.comparisons.values()]
-    assert sorted(tests) == [1, 2, 3]
-
-
-def test_a_claim_without_a_common_seed_takes_no_other_claims_figures(trained, tmp_path):
-    trained["good again"] = make_record(tmp_path, "strange", {77: 10})
-    study = replace(a_study(), claims=(a_claim("good", ("bad", "good again"), "test_accuracy", "higher"),))
-    study.experiments["good again"] = Entry("own", Experiment(l1=0.5))
-    study = replace(study, claims=(*study.claims, a_claim("bad", ("good",), "test_accuracy", "higher")))
-    first, second = findings.judge(study, trained, LABELS, MARGIN)
-    assert (first.verdict, first.comparisons) == ("no seed in common", {})
-    assert second.comparisons["good"].difference < 0
-    assert second.verdict == "contradicted"
+def test_where_the_test_images_cannot_be_read_nothing_is_compared(runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.8])
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.8])
+    for path in folder.parent.glob("*/experiment.json"):
+        path.write_text(path.read_text().replace(digits.checksum, "0" * 64))
+    assert "The test images could not be read, so nothing is compared: mnist_sample in" in write_report(runs)

@@ -1,15 +1,18 @@
-"""What a GPU asks of training: that no step waits for it; where there is none, what would is counted on the CPU."""
+"""No step of a training waits for a GPU; without a GPU, the operations that would wait are counted on the CPU."""
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
+from helpers import cut_dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import data
 import side_by_side
 import training
+from data import Split
+from engine import workers
 from experiments import Experiment
 
 # A tensor's numbers as Python's, how many elements are true, and Python's numbers as a tensor: what a host waits for.
@@ -56,7 +59,7 @@ SEEDS = (3, 8)
 
 
 class Waits(TorchDispatchMode):
-    """Counts what would make a host wait."""
+    """Count what would make a host wait."""
 
     def __init__(self):
         super().__init__()
@@ -73,37 +76,33 @@ class Waits(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
-def part(dataset, model, count):
-    """So many images in each split, in colour for the resnet."""
-    splits = {}
-    for name in ("train", "validation", "test"):
-        split = getattr(dataset, name)
-        images, labels = split.images[:: len(split) // count][:count], split.labels[:: len(split) // count][:count]
-        splits[name] = data.Split(images.expand(-1, 3, -1, -1) if model == "resnet" else images, labels)
-    channels = 3 if model == "resnet" else 1
-    return data.Dataset(**vars(dataset) | splits | dict(mean=dataset.mean * channels, std=dataset.std * channels))
+def prepare_dataset(dataset, experiment, count):
+    """Take `count` images of each split, standardized as the experiment says, and in colour for the resnet."""
+    dataset = replace(
+        cut_dataset(dataset, train=count, validation=count, test=count), is_standardized=experiment.standardize
+    )
+    if experiment.model != "resnet":
+        return dataset
+    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    in_colour = {name: Split(split.images.expand(-1, 3, -1, -1), split.labels) for name, split in splits.items()}
+    return replace(dataset, **in_colour, mean=dataset.mean * 3, std=dataset.std * 3)
 
 
 @pytest.mark.parametrize("settings", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_no_step_reads_what_it_computes(settings, digits, monkeypatch):
-    monkeypatch.setattr(side_by_side.RunsDropout, "GAPS_ON", ())  # as on a GPU
-    dataset = part(digits, settings["model"], 48)
-
-    def waits(batch_size):
+def test_no_step_reads_what_it_computes(settings, digits):
+    def count_waits(batch_size):
         experiment = Experiment(**settings, dataset="mnist_sample", batch_size=batch_size, epochs=1)
-        steps = len(training.batch_bounds(48, batch_size))
-        model = side_by_side.join([training.textbook_network(experiment, dataset, seed) for seed in SEEDS])
-        optimizer = training.make_optimizer(experiment, model)
-        scheduler = training.make_scheduler(experiment, optimizer, steps)
-        penalty = training.make_penalty(experiment, model, len(SEEDS))
-        standardization = (dataset.mean, dataset.std) if experiment.standardize else ()
+        dataset = prepare_dataset(digits, experiment, 48)
+        trainer = training.Trainer(experiment, dataset, list(SEEDS), "cpu")
+        for layer in trainer.model.modules():
+            if isinstance(layer, side_by_side.RunsDropout):
+                layer.gap_devices = ()  # as on a GPU
         with Waits() as mode:
-            training.train_epoch(
-                experiment, model, optimizer, scheduler, penalty, dataset.train, SEEDS, 1, standardization
-            )
+            training.train_epoch(trainer, dataset, 1)
         return mode.counted
 
-    assert waits(batch_size=8) == waits(batch_size=24)  # six steps and two: what an epoch begins and ends with may wait
+    # Six steps and two: what begins or ends an epoch may wait.
+    assert count_waits(batch_size=8) == count_waits(batch_size=24)
 
 
 def test_what_would_wait_is_counted():
@@ -123,7 +122,7 @@ def test_what_would_wait_is_counted():
 
 @pytest.fixture
 def waits_are_errors_no_more():
-    """After a test that may have left a step in the middle."""
+    """Allow waiting again after a test that may have stopped in the middle of a step."""
     yield
     torch.cuda.set_sync_debug_mode("default")
 
@@ -131,16 +130,24 @@ def waits_are_errors_no_more():
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
+@pytest.fixture
+def prepared():
+    """Prepare this process for a GPU, as `engine.workers` does; the CPU's bits are the same afterwards."""
+    workers.prepare_process("cuda", None)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @needs_a_gpu
-@pytest.mark.usefixtures("waits_are_errors_no_more")
+@pytest.mark.usefixtures("waits_are_errors_no_more", "prepared")
 @pytest.mark.parametrize("settings", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_the_same_training_on_a_gpu_twice_gives_the_same_bits_and_waits_at_no_step(settings, digits, monkeypatch):
-    dataset = part(digits, settings["model"], 400)
     experiment = Experiment(**settings, dataset="mnist_sample", batch_size=64, epochs=2)
-    plain = training.batches
+    dataset = prepare_dataset(digits, experiment, 400)
+    draw_batches = training.draw_batches
 
-    def watched(*args):
-        batches = plain(*args)
+    def watch(*args):
+        batches = draw_batches(*args)
         first = next(batches)
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -148,22 +155,23 @@ def test_the_same_training_on_a_gpu_twice_gives_the_same_bits_and_waits_at_no_st
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(training, "batches", watched)
-    once, again = (training.train(experiment, SEEDS, dataset, "cuda") for _ in range(2))
-    for one, other in zip(once, again, strict=True):
-        assert all(torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
-        assert (one.log_probabilities == other.log_probabilities).all()
-        assert one.history == other.history
+    monkeypatch.setattr(training, "draw_batches", watch)
+    once, again = (training.train(experiment, list(SEEDS), dataset, "cuda") for _ in range(2))
+    for run, same in zip(once, again, strict=True):
+        assert all(torch.equal(tensor, same.weights[name]) for name, tensor in run.weights.items())
+        assert (run.log_probabilities == same.log_probabilities).all()
+        assert run.history == same.history
 
 
 @needs_a_gpu
+@pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize("settings", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_a_gpu_takes_the_steps_that_a_cpu_takes(settings, digits):
-    dataset = part(digits, settings["model"], 128)
-    # A GPU draws dropout's masks from its own numbers, and Adam makes whole steps of what is rounding alone.
+    # A GPU draws dropout's masks from numbers of its own, and Adam makes whole steps of what is rounding alone.
     same = dict(dropout=0.0, dataset="mnist_sample", batch_size=64, epochs=1, optimizer="sgd", lr=0.01)
     experiment = Experiment(**settings | same)
-    here, there = (training.train(experiment, SEEDS, dataset, device) for device in ("cpu", "cuda"))
-    for one, other in zip(here, there, strict=True):
-        for name, tensor in one.weights.items():
-            torch.testing.assert_close(other.weights[name], tensor, rtol=1e-3, atol=1e-3)
+    dataset = prepare_dataset(digits, experiment, 128)
+    on_cpu, on_gpu = (training.train(experiment, list(SEEDS), dataset, device) for device in ("cpu", "cuda"))
+    for run, same_run in zip(on_cpu, on_gpu, strict=True):
+        for name, tensor in run.weights.items():
+            torch.testing.assert_close(same_run.weights[name], tensor, rtol=1e-3, atol=1e-3)

@@ -6,14 +6,14 @@ from torch import nn
 
 import experiments
 import models
-from data import to_float
+from engine.plan import MEASURED
 
 SHAPE = (1, 28, 28)
 
 
 def test_every_model_that_can_be_named_can_be_built():
     assert set(experiments.MODELS) == {*models.MLP_WIDTHS, "mlp", *models.CNNS}
-    assert set(models.RUNS_AT_ONCE) == set(models.THREADS) == set(experiments.MODELS)
+    assert {model.rstrip("0123456789") for model in experiments.MODELS} == MEASURED.keys()
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_every_model_that_can_be_named_can_be_built():
     ],
 )
 def test_parameters_are_those_of_the_published_networks(settings, parameters):
-    network = models.textbook_network(shape=SHAPE, seed=0, **settings)
-    assert models.parameter_count(network) == parameters
-    assert sum(row[2] for row in models.layer_table(network, SHAPE)) == parameters
+    network = models.build_network(shape=SHAPE, seed=0, **settings)
+    assert models.count_parameters(network) == parameters
+    assert sum(row[2] for row in models.list_layers(network, SHAPE)) == parameters
 
 
 C, B, L, R, D, M, G = "Conv2d", "BatchNorm2d", "GroupNorm", "ReLU", "Dropout", "MaxPool2d", "AdaptiveAvgPool2d"
@@ -82,8 +82,8 @@ TABLES = {  # the order of the layers; channels and size out, and parameters, of
 def test_the_layers_of_a_cnn_are_those_of_its_published_table(model):
     shape = (3, 32, 32) if model == "resnet" else SHAPE
     position = "before" if model == "cnn1" else "after"
-    network = models.textbook_network(model, shape, 0, norm="batch", norm_position=position, dropout=0.1)
-    rows = models.layer_table(network, shape)[1:]
+    network = models.build_network(model, shape, seed=0, norm="batch", norm_position=position, dropout=0.1)
+    rows = models.list_layers(network, shape)[1:]
     layers, with_parameters = TABLES[model]
     if model == "cnn1":  # its reference has no dropout
         rows = [row for row in rows if row[0] != "Dropout"]
@@ -92,9 +92,9 @@ def test_the_layers_of_a_cnn_are_those_of_its_published_table(model):
 
 
 def test_a_residual_block_adds_its_input(clothes):
-    network = models.textbook_network("resnet", SHAPE, 0, norm="batch", norm_position="after").eval()
+    network = models.build_network("resnet", SHAPE, seed=0, norm="batch", norm_position="after").eval()
     state = network.state_dict()
-    x = to_float(clothes.train.images[:4])
+    x = clothes.to_float(clothes.train.images[:4])
     with torch.no_grad():
         first = network[:3](x)
         second = nn.functional.conv2d(first, state["3.0.weight"], padding=1).relu()
@@ -110,7 +110,7 @@ BATCH_NORM = ("running_mean", "running_var", "weight", "bias")
     [("cnn1", (3, 32, 32)), ("cnn1", (1, 32, 32)), ("cnn2", (3, 28, 28)), ("cnn3", (3, 32, 32)), ("resnet", SHAPE)],
 )
 def test_cnns_take_other_images_where_the_shape_allows_it(model, shape):
-    network = models.textbook_network(model, shape, 0, norm="layer_chw")
+    network = models.build_network(model, shape, seed=0, norm="layer_chw")
     assert network(torch.rand(2, *shape)).shape == (2, 10)
 
 
@@ -122,15 +122,21 @@ def test_cnns_take_other_images_where_the_shape_allows_it(model, shape):
         (dict(model="cnn1", norm="group", groups=3), SHAPE, "--groups 3: does not divide the 8 channels of a layer"),
         (dict(model="cnn3", norm="group", group_size=8), SHAPE, "--group-size 8: does not divide the 12 channels"),
         (dict(model="mlp1", norm="group", groups=5), SHAPE, "--groups 5: does not divide the 64 channels"),
+        (dict(model="mlp"), SHAPE, "--model mlp: needs the widths of its hidden layers"),
+        (
+            dict(model="mlp1", norm="ghost"),
+            SHAPE,
+            "--norm ghost: unknown, or without the number of its groups or parts",
+        ),
     ],
 )
-def test_images_and_groups_that_do_not_fit_are_refused(settings, shape, message):
+def test_settings_that_do_not_fit_are_refused(settings, shape, message):
     with pytest.raises(ValueError, match=message):
-        models.textbook_network(shape=shape, seed=0, **settings)
+        models.build_network(shape=shape, seed=0, **settings)
 
 
 def test_the_textbook_network_is_initialised_as_torch_does_after_manual_seed():
-    network = models.textbook_network("mlp3", SHAPE, seed=7, norm="batch", norm_position="after", dropout=0.25)
+    network = models.build_network("mlp3", SHAPE, seed=7, norm="batch", norm_position="after", dropout=0.25)
     with torch.random.fork_rng():
         torch.manual_seed(7)
         by_hand = nn.Sequential(
@@ -149,7 +155,7 @@ def test_building_a_network_leaves_torchs_random_numbers_alone():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    models.textbook_network("mlp1", SHAPE, seed=0)
+    models.build_network("mlp1", SHAPE, seed=0)
     assert torch.equal(torch.rand(4), expected)
 
 
@@ -166,7 +172,7 @@ def test_building_a_network_leaves_torchs_random_numbers_alone():
 )
 def test_norms_are_torchs_own_layers(model, norm, layer):
     groups = 2 if norm == "group" else None
-    network = models.textbook_network(model, SHAPE, 0, norm=norm, norm_position="before", groups=groups)
+    network = models.build_network(model, SHAPE, seed=0, norm=norm, norm_position="before", groups=groups)
     assert str(network[2 if model == "mlp1" else 1]) == str(layer)
 
 
@@ -174,8 +180,8 @@ def test_norms_are_torchs_own_layers(model, norm, layer):
 # Ghost batch normalization
 
 
-def ghost_and_input(images, splits, like):
-    """A ghost batch norm and torch's own with the same random state, and input for both."""
+def make_ghost_and_plain(images, splits, like):
+    """Make a ghost batch norm and torch's batch norm with the same random state, and input for both."""
     torch.manual_seed(images)
     ghost, plain = models.GhostBatchNorm(6, splits), like(6)
     with torch.no_grad():
@@ -192,7 +198,7 @@ def ghost_and_input(images, splits, like):
 @pytest.mark.parametrize("splits", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("like", [nn.BatchNorm1d, nn.BatchNorm2d])
 def test_ghost_batch_norm_equals_a_batch_norm_on_each_interleaved_part(like, splits, channels_last):
-    ghost, plain, x = ghost_and_input(12, splits, like)
+    ghost, plain, x = make_ghost_and_plain(12, splits, like)
     given = x.contiguous(memory_format=torch.channels_last) if channels_last and x.dim() == 4 else x
     gradient = torch.randn(x.shape)
     y = ghost(given)
@@ -201,15 +207,15 @@ def test_ghost_batch_norm_equals_a_batch_norm_on_each_interleaved_part(like, spl
     x.grad = None
 
     plains = [copy.deepcopy(plain) for _ in range(splits)]
-    parts = torch.stack([own(x[part::splits]) for part, own in enumerate(plains)], 1).flatten(0, 1)
+    parts = torch.stack([layer(x[part::splits]) for part, layer in enumerate(plains)], 1).flatten(0, 1)
     parts.backward(gradient)
 
     torch.testing.assert_close(y, parts, rtol=0, atol=1e-12)
-    weight, bias = (torch.stack([getattr(own, name).grad for own in plains]).sum(0) for name in ("weight", "bias"))
+    weight, bias = (torch.stack([getattr(layer, name).grad for layer in plains]).sum(0) for name in ("weight", "bias"))
     for ours, torchs in zip(of_ghost, (x.grad, weight, bias), strict=True):
         torch.testing.assert_close(ours, torchs, rtol=0, atol=1e-12)
     for name in ("running_mean", "running_var"):
-        mean = torch.stack([getattr(own, name) for own in plains]).mean(0)
+        mean = torch.stack([getattr(layer, name) for layer in plains]).mean(0)
         torch.testing.assert_close(getattr(ghost, name), mean, rtol=0, atol=1e-12)
     assert ghost.num_batches_tracked == 1
 
@@ -217,7 +223,7 @@ def test_ghost_batch_norm_equals_a_batch_norm_on_each_interleaved_part(like, spl
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("like", [nn.BatchNorm1d, nn.BatchNorm2d])
 def test_ghost_batch_norm_evaluates_as_plain_batch_norm_and_has_its_state(like):
-    ghost, plain, x = ghost_and_input(7, 3, like)
+    ghost, plain, x = make_ghost_and_plain(7, 3, like)
     assert torch.equal(ghost.eval()(x), plain.eval()(x))
     shapes = [{name: tensor.shape for name, tensor in layer.state_dict().items()} for layer in (ghost, plain)]
     assert shapes[0] == shapes[1]
@@ -231,7 +237,7 @@ def test_ghost_batch_norm_evaluates_as_plain_batch_norm_and_has_its_state(like):
     ],
 )
 def test_a_batch_is_cut_into_the_largest_number_of_equal_parts_of_two_images(images, splits, parts):
-    assert models.equal_parts(images, splits) == parts
+    assert models.count_equal_parts(images, splits) == parts
     if images > 1:
         layer = models.GhostBatchNorm(3, splits)
         y = layer(torch.randn(images, 3, 4, 4))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis import plots
-from analysis.compare import Comparison, mean_interval
+from analysis.compare import Comparison, compute_mean_interval
 
 
 def run(epochs, start):
@@ -15,7 +15,7 @@ def run(epochs, start):
 
 
 HISTORIES = {"whole": [run(4, 1.0), run(4, 2.0)], "stopped": [run(4, 1.0), run(2, 3.0)], "alone": [run(3, 1.0)]}
-LOOKS = plots.styles_of(HISTORIES)
+LOOKS = plots.assign_styles(HISTORIES)
 
 
 def lines_of(panel):
@@ -24,30 +24,30 @@ def lines_of(panel):
 
 def test_a_long_title_has_lines_that_end_at_commas():
     long = "resnet,crop_padding=4,flip=true,batch_size=512,optimizer=sgd,lr=0.1,lr_scheduler=one_cycle"
-    lines = plots.wrapped(long).splitlines()
+    lines = plots.wrap_title(long).splitlines()
     assert "".join(lines) == long
     assert all(len(line) <= 36 and line.endswith(",") for line in lines[:-1])
-    assert plots.wrapped("LN, per pixel") == "LN, per pixel"
-    assert plots.wrapped("LN, per pixel", width=5) == "LN,\nper pixel"
+    assert plots.wrap_title("LN, per pixel") == "LN, per pixel"
+    assert plots.wrap_title("LN, per pixel", width=5) == "LN,\nper pixel"
 
 
-def test_however_long_the_titles_most_of_a_picture_is_the_axes():
+def test_however_long_the_titles_most_of_a_figure_is_the_axes():
     long = ",".join(f"setting_{number}={number}" for number in range(9))
     accuracies = {f"{name},{long}": [0.8, 0.9] for name in ("one", "other")}
-    looks = plots.styles_of(accuracies)
+    looks = plots.assign_styles(accuracies)
     for figure in (
-        plots.seeds(accuracies, {}, looks),
-        plots.by_class({title: np.ones(10) for title in accuracies}, "0123456789"),
-        plots.curves({title: [run(2, 1.0)] for title in accuracies}, looks),
-        plots.sparsity({title: [(0.5, 0.5)] for title in accuracies}, looks),
+        plots.plot_seeds(accuracies, {}, looks),
+        plots.plot_by_class({title: np.ones(10) for title in accuracies}, "0123456789"),
+        plots.plot_curves({title: [run(2, 1.0)] for title in accuracies}, looks),
+        plots.plot_sparsity({title: [(0.5, 0.5)] for title in accuracies}, looks),
     ):
         figure.draw_without_rendering()
         assert figure.get_tightbbox().width <= figure.get_figwidth() + 0.01, "nothing is cut off"
         assert sum(axes.get_position().width for axes in figure.axes[:2]) > 0.5
 
 
-def test_a_curve_is_the_mean_of_the_runs_that_go_on_and_is_not_padded():
-    train_loss, validation_loss, train_accuracy, _ = plots.curves(HISTORIES, LOOKS).axes
+def test_a_curve_is_the_mean_of_the_runs_still_training_and_is_not_padded():
+    train_loss, validation_loss, train_accuracy, _ = plots.plot_curves(HISTORIES, LOOKS).axes
     found = {title: (list(line.get_xdata()), list(line.get_ydata())) for title, line in lines_of(train_loss).items()}
     assert found["whole"] == ([1, 2, 3, 4], pytest.approx([1.5, 0.75, 0.5, 0.375]))
     assert found["stopped"] == ([1, 2, 3, 4], pytest.approx([2.0, 1.0, 1 / 3, 0.25]))
@@ -57,19 +57,19 @@ def test_a_curve_is_the_mean_of_the_runs_that_go_on_and_is_not_padded():
 
 
 def test_the_band_reaches_over_all_runs_and_a_dot_marks_the_end_of_one_that_stopped_early():
-    panel = plots.curves(HISTORIES, LOOKS).axes[0]
+    panel = plots.plot_curves(HISTORIES, LOOKS).axes[0]
     band = panel.collections[1].get_paths()[0].vertices
     assert {tuple(point) for point in band.round(3)} >= {(1, 1), (1, 3), (2, 0.5), (2, 1.5), (4, 0.25)}
     dots = [
         list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in panel.lines if line.get_marker() == "o"
     ]
     assert dots == [[], [(2, 1.5)], []]
-    assert [(text.get_text(), text.xy) for text in panel.texts] == [("1", (2, 1.5))], "one run goes on"
+    assert [(text.get_text(), text.xy) for text in panel.texts] == [("1", (2, 1.5))], "one run is still training"
 
 
-def test_every_seed_is_a_dot_beside_mean_interval_and_published_figure():
+def test_every_seed_is_a_dot_beside_mean_interval_and_published_accuracy():
     accuracies = {"three": [0.90, 0.92, 0.91], "one": [0.95]}
-    panel = plots.seeds(accuracies, {"one": 0.94}, plots.styles_of(accuracies)).axes[0]
+    panel = plots.plot_seeds(accuracies, {"one": 0.94}, plots.assign_styles(accuracies)).axes[0]
     assert [label.get_text() for label in panel.get_yticklabels()] == ["three", "one"]
     drawn = [
         (line.get_marker(), list(line.get_xdata()), set(line.get_ydata()))
@@ -79,14 +79,14 @@ def test_every_seed_is_a_dot_beside_mean_interval_and_published_figure():
     assert ("o", pytest.approx([90, 92, 91]), {0}) in drawn
     assert ("o", pytest.approx([95]), {1}) in drawn
     assert ("D", pytest.approx([94]), {1}) in drawn
-    average, half_width = mean_interval([90.0, 92.0, 91.0])
+    average, half_width = compute_mean_interval([90.0, 92.0, 91.0])
     (interval,) = panel.collections[0].get_segments()
     assert sorted(interval[:, 0]) == pytest.approx([average - half_width, average + half_width])
 
 
 def test_a_forest_shows_each_difference_its_interval_and_the_published_one():
     differences = {"a": Comparison(0.01, 5, 0.01, tests=2), "b": Comparison(-0.02, 1, math.nan)}
-    panel = plots.forest(differences, "base", 0.005, {"a": 0.02}, plots.styles_of("ab")).axes[0]
+    panel = plots.plot_forest(differences, "base", 0.005, {"a": 0.02}, plots.assign_styles("ab")).axes[0]
     drawn = [(line.get_marker(), list(line.get_xdata())) for line in panel.lines if len(line.get_xdata())]
     low, high = differences["a"].interval()
     assert ("None", pytest.approx([100 * low, 100 * high])) in drawn
@@ -100,7 +100,7 @@ def test_a_forest_shows_each_difference_its_interval_and_the_published_one():
 
 def test_a_sweep_shows_accuracy_and_zeros_in_order_on_a_logarithmic_axis():
     series = {"proximal": {0.1: ([0.7, 0.8], [0.5, 0.5]), 0.01: ([0.9], [0.1])}}
-    accuracy, zeros = plots.sweep(series, "λ", ("no L1", [0.91, 0.93])).axes
+    accuracy, zeros = plots.plot_sweep(series, "λ", ("no L1", [0.91, 0.93])).axes
     assert accuracy.get_xscale() == zeros.get_xscale() == "log"
     assert accuracy.lines[0].get_xydata().tolist() == [pytest.approx([0.01, 90]), pytest.approx([0.1, 75])]
     assert zeros.lines[0].get_xydata().tolist() == [pytest.approx([0.01, 10]), pytest.approx([0.1, 50])]
@@ -108,7 +108,8 @@ def test_a_sweep_shows_accuracy_and_zeros_in_order_on_a_logarithmic_axis():
 
 
 def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(tmp_path):
-    written = [plots.save(plots.curves(HISTORIES, LOOKS), tmp_path / each / "a,b=0.1") for each in ("one", "two")]
+    paths = [tmp_path / folder / "a,b=0.1" for folder in ("one", "two")]
+    written = [plots.save_figure(plots.plot_curves(HISTORIES, LOOKS), path) for path in paths]
     assert [path.name for path in written[0]] == ["a,b=0.1.png", "a,b=0.1.pdf"]
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
@@ -118,19 +119,19 @@ def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(tmp_path
 
 @pytest.mark.parametrize("count", [1, 7, 13, 30])
 def test_experiments_differ_until_colours_and_dashes_are_used_up(count):
-    styles = plots.styles_of(range(count))
+    styles = plots.assign_styles(range(count))
     assert len(styles) == count
     assert len({tuple(style.items()) for style in styles.values()}) == min(count, 21)
 
 
-def test_an_experiment_has_one_colour_in_every_picture():
-    looks = plots.styles_of(["other", "mine"])
+def test_an_experiment_has_one_colour_in_every_figure():
+    looks = plots.assign_styles(["other", "mine"])
     comparison = {"mine": Comparison(0.01, 5, 0.01)}
     panels = [
-        plots.curves({"mine": HISTORIES["whole"]}, looks).axes[0],
-        plots.seeds({"mine": [0.5]}, {}, looks).axes[0],
-        plots.forest(comparison, "other", 0.001, {}, looks).axes[0],
-        plots.sparsity({"mine": [(0, 0)]}, looks).axes[0],
+        plots.plot_curves({"mine": HISTORIES["whole"]}, looks).axes[0],
+        plots.plot_seeds({"mine": [0.5]}, {}, looks).axes[0],
+        plots.plot_forest(comparison, "other", 0.001, {}, looks).axes[0],
+        plots.plot_sparsity({"mine": [(0, 0)]}, looks).axes[0],
     ]
     for panel in panels:
         assert looks["mine"]["color"] in {line.get_color() for line in panel.lines}
@@ -139,7 +140,7 @@ def test_an_experiment_has_one_colour_in_every_picture():
 
 def test_the_histogram_of_weights_has_exact_zeros_apart_and_loses_no_weight():
     magnitudes = np.array([0.0] * 50 + [1e-12] * 10 + [1e-4] * 20 + [0.5] * 15 + [100.0] * 5)
-    panel = plots.weights({"a": magnitudes}, 1e-3, plots.styles_of("a")).axes[0]
+    panel = plots.plot_weights({"a": magnitudes}, 1e-3, plots.assign_styles("a")).axes[0]
     (zeros,) = panel.containers[0].patches
     assert zeros.get_height() == 50
     bars = panel.patches[0].get_data()
@@ -150,14 +151,14 @@ def test_the_histogram_of_weights_has_exact_zeros_apart_and_loses_no_weight():
 
 
 def test_sparsity_is_drawn_layer_by_layer_in_percent():
-    zeros, small = plots.sparsity({"a": [(0.5, 0.6), (0.25, 0.75)]}, plots.styles_of("a")).axes
+    zeros, small = plots.plot_sparsity({"a": [(0.5, 0.6), (0.25, 0.75)]}, plots.assign_styles("a")).axes
     assert zeros.lines[0].get_xydata().tolist() == [[1, 50], [2, 25]]
     assert small.lines[0].get_xydata().tolist() == [[1, 60], [2, 75]]
 
 
 def test_a_confusion_matrix_has_actual_classes_in_rows_and_shares_in_percent():
     shares = np.array([[0.9, 0.1], [0.0004, 0.9996]])
-    (panel,) = plots.confusion({"a": shares}, ("cat", "dog")).axes
+    (panel,) = plots.plot_confusion({"a": shares}, ("cat", "dog")).axes
     assert panel.images[0].get_array().tolist() == shares.tolist()
     assert [(text.get_position(), text.get_text()) for text in panel.texts] == [
         ((0, 0), "90.0"),
@@ -168,19 +169,19 @@ def test_a_confusion_matrix_has_actual_classes_in_rows_and_shares_in_percent():
 
 
 def test_the_accuracy_of_every_class_is_written_in_every_row():
-    (panel,) = plots.by_class({"a": [0.5, 0.25], "b": [0.125, 1]}, ("cat", "dog")).axes
+    (panel,) = plots.plot_by_class({"a": [0.5, 0.25], "b": [0.125, 1]}, ("cat", "dog")).axes
     assert [text.get_text() for text in panel.texts] == ["50.0", "25.0", "12.5", "100.0"]
     assert [label.get_text() for label in panel.get_yticklabels()] == ["a", "b"]
 
 
 def test_a_gallery_shows_grey_and_coloured_images_as_they_are_in_rows():
     grey = np.arange(3 * 1 * 2 * 2, dtype=np.uint8).reshape(3, 1, 2, 2)
-    figure = plots.gallery(grey, ["a", "b", "c"], columns=2)
+    figure = plots.plot_gallery(grey, ["a", "b", "c"], columns=2)
     shown = [panel for panel in figure.axes if panel.get_visible()]
     assert [panel.get_title() for panel in shown] == ["a", "b", "c"]
     assert [panel.images[0].get_array().tolist() for panel in shown] == [image[0].tolist() for image in grey]
     assert shown[0].images[0].get_clim() == (0, 255), "not stretched to the image's own range"
     coloured = np.zeros((1, 3, 2, 2), dtype=np.uint8)
     coloured[0, :, 1, 0] = 10, 20, 30
-    (panel,) = plots.gallery(coloured, ["a"], columns=1).axes
+    (panel,) = plots.plot_gallery(coloured, ["a"], columns=1).axes
     assert panel.images[0].get_array()[1, 0].tolist() == [10, 20, 30]

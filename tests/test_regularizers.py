@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,6 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-import data
 import models
 import regularizers
 import side_by_side
@@ -22,9 +23,9 @@ OPTIMIZERS = {
 
 
 def standardized(dataset, count):
-    """`count` images of all classes: the train images come class by class, so every n-th."""
+    """Take `count` images of all classes: every n-th, because the train images are sorted by class."""
     every = len(dataset.train) // count
-    images = data.to_float(dataset.train.images[::every][:count], dataset.mean, dataset.std)
+    images = replace(dataset, is_standardized=True).to_float(dataset.train.images[::every][:count])
     return images, dataset.train.labels[::every][:count]
 
 
@@ -34,7 +35,7 @@ def pooled(dataset, count):
 
 
 def logistic_regression():
-    return models.textbook_network("mlp", POOLED, seed=0, hidden=())
+    return models.build_network("mlp", POOLED, seed=0, hidden=())
 
 
 def train_step(network, images, labels, optimizer, penalty):
@@ -71,7 +72,7 @@ NETWORKS = {
     "resnet batch": dict(model="resnet", norm="batch", norm_position="after", dropout=0.1),
     "resnet layer, frozen": dict(model="resnet", norm="layer", freeze_gamma=True),
 }
-FORMS = {  # the settings, and what one tensor of one run costs
+FORMS = {  # the settings, and the penalty of one run's part of a tensor
     "l1": (dict(l1=0.01), lambda w: 0.01 * w.abs().sum()),
     "l1 of means": (dict(l1=0.5, l1_reduction="mean"), lambda w: 0.5 * w.abs().mean()),
     "l2": (dict(l2=0.003), lambda w: 0.003 * w.square().sum()),
@@ -89,12 +90,12 @@ IN_FORMS = pytest.mark.parametrize(("lambdas", "of_tensor"), FORMS.values(), ids
 
 def textbook_network(settings, seed=0):
     shape = (3, 32, 32) if settings["model"] == "resnet" else (1, 28, 28)
-    return models.textbook_network(shape=shape, seed=seed, **settings)
+    return models.build_network(shape=shape, seed=seed, **settings)
 
 
-def joined(settings, runs=RUNS):
-    """Networks in double precision whose scales, shifts and biases differ too, with some weights exactly zero."""
-    model = side_by_side.join([textbook_network(settings, seed) for seed in range(runs)]).double()
+def join_noisy_networks(settings, runs=RUNS):
+    """Join networks in double precision that differ in all parameters, with some weights exactly zero."""
+    model = side_by_side.join_networks([textbook_network(settings, seed) for seed in range(runs)]).double()
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -104,7 +105,7 @@ def joined(settings, runs=RUNS):
 
 
 def give_gradients(model):
-    """A gradient for everything that is trained, as a loss's; a copy of each, {name: gradient}."""
+    """Give everything that is trained a gradient, as a loss would, and return copies, {name: gradient}."""
     noise = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -112,8 +113,8 @@ def give_gradients(model):
     return {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
-def added(model, penalty):
-    """What the penalty adds to the gradients, {name: gradient}."""
+def gradients_added(model, penalty):
+    """Compute what the penalty adds to the gradients, {name: gradient}."""
     of_loss = give_gradients(model)
     penalty.add_gradient()
     return {name: model.get_parameter(name).grad - gradient for name, gradient in of_loss.items()}
@@ -124,7 +125,7 @@ def make_penalty(model, penalize="weights", runs=RUNS, **settings):
 
 
 def penalized_by_the_book(network, penalize):
-    """{name: parameter}: all that is trained, or the weights of linear layers and convolutions alone."""
+    """Return all that is trained, or the weights of linear layers and convolutions alone, {name: parameter}."""
     if penalize == "all":
         return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
@@ -134,38 +135,38 @@ def penalized_by_the_book(network, penalize):
 @PENALIZE
 @ON_NETWORKS
 def test_each_runs_value_and_gradient_are_its_own_textbook_networks_by_autograd(settings, penalize):
-    model = joined(settings)
+    model = join_noisy_networks(settings)
     networks = [textbook_network(settings).double() for _ in range(RUNS)]
     for run, network in enumerate(networks):
-        network.load_state_dict(side_by_side.state_of_run(model.state_dict(), run, RUNS))
+        network.load_state_dict(side_by_side.extract_run(model.state_dict(), run, RUNS))
     for form, (lambdas, of_tensor) in FORMS.items():
         penalty = make_penalty(model, penalize, **lambdas)
-        values, gradients = penalty.value().tolist(), added(model, penalty)
-        assert len({round(value, 6) for value in values}) == RUNS  # or runs taken for one another would pass
+        values, gradients = penalty.value().tolist(), gradients_added(model, penalty)
+        assert len({round(value, 6) for value in values}) == RUNS  # equal values would hide runs that are mixed up
         for run, network in enumerate(networks):
             network.zero_grad()
             expected = sum(of_tensor(weights) for weights in penalized_by_the_book(network, penalize).values())
             expected.backward()
             assert values[run] == pytest.approx(expected.item(), rel=1e-12), form
-            own = side_by_side.state_of_run(gradients, run, RUNS)
+            of_run = side_by_side.extract_run(gradients, run, RUNS)
             trained = {name: tensor for name, tensor in network.named_parameters() if tensor.requires_grad}
-            assert own.keys() == trained.keys()
+            assert of_run.keys() == trained.keys()
             for name, parameter in trained.items():
                 of_penalty = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                assert (own[name] - of_penalty).abs().max() < 1e-12, form
+                assert (of_run[name] - of_penalty).abs().max() < 1e-12, form
 
 
 @PENALIZE
 @IN_FORMS
 @pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 ghost, frozen", "cnn1 layer_chw"])
 def test_what_one_run_weighs_changes_nothing_for_the_others(network, lambdas, of_tensor, penalize):
-    model = joined(NETWORKS[network])
+    model = join_noisy_networks(NETWORKS[network])
     penalty = make_penalty(model, penalize, **lambdas)
-    values, gradients = penalty.value().tolist(), added(model, penalty)
+    values, gradients = penalty.value().tolist(), gradients_added(model, penalty)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.chunk(RUNS)[1].mul_(-3).add_(0.5)
-    new_values, new_gradients = penalty.value().tolist(), added(model, penalty)
+    new_values, new_gradients = penalty.value().tolist(), gradients_added(model, penalty)
     assert (new_values[0], new_values[2]) == (values[0], values[2])
     assert new_values[1] > 2 * values[1]
     for name, gradient in gradients.items():
@@ -204,7 +205,7 @@ def test_a_small_example_by_hand():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 batch"])
 def test_a_tensor_of_zeros_has_a_norm_without_gradient(network, dtype, penalize):
-    model = joined(NETWORKS[network]).to(dtype)
+    model = join_noisy_networks(NETWORKS[network]).to(dtype)
     chosen = regularizers.penalized_parameters(model, penalize)
     with torch.no_grad():
         for parameter in chosen.values():
@@ -233,23 +234,23 @@ def test_the_norms_gradient_is_never_longer_than_lambda_even_where_squares_under
 
 @pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 batch"])
 def test_in_proximal_mode_the_value_has_l1_and_the_gradient_has_not(network):
-    model = joined(NETWORKS[network])
+    model = join_noisy_networks(NETWORKS[network])
     for l2_form in ("square", "norm"):
         proximal = make_penalty(model, l1=0.01, l2=0.003, l1_mode="proximal", l2_form=l2_form)
         both = make_penalty(model, l1=0.01, l2=0.003, l2_form=l2_form)
         l2_alone = make_penalty(model, l2=0.003, l2_form=l2_form)
         assert proximal.value().tolist() == both.value().tolist() != l2_alone.value().tolist()
-        gradients, expected = added(model, proximal), added(model, l2_alone)
+        gradients, expected = gradients_added(model, proximal), gradients_added(model, l2_alone)
         assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients.items())
         assert any(gradient.any() for gradient in gradients.values())
 
 
 @pytest.mark.parametrize("form", [dict(), dict(l1_reduction="mean", l2_form="norm"), dict(l1_mode="proximal")])
 def test_without_a_penalty_the_value_is_zero_and_the_gradient_unchanged(form):
-    model = joined(NETWORKS["cnn1 batch"])
+    model = join_noisy_networks(NETWORKS["cnn1 batch"])
     penalty = make_penalty(model, **form)
     assert penalty.value().tolist() == [0, 0, 0]
-    assert not any(gradient.any() for gradient in added(model, penalty).values())
+    assert not any(gradient.any() for gradient in gradients_added(model, penalty).values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -285,7 +286,8 @@ def test_penalized_are_the_weights_of_linear_layers_and_convolutions_alone_or_al
     settings, weights, rest
 ):
     network = textbook_network(settings)
-    for runs, model in [(1, network), (1, side_by_side.join([network])), (2, side_by_side.join([network] * 2))]:
+    joined_models = [(runs, side_by_side.join_networks([network] * runs)) for runs in (1, 2)]
+    for runs, model in [(1, network), *joined_models]:
         for penalize, expected in (("weights", weights), ("all", weights + rest)):
             chosen = regularizers.penalized_parameters(model, penalize)
             assert list(chosen) == list(penalized_by_the_book(network, penalize))
@@ -294,7 +296,7 @@ def test_penalized_are_the_weights_of_linear_layers_and_convolutions_alone_or_al
 
 
 def test_the_names_of_what_is_penalized_are_those_of_the_state_dict():
-    model = side_by_side.join([textbook_network(NETWORKS["cnn1 batch"])] * 2)
+    model = side_by_side.join_networks([textbook_network(NETWORKS["cnn1 batch"])] * 2)
     weights = [f"{layer}.weight" for layer in (0, 3, 6, 10, 13, 16, 19)]
     assert list(regularizers.penalized_parameters(model)) == weights
     assert list(regularizers.penalized_parameters(model[0])) == ["weight"]
@@ -305,7 +307,7 @@ def test_the_names_of_what_is_penalized_are_those_of_the_state_dict():
 @PENALIZE
 @ON_NETWORKS
 def test_weight_decay_acts_on_what_is_penalized_and_no_parameter_is_lost_or_taken_twice(settings, penalize):
-    model = side_by_side.join([textbook_network(settings, seed) for seed in range(2)])
+    model = side_by_side.join_networks([textbook_network(settings, seed) for seed in range(2)])
     groups = regularizers.parameter_groups(model, 0.25, penalize)
     in_groups = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(in_groups) == sorted(id(parameter) for parameter in model.parameters())
@@ -319,7 +321,7 @@ def test_weight_decay_acts_on_what_is_penalized_and_no_parameter_is_lost_or_take
 
 @ON_NETWORKS
 def test_without_weight_decay_there_is_one_group_of_everything(settings):
-    model = side_by_side.join([textbook_network(settings, seed) for seed in range(2)])
+    model = side_by_side.join_networks([textbook_network(settings, seed) for seed in range(2)])
     (group,) = regularizers.parameter_groups(model, 0.0, "all")
     assert group["weight_decay"] == 0
     assert list(map(id, group["params"])) == list(map(id, model.parameters()))
@@ -329,7 +331,7 @@ def test_without_weight_decay_there_is_one_group_of_everything(settings):
 @pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize("network", ["cnn1 ghost, frozen", "cnn1 layer_chw, frozen"])
 def test_a_frozen_scale_stays_one_and_without_gradient_whatever_is_penalized(network, optimizer_class, l1_mode, digits):
-    model = side_by_side.join([textbook_network(NETWORKS[network], seed) for seed in range(2)])
+    model = side_by_side.join_networks([textbook_network(NETWORKS[network], seed) for seed in range(2)])
     groups = regularizers.parameter_groups(model, 0.5, "all")
     optimizer = optimizer_class(groups, lr=0.01, fused=True)
     penalty = make_penalty(model, "all", runs=2, l1=1e-5, l2=0.1, l1_mode=l1_mode, l2_form="norm")
@@ -356,8 +358,8 @@ def test_a_frozen_scale_stays_one_and_without_gradient_whatever_is_penalized(net
 # The proximal step
 
 
-def thresholds(optimizer, settings, lr, l1, gradients):
-    """What |w| is lowered by, from the gradients so far alone."""
+def compute_threshold(optimizer, settings, lr, l1, gradients):
+    """Compute what |w| is lowered by from the gradients so far alone."""
     if optimizer is torch.optim.SGD:
         return torch.full_like(gradients[0], lr * l1 / (1 - settings.get("momentum", 0)))
     mean_square = sum(0.001 * 0.999**age * gradient**2 for age, gradient in enumerate(reversed(gradients)))
@@ -378,7 +380,7 @@ def test_shrink_is_the_soft_threshold_in_the_optimizers_metric(
     network, images_of, count, optimizer_class, settings, fused, digits
 ):
     images, labels = images_of(digits, count)
-    model = side_by_side.join([models.textbook_network(seed=seed, **network) for seed in range(2)])
+    model = side_by_side.join_networks([models.build_network(seed=seed, **network) for seed in range(2)])
     chosen = regularizers.penalized_parameters(model)
     weights = list(chosen.values())
     rest = [parameter for name, parameter in model.named_parameters() if name not in chosen]
@@ -398,7 +400,7 @@ def test_shrink_is_the_soft_threshold_in_the_optimizers_metric(
 
         for parameter, old, so_far in zip(weights, before, gradients, strict=True):
             so_far.append(parameter.grad.clone())
-            threshold = thresholds(optimizer_class, settings, lr, 0.02, so_far)
+            threshold = compute_threshold(optimizer_class, settings, lr, 0.02, so_far)
             expected = old.sign() * torch.maximum(old.abs() - threshold, torch.zeros_like(old))
             torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-14)
             assert torch.equal(parameter == 0, old.abs() <= threshold)
@@ -406,13 +408,13 @@ def test_shrink_is_the_soft_threshold_in_the_optimizers_metric(
         assert 0 < zero.sum() < len(zero)
         assert rest
         assert all(torch.equal(parameter, old) for parameter, old in zip(rest, rest_before, strict=True))
-        lr /= 2  # as a schedule would: the threshold goes with the rate of its own step
+        lr /= 2  # as a schedule would: the threshold follows the rate of the same step
         for group in optimizer.param_groups:
             group["lr"] = lr
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_threshold_goes_with_the_momentum_of_its_own_step():
+def test_the_threshold_follows_the_momentum_of_the_same_step():
     weight = nn.Parameter(torch.linspace(-1, 1, 101))
     optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.95)
     for lr, momentum in [(0.1, 0.95), (0.2, 0.9), (0.05, 0.85)]:  # as one cycle moves them
@@ -447,13 +449,13 @@ def test_the_proximal_step_gives_exact_zeros_and_the_subgradient_none(name, digi
     optimizer_class, settings = OPTIMIZERS[name]
     zeros = {}
     for l1_mode in ("subgradient", "proximal"):
-        network = models.textbook_network("mlp", POOLED, seed=0, hidden=(16,))
+        network = models.build_network("mlp", POOLED, seed=0, hidden=(16,))
         optimizer = optimizer_class(network.parameters(), **settings)
         chosen = regularizers.penalized_parameters(network).values()
         penalty = Penalty(chosen, l1=0.01, l1_mode=l1_mode)
         for _ in range(150):
             train_step(network, images, labels, optimizer, penalty)
-        zeros[l1_mode] = regularizers.overall(regularizers.weight_statistics(network))["zeros"]
+        zeros[l1_mode] = regularizers.summarize_layers(regularizers.measure_layers(network))["zeros"]
     assert zeros["subgradient"] == 0
     assert zeros["proximal"] > 0.5
 
@@ -494,7 +496,7 @@ def test_where_the_proximal_step_stands_still_the_optimality_conditions_hold(opt
 def weights_after_20_steps(dataset, optimizer_class, settings, l2=0.0, weight_decay=0.0):
     images, labels = standardized(dataset, 640)
     order = torch.randperm(640, generator=torch.Generator().manual_seed(0))
-    network = models.textbook_network("mlp1", (1, 28, 28), seed=0, norm="batch")
+    network = models.build_network("mlp1", (1, 28, 28), seed=0, norm="batch")
     optimizer = optimizer_class(regularizers.parameter_groups(network, weight_decay), **settings)
     penalty = Penalty(regularizers.penalized_parameters(network).values(), l2=l2)
     for batch in order.repeat(2).split(64):
@@ -531,8 +533,8 @@ def test_adamws_decoupled_weight_decay_is_another_thing_than_l2(clothes):
 def objective(weight, bias, images, labels, penalty_of):
     """Mean cross entropy and the penalty, written out in numpy."""
     logits = images.flatten(1).numpy() @ weight.T + bias
-    own = logits[np.arange(len(labels)), labels.numpy()]
-    return (np.logaddexp.reduce(logits, axis=1) - own).mean() + penalty_of(weight)
+    logits_of_labels = logits[np.arange(len(labels)), labels.numpy()]
+    return (np.logaddexp.reduce(logits, axis=1) - logits_of_labels).mean() + penalty_of(weight)
 
 
 def scikit_learns_optimum(images, labels, **settings):
@@ -594,12 +596,12 @@ def test_with_proximal_l1_logistic_regression_ends_at_scikit_learns_optimum_with
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Looking at weights
+# Measuring weights
 
 
 @pytest.fixture
 def known_network():
-    network = models.textbook_network("mlp", POOLED, seed=0, hidden=(6,), norm="batch")
+    network = models.build_network("mlp", POOLED, seed=0, hidden=(6,), norm="batch")
     with torch.no_grad():
         network[1].weight[0] = 0
         network[1].weight[1] = -0.0
@@ -611,8 +613,8 @@ def known_network():
     return network
 
 
-def test_weight_statistics_count_zeros_and_small_weights_and_give_norms_layer_by_layer(known_network):
-    rows = regularizers.weight_statistics(known_network)
+def test_layers_are_measured_by_zeros_small_weights_and_norms(known_network):
+    rows = regularizers.measure_layers(known_network)
     assert [row["layer"] for row in rows] == ["1", "4"]
     assert [row["weights"] for row in rows] == [6 * 49, 10 * 6]
     assert rows[0]["zeros"] == 2 * 49
@@ -626,8 +628,8 @@ def test_weight_statistics_count_zeros_and_small_weights_and_give_norms_layer_by
     assert rows[1]["small"] >= 10
 
 
-def test_overall_gives_shares_of_all_weights_and_the_norms_of_the_whole_network(known_network):
-    total = regularizers.overall(regularizers.weight_statistics(known_network))
+def test_a_summary_gives_shares_of_all_weights_and_the_norms_of_the_whole_network(known_network):
+    total = regularizers.summarize_layers(regularizers.measure_layers(known_network))
     weights = np.concatenate([known_network[layer].weight.detach().double().numpy().ravel() for layer in (1, 4)])
     assert total == pytest.approx(
         dict(
@@ -644,7 +646,7 @@ def test_a_weight_of_exactly_a_thousandth_is_not_small():
     network = nn.Sequential(nn.Linear(3, 1)).double()
     with torch.no_grad():
         network[0].weight.copy_(torch.tensor([[0.001, -0.001, 0.000999]], dtype=torch.float64))
-    (row,) = regularizers.weight_statistics(network)
+    (row,) = regularizers.measure_layers(network)
     assert (row["weights"], row["small"], row["zeros"]) == (3, 1, 0)
 
 
@@ -652,14 +654,14 @@ CNN1_LAYERS = {"0": 72, "3": 576, "6": 576, "10": 1152, "13": 2304, "16": 2304, 
 
 
 @pytest.mark.parametrize("network", ["cnn1 batch", "cnn1 ghost, frozen", "cnn1 layer_chw"])
-def test_weight_statistics_of_a_convolutional_network_are_those_of_its_convolutions(network):
+def test_the_measured_layers_of_a_convolutional_network_are_its_convolutions(network):
     network = textbook_network(NETWORKS[network])
     with torch.no_grad():
         network[0].weight[3] = 0
         network[3].weight[0] = 0.0005
         network[19].weight.fill_(-2)
     assert not any(bias.any() for name, bias in network.named_parameters() if name.endswith("bias"))  # nor counted
-    rows = regularizers.weight_statistics(network)
+    rows = regularizers.measure_layers(network)
     assert {row["layer"]: row["weights"] for row in rows} == CNN1_LAYERS
     by_layer = {row["layer"]: row for row in rows}
     assert {layer: row["zeros"] for layer, row in by_layer.items()} == dict.fromkeys(CNN1_LAYERS, 0) | {"0": 9}
@@ -670,16 +672,16 @@ def test_weight_statistics_of_a_convolutional_network_are_those_of_its_convoluti
         assert row["l2_norm"] == pytest.approx(np.linalg.norm(weights), rel=1e-12)
     assert by_layer["3"]["small"] >= 72
     assert (by_layer["19"]["small"], by_layer["19"]["l1_norm"]) == (0, 320)
-    total = regularizers.overall(rows)
+    total = regularizers.summarize_layers(rows)
     weights = np.concatenate([network[int(layer)].weight.detach().double().numpy().ravel() for layer in CNN1_LAYERS])
     assert total["zeros"] == 9 / 7_144
     assert total["small"] == (np.abs(weights) < 1e-3).mean()
     assert total["l2_norm"] == pytest.approx(np.linalg.norm(weights), rel=1e-12)
 
 
-def test_weight_statistics_name_the_layers_inside_residual_blocks():
+def test_measured_layers_are_named_inside_residual_blocks_too():
     network = textbook_network(NETWORKS["resnet batch"])
-    rows = regularizers.weight_statistics(network)
+    rows = regularizers.measure_layers(network)
     layers = [network.get_submodule(row["layer"]) for row in rows]
     assert all(isinstance(layer, nn.Conv2d) for layer in layers)
     assert [row["weights"] for row in rows] == [layer.weight.numel() for layer in layers]

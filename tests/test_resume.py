@@ -1,4 +1,4 @@
-"""Trainings that are killed and typed again, until they end, against trainings that are not."""
+"""Trainings that are killed and typed again until they end, compared with trainings that are not."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from bits import outcome
+from helpers import cut_dataset, read_files, read_outcome
 
 import data
 import train
@@ -35,20 +35,15 @@ CNN += ["--optimizer", "sgd", "--lr", "0.1", "--lr-scheduler", "one_cycle", "--r
 
 @pytest.fixture(autouse=True)
 def often(digits, monkeypatch):
-    """A checkpoint after every epoch, and parts of the sample, whose epochs are short."""
+    """Write a checkpoint after every epoch, and train on parts of the sample, whose epochs are short."""
     monkeypatch.setattr(checkpoints, "SECONDS_APART", 0)
     monkeypatch.setattr(checkpoints, "WRITINGS_APART", 0)
-    counts = dict(train=300, validation=100, test=100)
-    parts = {}
-    for name, count in counts.items():
-        split = getattr(digits, name)
-        every = len(split) // count  # the images come sorted by class
-        parts[name] = data.Split(split.images[::every][:count], split.labels[::every][:count])
-    monkeypatch.setattr(data, "load", lambda *which: data.Dataset(**{**vars(digits), **parts}))
+    few_digits = cut_dataset(digits, train=300, validation=100, test=100)
+    monkeypatch.setattr(data, "load", lambda *which: few_digits)
 
 
 def start(words, runs_dir, before=lambda: None):
-    """The command in a process of its own, forked from here so that nothing has to be imported again."""
+    """Start the command in a process that is forked from here, so that nothing has to be imported again."""
 
     def run():
         with open(f"{runs_dir}.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -71,12 +66,12 @@ def kills(request):
 
 @pytest.mark.parametrize("words", [MLP, CNN], ids=["early stopping", "one cycle"])
 def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits(words, kills, tmp_path):
-    train.main([*words, "--runs-dir", str(tmp_path / "whole")])  # here, so that all that it imports is imported for all
-    whole = outcome(tmp_path / "whole", MAY_DIFFER)
+    train.main([*words, "--runs-dir", str(tmp_path / "whole")])  # here, so that what it imports is imported for all
+    whole = read_outcome(tmp_path / "whole", MAY_DIFFER)
     started = time.monotonic()
     start(words, tmp_path / "again").join()
     longest = time.monotonic() - started
-    assert outcome(tmp_path / "again", MAY_DIFFER) == whole
+    assert read_outcome(tmp_path / "again", MAY_DIFFER) == whole
     killed = trainings = 0
     while killed < kills:
         trainings += 1
@@ -90,7 +85,7 @@ def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits(wor
             status = process.exitcode
             assert status in (0, -signal.SIGKILL), log_of(runs_dir)
             killed += status != 0
-        assert outcome(runs_dir, MAY_DIFFER) == whole
+        assert read_outcome(runs_dir, MAY_DIFFER) == whole
     print(f"{killed} kills, {trainings} trainings with the same bits")
 
 
@@ -101,12 +96,12 @@ CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")  # and files opened
 @pytest.fixture
 def whole(tmp_path):
     train.main([*TINY, "--runs-dir", str(tmp_path / "whole")])
-    return outcome(tmp_path / "whole", MAY_DIFFER)
+    return read_outcome(tmp_path / "whole", MAY_DIFFER)
 
 
 def test_a_training_that_is_killed_before_any_change_of_a_file_ends_with_the_same_bits(whole, kills, tmp_path):
     def kill_before(number, runs_dir):
-        """Have this process killed before its change number so-and-so of what is under `runs_dir`."""
+        """Have this process killed before its change of that number to what is under `runs_dir`."""
         changes = itertools.count()
 
         def watch(event, arguments):
@@ -122,14 +117,14 @@ def test_a_training_that_is_killed_before_any_change_of_a_file_ends_with_the_sam
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL), log_of(runs_dir)
         train.main([*TINY, "--runs-dir", str(runs_dir)])
-        assert outcome(runs_dir, MAY_DIFFER) == whole
+        assert read_outcome(runs_dir, MAY_DIFFER) == whole
         if process.exitcode == 0:
             break
     assert number > 24, "there are more changes than these"
 
 
 def kill_after_the_first_epoch(lose=None):
-    """Have this process killed when the first epoch's checkpoint, which lacks the state of `lose`, is written."""
+    """Have this process killed once the first epoch's checkpoint is written, without the state of `lose`."""
     write = checkpoints.Checkpoint.write
 
     def write_and_die(checkpoint, epoch, state):
@@ -150,7 +145,7 @@ def test_the_comparison_notices_that_the_optimizers_moments_were_not_saved(lose,
     train.main([*TINY, "--runs-dir", str(tmp_path / "runs")])
     for path in (tmp_path / "runs").rglob("result.json"):
         assert json.loads(path.read_text())["resumed_at"] == [1]
-    assert (outcome(tmp_path / "runs", MAY_DIFFER) == whole) is not bool(lose)
+    assert (read_outcome(tmp_path / "runs", MAY_DIFFER) == whole) is not bool(lose)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -158,7 +153,7 @@ def test_the_comparison_notices_that_the_optimizers_moments_were_not_saved(lose,
 
 
 class Interrupted(checkpoints.Checkpoint):
-    """Ends the training that it is given to after an epoch."""
+    """Interrupt the training that it keeps after an epoch."""
 
     last = 2
 
@@ -180,26 +175,26 @@ class Interrupted(checkpoints.Checkpoint):
     ],
     ids=str,
 )
-def test_every_kind_of_training_goes_on_with_the_same_bits(settings, tmp_path):
-    check_going_on(Experiment(**settings, epochs=4, batch_size=50, dataset="mnist_sample"), 2, tmp_path)
+def test_every_kind_of_training_is_resumed_with_the_same_bits(settings, tmp_path):
+    check_resuming(Experiment(**settings, epochs=4, batch_size=50, dataset="mnist_sample"), 2, tmp_path)
 
 
 def test_a_training_whose_runs_have_all_diverged_has_nothing_left_to_train(tmp_path):
     experiment = Experiment(optimizer="sgd", lr=1e30, epochs=4, batch_size=50, dataset="mnist_sample")
-    assert check_going_on(experiment, 1, tmp_path) == []
+    assert check_resuming(experiment, 1, tmp_path) == []
 
 
-def check_going_on(experiment, last, tmp_path):
-    """What a training that was interrupted after an epoch shows when it goes on."""
-    dataset, shown = data.load("mnist_sample", "unused"), []
-    folder = records.open_folder(tmp_path, records.SINGLE, "x", records.describe(experiment, dataset))
+def check_resuming(experiment, last, tmp_path):
+    """Interrupt a training after an epoch, resume it, and return what it shows from there on."""
+    dataset, shown, folder = data.load("mnist_sample", "unused"), [], tmp_path / "single" / "x"
+    records.open_folder(folder, records.describe(experiment, dataset, "x"))
     whole = training.train(experiment, [0, 1], dataset)
     interrupted = Interrupted(folder, [0, 1], 1, [[0, 1]])
     interrupted.last = last
     interrupted.begin()
     with pytest.raises(KeyboardInterrupt):
         training.train(experiment, [0, 1], dataset, checkpoint=interrupted)
-    (checkpoint,) = checkpoints.unfinished(folder)
+    (checkpoint,) = checkpoints.find_unfinished(folder)
     assert checkpoint.epoch == last
     runs = training.train(experiment, [0, 1], dataset, on_epoch=shown.append, checkpoint=checkpoint)
     for run, same in zip(runs, whole, strict=True):
@@ -212,52 +207,43 @@ def check_going_on(experiment, last, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Asked for something else
+# The same command again, or another
 
 
 @pytest.fixture
 def begun(tmp_path):
-    """The runs folder of a command that was killed after one epoch."""
+    """Leave the runs folder of a command that was killed after one epoch."""
     process = start(TINY, tmp_path / "begun", kill_after_the_first_epoch)
     process.join()
     return tmp_path / "begun"
 
 
-def left(words, runs_dir, capsys):
-    """(seeds planned anew, [(seeds, threads) of the units that go on], what is said of them) of a command."""
-    args = train.make_parser().parse_args([*words, "--runs-dir", str(runs_dir)])
-    with contextlib.ExitStack() as locks:
-        (task,), _ = train.make_tasks(args, *train.what_is_asked(args), train.parse_seeds(args.seeds), locks)
-    _, _, says = capsys.readouterr().out.splitlines()[-1].partition("; ")
-    return task.seeds, [(checkpoint.seeds, checkpoint.threads) for checkpoint in task.begun], says
+def resume(words, runs_dir, capsys):
+    """Run a command, and return what it says of the seeds and which seeds are finished afterwards."""
+    train.main([*TINY, *words, "--runs-dir", str(runs_dir)])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("mlp1,dataset=mnist_sample,"))
+    (folder,) = runs_dir.glob("single/mlp1*")
+    return line.partition("; ")[2], records.finished_seeds(folder)
 
 
-def test_seeds_that_were_begun_together_go_on_together_whatever_is_asked_for(begun, capsys):
-    words = [*TINY, "--runs-at-once", "1", "--threads", "2"]
-    says = "goes on: seeds 0-1 after epoch 1"
-    assert left([*words, "--seeds", "1-3"], begun, capsys) == ([2, 3], [([0, 1], 1)], f"{says}; to train: seeds 2-3")
-    assert left([*words, "--seeds", "0"], begun, capsys) == ([], [([0, 1], 1)], says)
-    assert left([*words, "--seeds", "4"], begun, capsys) == ([4], [], "to train: seed 4")
+def test_seeds_that_were_begun_together_are_resumed_together_whatever_is_asked_for(begun, whole, tmp_path, capsys):
+    words = ["--seeds", "1-2", "--runs-at-once", "1", "--threads", "2"]
+    says = "resumed: seeds 0-1 after epoch 1; to train: seed 2"
+    assert resume(words, begun, capsys) == (says, [0, 1, 2])
+    resumed = read_outcome(begun, MAY_DIFFER)
+    assert all(resumed[name] == content for name, content in whole.items())
 
 
-def test_force_discards_what_was_begun_and_says_so(begun, capsys):
+def test_force_starts_again_what_was_begun(begun, capsys):
     says = "discarded by --force: seeds 0-1 after epoch 1; to train: seed 1"
-    assert left([*TINY, "--seeds", "1", "--force"], begun, capsys) == ([1], [], says)
-    assert left(TINY, begun, capsys) == ([0, 1], [], "to train: seeds 0-1")
+    assert resume(["--seeds", "1", "--force"], begun, capsys) == (says, [1])
+    assert resume([], begun, capsys) == (
+        "skipped: seed 1 finished already (--force trains them again); to train: seed 0",
+        [0, 1],
+    )
 
 
-def test_units_of_which_nothing_is_trained_are_planned_anew_if_asked_otherwise(begun, capsys):
-    (path,) = begun.rglob("checkpoint-0-1.pt")
-    checkpoints.Checkpoint(path.parent, [0, 1], 1, [[0, 1]]).write(0, None)
-    says = "to train: seeds 0-1"
-    assert left(TINY, begun, capsys) == ([], [([0, 1], 1)], says)
-    assert left([*TINY, "--runs-at-once", "1"], begun, capsys) == ([0, 1], [], says)
-    assert not path.exists()
-    checkpoints.Checkpoint(path.parent, [0, 1], 1, [[0, 1]]).write(0, None)
-    assert left([*TINY, "--threads", "2"], begun, capsys) == ([0, 1], [], says)
-
-
-def test_what_began_on_another_device_is_refused_there_and_goes_on_here(begun, capsys):
+def test_what_began_on_another_device_is_refused_here(begun, capsys):
     (path,) = begun.rglob("checkpoint-0-1.pt")
     content = checkpoints._read(path)
     state, epoch = content.pop("state"), content.pop("epoch")
@@ -268,13 +254,13 @@ def test_what_began_on_another_device_is_refused_there_and_goes_on_here(begun, c
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("train.py: error: --device cpu: ")
-    assert "seeds 0-1 began on cuda, which --device cuda goes on with; --force starts anew" in error
+    assert "seeds 0-1 began on cuda; resume with --device cuda, or start again with --force" in error
     assert path.read_bytes() == before
 
 
 def test_seconds_add_up(begun):
     (path,) = begun.rglob("checkpoint-0-1.pt")
-    (checkpoint,) = checkpoints.unfinished(path.parent)
+    (checkpoint,) = checkpoints.find_unfinished(path.parent)
     state = checkpoint.read()
     assert state["seconds"] > 0
     checkpoint.write(1, state | dict(seconds=1e6))
@@ -282,28 +268,28 @@ def test_seconds_add_up(begun):
     assert json.loads((path.parent / "seed-0" / "result.json").read_text())["seconds"] > 1e6 / 2
 
 
-def test_a_damaged_checkpoint_is_said_and_training_starts_anew(begun, whole, capsys):
+def test_a_damaged_checkpoint_is_said_and_training_starts_again(begun, whole, capsys):
     (path,) = begun.rglob("checkpoint-0-1.pt")
     path.write_bytes(path.read_bytes()[:-1])
     train.main([*TINY, "--runs-dir", str(begun)])
     assert "set aside as checkpoint-0-1.pt.unreadable" in capsys.readouterr().err
     path.with_name("checkpoint-0-1.pt.unreadable").unlink()
-    assert outcome(begun, MAY_DIFFER) == whole
+    assert read_outcome(begun, MAY_DIFFER) == whole
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Disk
 
 
-def said(runs_dir):
-    """What a command has said of what went wrong."""
+def read_complaints(runs_dir):
+    """Read what a command has said of what went wrong."""
     lines = log_of(runs_dir).replace(f"{runs_dir}/single/mlp1,dataset=mnist_sample,epochs=2,batch_size=100", "X")
     return [line for line in lines.splitlines() if "cannot" in line or "Error" in line or "kept" in line]
 
 
 NO_CHECKPOINT = (
-    "X/checkpoint-0-1.pt: cannot be written ({}); seeds 0-1: trained on without checkpoints, "
-    "and if interrupted, from epoch 1 again"
+    "X/checkpoint-0-1.pt: cannot be written ({}); seeds 0-1 train without checkpoints from here on and, if "
+    "interrupted, start from epoch 1 again"
 )
 
 
@@ -323,14 +309,16 @@ NO_CHECKPOINT = (
         (300_000, 0, [NO_CHECKPOINT.format("File too large")]),
     ],
 )
-def test_a_file_that_may_not_grow_so_large_is_one_line_and_damages_nothing(largest, status, expected, whole, tmp_path):
+def test_a_file_that_may_not_grow_that_large_is_one_line_and_damages_nothing(
+    largest, status, expected, whole, tmp_path
+):
     runs_dir = tmp_path / "runs"
     process = start(TINY, runs_dir, partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest, -1)))
     process.join()
-    assert said(runs_dir) == expected
+    assert read_complaints(runs_dir) == expected
     assert process.exitcode == status
     train.main([*TINY, "--runs-dir", str(runs_dir)])
-    assert outcome(runs_dir, MAY_DIFFER) == whole
+    assert read_outcome(runs_dir, MAY_DIFFER) == whole
 
 
 def test_a_folder_that_is_removed_meanwhile_is_a_line(tmp_path):
@@ -348,7 +336,7 @@ def test_a_folder_that_is_removed_meanwhile_is_a_line(tmp_path):
     process = start(TINY, runs_dir, remove_it)
     process.join()
     why = "No such file or directory"
-    assert said(runs_dir) == [
+    assert read_complaints(runs_dir) == [
         NO_CHECKPOINT.format(why),
         *[f"failed: seeds 0-1: X/seed-0: cannot be written ({why})"] * 2,
         "finished runs are kept; the same command tries the others again",
@@ -356,12 +344,11 @@ def test_a_folder_that_is_removed_meanwhile_is_a_line(tmp_path):
     assert process.exitcode == 1
 
 
-def test_runs_that_are_trained_anew_and_cannot_be_written_leave_the_old_ones(whole, tmp_path):
-    before = {path: path.read_bytes() for path in (tmp_path / "whole").rglob("*") if path.is_file()}
+def test_runs_that_are_trained_again_and_cannot_be_written_leave_the_old_runs(whole, tmp_path):
+    before = read_files(tmp_path / "whole")
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, -1))
     os.rename(tmp_path / "whole", tmp_path / "runs")
     process = start([*TINY, "--force"], tmp_path / "runs", limit)
     process.join()
     assert process.exitcode == 1
-    for path, content in before.items():
-        assert (tmp_path / "runs" / path.relative_to(tmp_path / "whole")).read_bytes() == content
+    assert read_files(tmp_path / "runs").items() >= before.items()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.compare import holm, paired, verdict
+from analysis.compare import compare_paired, correct_holm, judge_comparison
 
 IMAGES = 10_000
 CLAIMED = ("higher", "lower", "same", "higher")  # of four experiments, each against the same baseline
@@ -61,8 +61,8 @@ class Population:
 
 def with_the_baseline(correct):
     """Each experiment's `Comparison` with the first."""
-    figures = correct.mean(2).tolist()
-    return [paired(figures[one], figures[0], correct[one] - correct[0]) for one in range(1, len(correct))]
+    accuracies = correct.mean(2).tolist()
+    return [compare_paired(accuracies[one], accuracies[0], correct[one] - correct[0]) for one in range(1, len(correct))]
 
 
 def covers(comparison, truth):
@@ -77,8 +77,10 @@ def test_intervals_cover_the_truth_and_few_studies_find_what_is_not_there(accura
     outcomes, studies = [], request.config.getoption("studies")
     for _ in range(studies):
         *alike, better = with_the_baseline(population.study(generator, seeds))
-        found = {verdict(*each) for each in zip(holm(alike), CLAIMED, strict=True)}  # a margin would only withhold some
-        outcomes.append((covers(alike[0], 0), covers(better, deviation), bool(found & {"supported", "contradicted"})))
+        # Without a margin, which would only withhold some verdicts.
+        verdicts = set(map(judge_comparison, correct_holm(alike), CLAIMED))
+        is_wrong = bool(verdicts & {"supported", "contradicted"})
+        outcomes.append((covers(alike[0], 0), covers(better, deviation), is_wrong))
     covered, better_covered, wrong = np.mean(outcomes, axis=0)
     print(f"covered {covered:.2%}, where the truth is a difference {better_covered:.2%}; wrong verdicts {wrong:.2%}")
     chance = 2 * math.sqrt(0.05 * 0.95 / studies)  # two standard errors of a share of 5 %; a point in 2,000 studies
@@ -90,8 +92,8 @@ def test_intervals_cover_the_truth_and_few_studies_find_what_is_not_there(accura
 @pytest.mark.parametrize(("accuracy", "deviation"), SIZES.values(), ids=SIZES)
 def test_simulated_runs_are_as_accurate_and_as_far_apart_as_they_should_be(accuracy, deviation):
     population, generator = Population(accuracy, deviation), np.random.default_rng(0)
-    figures = np.stack([population.study(generator, 5).mean(2) for _ in range(200)])  # (studies, experiments, seeds)
-    alike, better = figures[:, :-1], figures[:, -1]
-    assert alike.mean() == pytest.approx(accuracy, abs=3 * math.sqrt(accuracy * (1 - accuracy) / IMAGES / len(figures)))
+    studies = np.stack([population.study(generator, 5).mean(2) for _ in range(200)])  # (studies, experiments, seeds)
+    alike, better = studies[:, :-1], studies[:, -1]
+    assert alike.mean() == pytest.approx(accuracy, abs=3 * math.sqrt(accuracy * (1 - accuracy) / IMAGES / len(studies)))
     assert better.mean() - alike.mean() == pytest.approx(deviation, rel=0.1)
-    assert math.sqrt(figures.var(2, ddof=1).mean()) == pytest.approx(deviation, rel=0.05)
+    assert math.sqrt(studies.var(2, ddof=1).mean()) == pytest.approx(deviation, rel=0.05)

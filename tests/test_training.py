@@ -1,29 +1,25 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers import cut_dataset, take_images
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-import data
 import side_by_side
 import training
+from data import Split
 from engine import records
 from experiments import Experiment
 
 SHORT = dict(dataset="mnist_sample", epochs=2)
 
 
-def part(split, count):
-    every = len(split) // count  # the images of the digits come sorted by class
-    return data.Split(split.images[::every][:count], split.labels[::every][:count])
-
-
-def cut(dataset, count):
-    splits = {name: part(getattr(dataset, name), count) for name in ("train", "validation", "test")}
-    return data.Dataset(**{**vars(dataset), **splits})
+def build_network(experiment, dataset):
+    return training.build_network(experiment, dataset.shape, len(dataset.classes), seed=0)
 
 
 @pytest.mark.usefixtures("float64")
@@ -70,19 +66,16 @@ def test_a_cnns_seed_trained_alone_on_augmented_images_equals_the_seed_beside_ot
 
 
 def check_alone_equals_beside(experiment, dataset, seeds, steps):
-    train_set = part(dataset.train, steps * experiment.batch_size)
-    standardization = (dataset.mean, dataset.std) if experiment.standardize else ()
+    train_set = take_images(dataset.train, steps * experiment.batch_size)
+    dataset = replace(dataset, train=train_set, is_standardized=experiment.standardize)
 
-    def train(seeds):
-        model = side_by_side.join([training.textbook_network(experiment, dataset, seed) for seed in seeds])
-        optimizer = training.make_optimizer(experiment, model)
-        scheduler = training.make_scheduler(experiment, optimizer, steps)
-        penalty = training.make_penalty(experiment, model, len(seeds))
-        training.train_epoch(experiment, model, optimizer, scheduler, penalty, train_set, seeds, 1, standardization)
-        return [side_by_side.state_of_run(model.state_dict(), run, len(seeds)) for run in range(len(seeds))]
+    def train_one_epoch(seeds):
+        trainer = training.Trainer(experiment, dataset, seeds, "cpu")
+        training.train_epoch(trainer, dataset, 1)
+        return [side_by_side.extract_run(trainer.model.state_dict(), run, len(seeds)) for run in range(len(seeds))]
 
-    for seed, beside in zip(seeds, train(list(seeds)), strict=True):
-        (alone,) = train([seed])
+    for seed, beside in zip(seeds, train_one_epoch(list(seeds)), strict=True):
+        (alone,) = train_one_epoch([seed])
         for name, tensor in alone.items():
             torch.testing.assert_close(tensor, beside[name], rtol=0, atol=1e-9)
 
@@ -94,13 +87,11 @@ def test_the_same_training_twice_gives_the_same_bits(digits):
 
 def test_the_same_training_of_a_cnn_twice_gives_the_same_bits(digits):
     settings = AUGMENTED | dict(norm="ghost", dropout=0.1, lr_scheduler="one_cycle", epochs=2)
-    check_twice(
-        Experiment(model="cnn1", **settings), data.Dataset(**{**vars(digits), "train": part(digits.train, 200)})
-    )
+    check_twice(Experiment(model="cnn1", **settings), cut_dataset(digits, train=200))
 
 
 def check_twice(experiment, dataset):
-    first, second = (training.train(experiment, [0, 1, 2], dataset, threads=1) for _ in range(2))
+    first, second = (training.train(experiment, [0, 1, 2], dataset) for _ in range(2))
     for run, again in zip(first, second, strict=True):
         assert run.history == again.history
         assert all(torch.equal(run.weights[name], again.weights[name]) for name in run.weights)
@@ -131,10 +122,10 @@ def test_recorded_weights_in_a_network_written_by_hand_give_the_recorded_accurac
     torch.testing.assert_close(stored, logits.log_softmax(1), rtol=0, atol=1e-5)
 
 
-def test_the_figures_in_the_result_follow_from_the_chosen_weights(digits):
+def test_the_metrics_in_the_result_follow_from_the_chosen_weights(digits):
     experiment = Experiment(**SHORT, l1=1e-3)
     for run in training.train(experiment, [0, 1], digits):
-        network = training.textbook_network(experiment, digits, seed=0)
+        network = build_network(experiment, digits)
         network.load_state_dict(run.weights)
         for name, split in (("train", digits.train), ("val", digits.validation), ("test", digits.test)):
             with torch.no_grad():
@@ -160,19 +151,20 @@ def test_the_penalty_is_not_part_of_the_loss(digits):
 
 @pytest.mark.parametrize(("count", "sizes"), [(10, [4, 4, 2]), (9, [4, 5]), (8, [4, 4]), (1, [1]), (3, [3])])
 def test_every_image_is_seen_once_and_a_last_batch_of_one_joins_the_one_before(count, sizes, digits):
-    train_set = data.Split(digits.train.images[:count], torch.arange(count))  # a label tells its image
-    found = list(training.batches(Experiment(batch_size=4), train_set, [0, 1], epoch=1))
-    assert [len(labels) for _, labels in found] == sizes
-    assert all(images.shape == (len(labels), 2, 28, 28) for images, labels in found)
+    train_set = Split(digits.train.images[:count], torch.arange(count))  # a label tells its image
+    dataset = replace(digits, train=train_set)
+    batches = list(training.draw_batches(Experiment(batch_size=4), dataset, [0, 1], epoch=1))
+    assert [len(labels) for _, labels in batches] == sizes
+    assert all(images.shape == (len(labels), 2, 28, 28) for images, labels in batches)
     for run in range(2):
-        assert sorted(torch.cat([labels[:, run] for _, labels in found]).tolist()) == list(range(count))
-        for images, labels in found:
+        assert sorted(torch.cat([labels[:, run] for _, labels in batches]).tolist()) == list(range(count))
+        for images, labels in batches:
             assert torch.equal(images[:, run], train_set.images[labels[:, run], 0] / 255)
 
 
 def test_a_runs_order_depends_on_its_seed_and_the_epoch_alone(digits):
     def order(seeds, epoch, seed):
-        batches = training.batches(Experiment(batch_size=600), digits.train, seeds, epoch)
+        batches = training.draw_batches(Experiment(batch_size=600), digits, seeds, epoch)
         return torch.cat([labels[:, seeds.index(seed)] for _, labels in batches])
 
     assert torch.equal(order([3], 1, 3), order([9, 3, 5], 1, 3))
@@ -180,15 +172,15 @@ def test_a_runs_order_depends_on_its_seed_and_the_epoch_alone(digits):
     assert not torch.equal(order([3, 4], 1, 3), order([3, 4], 1, 4))
 
 
-def test_augmented_images_are_each_runs_own_draws_of_each_epoch(digits):
+def test_augmented_images_differ_from_run_to_run_and_from_epoch_to_epoch(digits):
     experiment = Experiment(batch_size=50, rotation=30, brightness=0.5)
-    train_set = data.Split(part(digits.train, 200).images, torch.arange(200))
+    dataset = replace(digits, train=Split(take_images(digits.train, 200).images, torch.arange(200)))
 
     def images(seeds, epoch, seed):
-        run, found = seeds.index(seed), torch.empty(200, 28, 28)
-        for batch, labels in training.batches(experiment, train_set, seeds, epoch):
-            found[labels[:, run]] = batch[:, run]
-        return found
+        run, augmented = seeds.index(seed), torch.empty(200, 28, 28)
+        for batch, labels in training.draw_batches(experiment, dataset, seeds, epoch):
+            augmented[labels[:, run]] = batch[:, run]
+        return augmented
 
     assert torch.equal(images([3], 1, 3), images([9, 3, 5], 1, 3))
     assert not torch.equal(images([3], 1, 3), images([3], 2, 3))
@@ -197,15 +189,8 @@ def test_augmented_images_are_each_runs_own_draws_of_each_epoch(digits):
 
 def test_generators_of_different_purposes_draw_different_numbers():
     keys = [(0, "order", 1), (0, "dropout", 1, 0), (0, "dropout", 1, 1), (1, "order", 1), (0, "order", 2)]
-    draws = {tuple(torch.randperm(100, generator=training.generator(*key)).tolist()) for key in keys}
+    draws = {tuple(torch.randperm(100, generator=training.make_generator(*key)).tolist()) for key in keys}
     assert len(draws) == len(keys)
-
-
-@pytest.mark.usefixtures("float64")
-def test_standardized_train_images_have_mean_0_and_deviation_1(digits):
-    images = data.to_float(digits.train.images, digits.mean, digits.std)
-    assert images.mean().item() == pytest.approx(0, abs=1e-9)
-    assert images.std(correction=0).item() == pytest.approx(1, abs=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -213,8 +198,8 @@ def test_standardized_train_images_have_mean_0_and_deviation_1(digits):
 
 
 def learning_rates(experiment, digits):
-    """(lr, momentum) of every step."""
-    dataset = cut(digits, 40)
+    """Train, and return [(lr, momentum) of every step] and the recorded rate of every epoch."""
+    dataset = cut_dataset(digits, train=40, validation=40, test=40)
     used = []
 
     def note(optimizer, *_):
@@ -276,19 +261,19 @@ def test_nesterov_goes_with_one_cycle(digits):
 
 def test_a_run_that_diverges_is_stopped_and_reaches_no_other_run(digits, monkeypatch):
     experiment = Experiment(model="cnn1", norm="ghost", dropout=0.1, batch_size=25, epochs=3, optimizer="sgd", lr=0.01)
-    dataset = cut(digits, 100)
-    textbook_network = training.textbook_network
+    dataset = cut_dataset(digits, train=100, validation=100, test=100)
+    build = training.build_network
 
-    def disturbed(experiment, dataset, seed):
-        network = textbook_network(experiment, dataset, seed)
+    def build_disturbed(experiment, shape, classes, seed):
+        network = build(experiment, shape, classes, seed)
         if seed == 1:
             with torch.no_grad():
                 network[0].weight.fill_(math.inf)
         return network
 
-    whole = training.train(experiment, [0, 1, 2], dataset, threads=1)
-    monkeypatch.setattr(training, "textbook_network", disturbed)
-    runs = training.train(experiment, [0, 1, 2], dataset, threads=1)
+    whole = training.train(experiment, [0, 1, 2], dataset)
+    monkeypatch.setattr(training, "build_network", build_disturbed)
+    runs = training.train(experiment, [0, 1, 2], dataset)
     assert [run.result["diverged"] for run in runs] == [False, True, False]
     assert runs[1].result["epochs"] == len(runs[1].history) == 1
     assert runs[1].result["stop_reason"] == "diverged: its loss was not finite in epoch 1"
@@ -301,7 +286,8 @@ def test_a_run_that_diverges_is_stopped_and_reaches_no_other_run(digits, monkeyp
 def test_where_every_run_diverges_training_ends(stopping, digits):
     seen = []
     experiment = Experiment(optimizer="sgd", lr=1e30, epochs=50, **stopping)
-    runs = training.train(experiment, [0, 1], cut(digits, 100), on_epoch=seen.append)
+    dataset = cut_dataset(digits, train=100, validation=100, test=100)
+    runs = training.train(experiment, [0, 1], dataset, on_epoch=seen.append)
     assert all(run.result["diverged"] for run in runs)
     assert all(run.result["stop_reason"].startswith("diverged: its loss was not finite") for run in runs)
     assert len(seen) <= 2
@@ -313,15 +299,15 @@ def test_where_every_run_diverges_training_ends(stopping, digits):
 OVERFITTING = dict(dataset="mnist_sample", model="mlp2", lr=0.005)
 
 
-def small(digits):
+@pytest.fixture
+def few_digits(digits):
     """So few train images that the validation loss soon rises again."""
-    return data.Dataset(**{**vars(digits), "train": part(digits.train, 500)})
+    return cut_dataset(digits, train=500)
 
 
-def test_the_best_epochs_weights_are_handed_in(digits):
+def test_the_best_epochs_weights_are_handed_in(few_digits):
     experiment = Experiment(**OVERFITTING, epochs=25, patience=2)
-    dataset = small(digits)
-    runs = training.train(experiment, [0, 1, 2, 3], dataset)
+    runs = training.train(experiment, [0, 1, 2, 3], few_digits)
     assert len({run.result["epochs"] for run in runs}) > 1, "runs that stop at one epoch show nothing"
     for run in runs:
         losses = [row["val_loss"] for row in run.history]
@@ -332,9 +318,9 @@ def test_the_best_epochs_weights_are_handed_in(digits):
         assert run.result["val_loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
-def test_the_best_weights_are_handed_in_also_when_the_last_epoch_ended_the_training(digits):
+def test_the_best_weights_are_handed_in_also_when_the_last_epoch_ended_the_training(few_digits):
     experiment = Experiment(**OVERFITTING, epochs=12, patience=50)
-    (run,) = training.train(experiment, [0], small(digits))
+    (run,) = training.train(experiment, [0], few_digits)
     losses = [row["val_loss"] for row in run.history]
     assert run.result["epochs"] == 12
     assert run.result["chosen_epoch"] == 1 + losses.index(min(losses)) < 12
@@ -342,37 +328,37 @@ def test_the_best_weights_are_handed_in_also_when_the_last_epoch_ended_the_train
     assert run.result["stop_reason"] == "trained all 12 epochs"
 
 
-def test_restore_last_hands_in_the_epoch_that_the_run_stopped_after(digits):
+def test_restore_last_hands_in_the_epoch_that_the_run_stopped_after(few_digits):
     experiment = Experiment(**OVERFITTING, epochs=25, patience=2, restore="last")
-    for run in training.train(experiment, [0, 1], small(digits)):
+    for run in training.train(experiment, [0, 1], few_digits):
         assert run.result["chosen_epoch"] == run.result["epochs"] == len(run.history) < 25
         assert run.result["val_loss"] == pytest.approx(run.history[-1]["val_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("restore", ["best", "last"])
-def test_a_stopped_runs_result_no_longer_changes_while_others_go_on(restore, digits):
+def test_a_stopped_runs_result_no_longer_changes_while_others_train(restore, few_digits):
     settings = dict(**OVERFITTING, patience=2, restore=restore)
-    seeds, dataset = [0, 1, 2, 3], small(digits)
-    together = training.train(Experiment(**settings, epochs=25), seeds, dataset)
+    seeds = [0, 1, 2, 3]
+    together = training.train(Experiment(**settings, epochs=25), seeds, few_digits)
     first = min(together, key=lambda run: run.result["epochs"])
-    ended = training.train(Experiment(**settings, epochs=first.result["epochs"]), seeds, dataset)
+    ended = training.train(Experiment(**settings, epochs=first.result["epochs"]), seeds, few_digits)
     same = next(run for run in ended if run.seed == first.seed)
     assert same.history == first.history
     assert all(torch.equal(same.weights[name], first.weights[name]) for name in first.weights)
     assert any(run.result["epochs"] > first.result["epochs"] for run in together)
 
 
-def test_without_early_stopping_the_last_epochs_weights_are_handed_in(digits):
-    (run,) = training.train(Experiment(**OVERFITTING, epochs=12), [0], small(digits))
+def test_without_early_stopping_the_last_epochs_weights_are_handed_in(few_digits):
+    (run,) = training.train(Experiment(**OVERFITTING, epochs=12), [0], few_digits)
     losses = [row["val_loss"] for row in run.history]
     assert losses[-1] > min(losses)
     assert run.result["chosen_epoch"] == 12
     assert run.result["val_loss"] == pytest.approx(losses[-1], rel=1e-5)
 
 
-def test_on_epoch_is_given_the_rows_of_the_runs_that_go_on(digits):
+def test_on_epoch_is_given_the_rows_of_the_runs_that_have_not_stopped(few_digits):
     seen = []
     experiment = Experiment(**OVERFITTING, epochs=25, patience=2)
-    runs = training.train(experiment, [0, 1, 2, 3], small(digits), on_epoch=seen.append)
+    runs = training.train(experiment, [0, 1, 2, 3], few_digits, on_epoch=seen.append)
     for run in runs:
         assert [row for rows in seen for row in rows if row["seed"] == run.seed] == run.history

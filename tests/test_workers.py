@@ -1,26 +1,40 @@
-import io
 import os
+import shutil
+import signal
+import socket
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import read_files
 
 import data
-import models
+import train
 import training
-from engine import workers
-from engine.checkpoints import Checkpoint
+from data import Split
+from engine import checkpoints, records, workers
+from engine.plan import Task, TrainOptions, make_plan
 from engine.progress import Progress
-from experiments import Experiment
+from experiments import Experiment, UserError
+from studies import STUDIES
+from studies.study import Entry, Study
 
+ROOT = Path(__file__).resolve().parents[1]
 QUICK = Experiment(model="mlp1", dataset="mnist_sample", epochs=1, batch_size=256)
+LONG = ["--dataset", "mnist_sample", "--epochs", "100000"]
+INTERRUPTED = (
+    "interrupted: finished runs are kept, and the others as they were at their last checkpoint, if there was time for "
+    "one; the same command resumes them"
+)
 
 
 class Deadly:
-    """Ends the process that unpickles it, as a system that is out of memory does."""
+    """End the process that unpickles it, as a system that is out of memory does."""
 
     def __reduce__(self):
         return os._exit, (9,)
@@ -33,175 +47,74 @@ class Unreadable:
         return int, ("no number",)
 
 
-def task(seeds, title="", experiment=QUICK, dataset=None):
-    return workers.Task(title, experiment, dataset, Path("unused"), list(seeds))
+def make_task(seeds, label, dataset, experiment=QUICK):
+    return Task(label, experiment, dataset, Path("unused"), list(seeds))
 
 
-def trained(plan):
-    """{(title, first seed): its runs or the failure} of every unit of a plan, each of which has come once."""
+def plan_tasks(tasks, **options):
+    return make_plan(tasks, TrainOptions(seeds=[], **options))
+
+
+def train_plan(plan):
+    """Train a plan: {(label, first seed): result} of every unit, each of which has come once."""
     with Progress(1) as progress:
-        results = [((unit.task.title, unit.seeds[0]), runs) for unit, runs in workers.trained(plan, "cpu", progress)]
-    assert len(dict(results)) == len(results) == len(plan.units)
-    return dict(results)
+        results = list(workers.train_units(plan, "cpu", progress))
+    assert sorted(result.number for result in results) == list(range(len(plan.units)))
+    units = {result.number: plan.units[result.number] for result in results}
+    return {(units[result.number].task.label, units[result.number].seeds[0]): result for result in results}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Plans
-
-
-@pytest.fixture
-def measured(monkeypatch):
-    """What measured fastest, on whatever machine that was."""
-    monkeypatch.setattr(models, "RUNS_AT_ONCE", dict(mlp1=10, mlp3=10, cnn1=4, resnet=2))
-    monkeypatch.setattr(models, "THREADS", dict(mlp1=1, mlp3=1, cnn1=2, resnet=2))
-
-
-@pytest.mark.parametrize(
-    ("seeds", "model", "options", "sizes", "jobs", "threads"),
-    [
-        (5, "mlp1", {}, [3, 2], 2, 1),
-        (1, "mlp1", {}, [1], 1, 1),
-        (10, "mlp1", {}, [5, 5], 2, 1),
-        (25, "mlp1", {}, [9, 8, 8], 2, 1),
-        (5, "mlp1", dict(jobs=1), [5], 1, 1),
-        (5, "mlp1", dict(runs_at_once=1), [1, 1, 1, 1, 1], 2, 1),
-        (5, "mlp1", dict(runs_at_once=5), [5], 1, 1),
-        (4, "mlp1", dict(jobs=4), [1, 1, 1, 1], 4, 1),
-        (4, "mlp1", dict(threads=3), [2, 2], 2, 3),
-        (5, "cnn1", {}, [3, 2], 2, 1),
-        (1, "cnn1", {}, [1], 1, 2),
-        (9, "cnn1", dict(jobs=1), [3, 3, 3], 1, 2),
-        (3, "resnet", dict(jobs=1, threads=1), [2, 1], 1, 1),
-    ],
-)
-def test_a_plan_keeps_two_cores_busy(seeds, model, options, sizes, jobs, threads, measured, monkeypatch):
-    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
-    plan = workers.make_plan([task(range(seeds), experiment=Experiment(model=model))], **options)
-    assert [len(unit.seeds) for unit in plan.units] == sizes
-    assert sorted(seed for unit in plan.units for seed in unit.seeds) == list(range(seeds))
-    assert (plan.jobs, plan.threads) == (jobs, [threads])
-
-
-def test_a_gpu_has_one_process_and_an_experiments_runs_side_by_side(measured, monkeypatch):
-    monkeypatch.setattr("joblib.cpu_count", lambda: 16)
-    tasks = [task(range(12), "a", Experiment(model="mlp1")), task(range(5), "b", Experiment(model="resnet"))]
-    plan = workers.make_plan(tasks, device="cuda")
-    assert (sorted(len(unit.seeds) for unit in plan.units), plan.jobs) == ([5, 12], 1)
-    plan = workers.make_plan(tasks, jobs=2, runs_at_once=4, device="cuda")
-    assert (sorted(len(unit.seeds) for unit in plan.units), plan.jobs) == ([2, 3, 4, 4, 4], 2)
-
-
-THREE = [
-    task(range(12), "small", Experiment(model="mlp1", epochs=10)),
-    task([7, 3], "long", Experiment(model="mlp3", epochs=40)),
-    task([0, 4, 5, 6, 9], "images", Experiment(model="cnn1", epochs=20)),
-]
-
-
-@pytest.mark.parametrize("cores", [1, 2, 16])
-@pytest.mark.parametrize("tasks", [THREE, THREE[:2], THREE[2:]], ids=["three", "two", "one"])
-@pytest.mark.parametrize(
-    "options", [{}, dict(jobs=1), dict(jobs=3), dict(jobs=40, threads=2), dict(runs_at_once=2), dict(runs_at_once=100)]
-)
-def test_a_plan_of_several_tasks_trains_every_seed_once_the_longest_first(cores, tasks, options, measured, monkeypatch):
-    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
-    plan = workers.make_plan(tasks, **options)
-
-    planned = [(unit.task.title, seed) for unit in plan.units for seed in unit.seeds]
-    assert sorted(planned) == sorted((task.title, seed) for task in tasks for seed in task.seeds)
-    epochs = [unit.epochs for unit in plan.units]
-    assert epochs == sorted(epochs, reverse=True)
-    assert sum(epochs) == sum(task.experiment.epochs * len(task.seeds) for task in tasks)
-    for unit in plan.units:
-        most = options.get("runs_at_once") or models.RUNS_AT_ONCE[unit.task.experiment.model]
-        assert 1 <= len(unit.seeds) <= most
-
-    processes = options.get("jobs", cores)
-    assert 1 <= plan.jobs == min(processes, len(plan.units))
-    if "runs_at_once" not in options:  # else it has been said how few units there are
-        assert len(plan.units) >= min(processes, len(tasks))
-        assert len(plan.units) >= min(processes, len(planned)) or len(tasks) > 1
-    (threads,) = plan.threads
-    if "threads" in options:
-        assert threads == options["threads"]
-    else:
-        assert threads == 1 or plan.jobs * threads <= cores
-        assert 1 <= threads <= min(models.THREADS[task.experiment.model] for task in tasks)
-
-
-def test_units_that_were_begun_go_on_as_they_were_and_others_are_planned_around_them(measured, monkeypatch):
-    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
-    whole = workers.make_plan([task(range(11))])
-    assert [(unit.seeds, unit.checkpoint.threads) for unit in whole.units] == [
-        ([2, 3, 4], 1),
-        ([5, 6, 7], 1),
-        ([8, 9, 10], 1),
-        ([0, 1], 1),
-    ]
-    begun = [unit.checkpoint for unit in whole.units if unit.seeds != [8, 9, 10]]
-    begun[0].epoch = 1
-    plan = workers.make_plan([replace(task([8, 9, 10]), begun=begun)], threads=2, runs_at_once=2)
-    assert [(unit.seeds, unit.checkpoint.threads, unit.epochs) for unit in plan.units] == [
-        ([5, 6, 7], 1, 3),
-        ([0, 1], 1, 2),
-        ([9, 10], 2, 2),
-        ([8], 2, 1),
-        ([2, 3, 4], 1, 0),
-    ]
-    assert str(plan) == "4 processes (3+2+2+1+3 side by side), 1 or 2 threads each"
-
-
-def test_a_plan_says_what_it_is_going_to_do():
-    def plan(sizes, jobs, threads):
-        seeds = iter(range(100))
-        planned = [Checkpoint(Path("unused"), [next(seeds) for _ in range(size)], threads, []) for size in sizes]
-        return workers.Plan([workers.Unit(task(range(100)), checkpoint) for checkpoint in planned], jobs)
-
-    assert str(plan([3, 2], 2, 1)) == "2 processes (3+2 side by side), 1 thread each"
-    assert str(plan([3], 1, 2)) == "one process (3 side by side), 2 threads each"
-    assert str(plan([3, 2] * 6, 2, 1)) == "2 processes (12 units of up to 3 side by side), 1 thread each"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Training them
+# Units
 
 
 def test_one_process_at_a_time_and_two_give_the_same_bits(digits, capsys):
     tasks = [
-        task([0, 1], "dropout", replace(QUICK, dropout=0.3), digits),
-        task([0, 2], "proximal", replace(QUICK, l1=0.01, l1_mode="proximal"), digits),
-        task([0], "norm", replace(QUICK, norm="batch"), digits),
+        make_task([0, 1], "dropout", digits, replace(QUICK, dropout=0.3)),
+        make_task([0, 2], "proximal", digits, replace(QUICK, l1=0.01, l1_mode="proximal")),
+        make_task([0], "norm", digits, replace(QUICK, norm="batch")),
     ]
-    two, one = (trained(workers.make_plan(tasks, jobs=jobs, threads=1)) for jobs in (2, 1))
-    assert one.keys() == two.keys() == {("dropout", 0), ("proximal", 0), ("norm", 0)}
-    for name in one:
-        for run, same in zip(one[name], two[name], strict=True):
+    by_two, by_one = (train_plan(plan_tasks(tasks, jobs=jobs, threads=1)) for jobs in (2, 1))
+    assert by_one.keys() == by_two.keys() == {("dropout", 0), ("proximal", 0), ("norm", 0)}
+    for name in by_one:
+        for run, same in zip(by_one[name].runs, by_two[name].runs, strict=True):
             assert (run.seed, run.history) == (same.seed, same.history)
             assert np.array_equal(run.log_probabilities, same.log_probabilities)
             assert run.weights.keys() == same.weights.keys()
             assert all(torch.equal(run.weights[name], same.weights[name]) for name in run.weights)
-    assert [run.seed for run in one["proximal", 0]] == [0, 2]
-    assert one["proximal", 0][0].result["sparsity"] != one["dropout", 0][0].result["sparsity"]
+    assert [run.seed for run in by_one["proximal", 0].runs] == [0, 2]
+    sparsities = [by_one[label, 0].runs[0].result["sparsity"] for label in ("proximal", "dropout")]
+    assert sparsities[0] != sparsities[1]
     shown = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert sorted(shown) == sorted(
         2 * ["dropout, epoch 1/1, seeds 0-1", "proximal, epoch 1/1, seeds 0,2", "norm, epoch 1/1, seed 0"]
     )
 
 
+def test_a_result_says_on_which_machine_its_runs_were_trained(digits):
+    (result,) = train_plan(plan_tasks([make_task([3, 4], "", digits)], jobs=1, threads=1)).values()
+    assert result.error == ""
+    for run in result.runs:
+        assert run.result["seeds_beside"] == [3, 4]
+        assert run.result["threads"] == 1
+        assert run.result["device"].startswith("cpu (")
+        assert run.result["versions"]["torch"] == torch.__version__
+
+
 def test_a_unit_that_fails_leaves_the_others_alone(digits):
-    strange = replace(digits, train=data.Split(digits.train.images, digits.train.labels + 100))
-    tasks = [task([0], "good", dataset=digits), task([0, 1], "broken", dataset=strange)]
-    results = trained(workers.make_plan(tasks, jobs=2, threads=1, runs_at_once=1))
+    strange = replace(digits, train=Split(digits.train.images, digits.train.labels + 100))
+    tasks = [make_task([0], "good", digits), make_task([0, 1], "broken", strange)]
+    results = train_plan(plan_tasks(tasks, jobs=2, threads=1, runs_at_once=1))
     assert results.keys() == {("good", 0), ("broken", 0), ("broken", 1)}
-    (run,) = results["good", 0]
+    (run,) = results["good", 0].runs
     assert run.result["test_accuracy"] > 0.3
     for seed in (0, 1):
-        failure = results["broken", seed]
-        assert isinstance(failure, workers.Failure)
-        assert failure.startswith("IndexError: Target 10")
-        assert failure.endswith(")")
-        assert " (functional.py, line " in failure
-        assert "\n" not in failure
+        failed = results["broken", seed]
+        assert failed.runs == []
+        assert failed.error.startswith("IndexError: Target 10")
+        assert failed.error.endswith(")")
+        assert " (functional.py, line " in failed.error
+        assert "\n" not in failed.error
 
 
 def test_a_unit_that_fails_in_this_process_is_a_line_too(digits, monkeypatch):
@@ -209,75 +122,243 @@ def test_a_unit_that_fails_in_this_process_is_a_line_too(digits, monkeypatch):
         raise RuntimeError("first line\nException raised from somewhere (most recent call first):")
 
     monkeypatch.setattr(training, "train", fail)
-    (failure,) = trained(workers.make_plan([task([3], dataset=digits)])).values()
+    (result,) = train_plan(plan_tasks([make_task([3], "", digits)])).values()
     line = fail.__code__.co_firstlineno + 1
-    assert isinstance(failure, workers.Failure)
-    assert failure == f"RuntimeError: first line (test_workers.py, line {line})"
+    assert (result.runs, result.error) == ([], f"RuntimeError: first line (test_workers.py, line {line})")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt  # and no signal, which a shell's & has ignored
 
 
 def test_ctrl_c_is_no_failure(digits, monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(training, "train", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        trained(workers.make_plan([task([0], dataset=digits)]))
+        train_plan(plan_tasks([make_task([0], "", digits)]))
 
 
 def test_a_process_that_dies_takes_no_other_unit_with_it(digits, capsys):
     tasks = [
-        task([0, 1, 2, 3], "deadly", dataset=Deadly()),
-        task([0, 1, 2], "unreadable", dataset=Unreadable()),
-        task([0, 1], "good", dataset=digits),
+        make_task([0, 1, 2, 3], "deadly", Deadly()),
+        make_task([0, 1, 2], "unreadable", Unreadable()),
+        make_task([0, 1], "good", digits),
     ]
-    results = trained(workers.make_plan(tasks, jobs=2, threads=1))
+    results = train_plan(plan_tasks(tasks, jobs=2, threads=1))
     assert results.keys() == {("deadly", 0), ("unreadable", 0), ("good", 0)}
-    for title in ("deadly", "unreadable"):
-        assert isinstance(results[title, 0], workers.Failure)
-        assert results[title, 0] == "its process died, perhaps for want of memory; try --runs-at-once 1"
-    assert [run.seed for run in results["good", 0]] == [0, 1]
+    for label in ("deadly", "unreadable"):
+        assert results[label, 0].runs == []
+        assert results[label, 0].error == "its process died, perhaps for lack of memory; try --runs-at-once 1"
+    assert [run.seed for run in results["good", 0].runs] == [0, 1]
     out = capsys.readouterr().out
-    assert out.count("a training process died, perhaps for want of memory: one unit at a time from here on\n") == 1
+    assert out.count("a training process died, perhaps for lack of memory: one unit at a time from here on\n") == 1
     assert "good, epoch 1/1, seeds 0-1: " in out
 
 
+def test_a_device_that_is_not_there_is_refused():
+    workers.check_device("cpu")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=r"^--device cuda: this torch \(.+\) finds none; expected one of: cpu"):
+        workers.check_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (
+            dict(diverged=False, test_accuracy=0.98765, chosen_epoch=3, stop_reason="trained all 5 epochs"),
+            "test accuracy 98.77 % at epoch 3 (trained all 5 epochs)",
+        ),
+        (dict(diverged=True, stop_reason="diverged: so"), "diverged: so"),
+    ],
+)
+def test_the_outcome_of_a_run_is_a_line(result, expected):
+    assert workers.describe_outcome(result) == expected
+
+
 # ---------------------------------------------------------------------------------------------------------------------
-# Progress
+# Failures of a command
 
 
-def rows(*seeds, epoch=1):
-    figures = dict(train_loss=0.5, train_accuracy=0.75, val_loss=0.25, val_accuracy=0.875, penalty=0.0)
-    return [dict(seed=seed, epoch=epoch) | figures for seed in seeds]
+SMALL_STUDY = Study(
+    name="small",
+    asks="What is quick?",
+    experiments={"first": Entry("own", QUICK), "other split": Entry("own", replace(QUICK, split_seed=1))},
+    baseline="first",
+)
+COMMAND = ["--study", "small", "--seeds", "0-1", "--threads", "1", "--runs-dir"]
 
 
-def test_a_terminal_shows_one_bar_over_the_epochs_of_all_runs(monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress(10) as progress:
-        progress.show("dropout", 5, rows(0, 1, 2))
-        progress.spare(4)
-        progress.show("dropout", 5, rows(0, 1, 2, epoch=2))
-        progress.bar.refresh()
-    assert "6/6" in terminal.getvalue()
-    assert "validation 87.50 %" in terminal.getvalue()
+@pytest.fixture
+def quick_study(monkeypatch):
+    """Add a study that is trained in a second."""
+    monkeypatch.setitem(STUDIES, "small", SMALL_STUDY)
 
 
-def test_without_a_terminal_a_line_says_who_has_come_how_far(capsys):
-    with Progress(10) as progress:
-        progress.show("dropout", 5, rows(0, 1, 2, 7, epoch=2))
-        progress.show("", 15, rows(4))
-        progress.spare(3)
-    first, second = capsys.readouterr().out.splitlines()
-    figures = "train loss 0.5000 accuracy 75.00 %, validation loss 0.2500 accuracy 87.50 %"
-    assert first == f"dropout, epoch 2/5, seeds 0-2,7: {figures}"
-    assert second == f"epoch 1/15, seed 4: {figures}"
+@pytest.fixture
+def trained(quick_study, tmp_path):
+    """Train two seeds of two experiments; return the folder of the study."""
+    train.main([*COMMAND, str(tmp_path / "runs"), "--jobs", "1"])
+    return tmp_path / "runs" / "small"
 
 
-def test_what_is_shown_from_afar_has_come_when_the_work_is_over(capsys):
-    with Progress(10) as progress, progress.shown_from_afar() as show:
-        for epoch in (1, 2, 3):
-            show("far", 3, rows(0, epoch=epoch))
-    assert [line.split(",")[1] for line in capsys.readouterr().out.splitlines()] == [f" epoch {n}/3" for n in (1, 2, 3)]
-    show("far", 3, rows(0))  # nobody looks any more, and that is no error
-    assert capsys.readouterr().out == ""
+def end_with(status, words, capsys):
+    """Run a command that ends with an exit status, and return what it has printed."""
+    with pytest.raises(SystemExit) as caught:
+        train.main(words)
+    assert caught.value.code == status
+    return capsys.readouterr()
+
+
+def test_an_experiment_that_fails_is_named_at_the_end_and_the_others_are_recorded(
+    quick_study, tmp_path, capsys, monkeypatch
+):
+    load = data.load
+
+    def load_strange_digits(name, data_dir, split_seed):
+        dataset = load(name, data_dir, split_seed)
+        if not split_seed:
+            return dataset
+        return replace(dataset, train=Split(dataset.train.images, dataset.train.labels + 100))
+
+    monkeypatch.setattr(data, "load", load_strange_digits)
+    captured = end_with(1, [*COMMAND, str(tmp_path)], capsys)
+    failure, advice = captured.err.splitlines()
+    assert failure.startswith("failed: other split, seeds 0-1: IndexError: Target 10")
+    assert advice == "finished runs are kept; the same command tries the others again"
+    assert failure in captured.out  # when it happened
+    assert records.finished_seeds(tmp_path / "small" / "first") == [0, 1]
+    left = read_files(tmp_path / "small" / "other split").keys()
+    assert left == {Path("experiment.json"), Path("checkpoint-0-1.pt")}
+
+    monkeypatch.setattr(data, "load", load)
+    train.main([*COMMAND, str(tmp_path), "--jobs", "1"])
+    assert "first; skipped: seeds 0-1" in capsys.readouterr().out
+    assert records.finished_seeds(tmp_path / "small" / "other split") == [0, 1]
+
+
+def test_a_run_that_cannot_be_written_is_a_failure_and_the_next_is_tried(trained, capsys):
+    folder = trained / "first"
+    shutil.rmtree(folder / "seed-0")
+    shutil.rmtree(folder / "seed-1")
+    (folder / "seed-0").write_text("a file")
+    words = [*COMMAND, str(trained.parent), "--runs-at-once", "1", "--jobs", "2"]
+    error = end_with(1, words, capsys).err
+    assert error.startswith(f"failed: first, seed 0: {folder / 'seed-0'}: is a file")
+    assert records.finished_seeds(folder) == [1]
+
+
+def test_an_experiment_that_another_command_trains_is_left_to_it_and_the_next_is_trained(trained, capsys):
+    for title in SMALL_STUDY.experiments:
+        shutil.rmtree(trained / title / "seed-1")
+    with checkpoints.lock(trained / "first"):
+        captured = end_with(3, [*COMMAND, str(trained.parent)], capsys)
+    assert captured.err.startswith(f"not trained: first: process {os.getpid()} on {socket.gethostname()} since 2")
+    assert captured.err.endswith(" is training it; try again when it has ended\n")
+    assert captured.err in captured.out  # before the others were trained
+    assert records.finished_seeds(trained / "first") == [0]
+    assert records.finished_seeds(trained / "other split") == [0, 1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ctrl-C
+
+
+def test_what_is_finished_when_ctrl_c_comes_stays(trained, capsys, monkeypatch):
+    folder = trained / "other split"
+    shutil.rmtree(folder)
+    before = read_files(trained)
+    write_run, written = records.write_run, []
+
+    def interrupt_the_second(folder, run):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write_run(folder, run))
+        return written[0]
+
+    monkeypatch.setattr(records, "write_run", interrupt_the_second)
+    words = [*COMMAND, str(trained.parent), "--runs-at-once", "2"]
+    assert end_with(130, words, capsys).err.endswith(f"\n{INTERRUPTED}\n")
+    monkeypatch.setattr(records, "write_run", write_run)
+    assert written == [folder / "seed-0"]
+    assert records.finished_seeds(folder) == [0]
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert read_files(trained).items() >= before.items()
+
+    weights = (folder / "seed-0" / "weights.pt").read_bytes()
+    train.main(words)
+    assert "to train: seeds 0-1\n" in capsys.readouterr().out  # both, as the bits of one depend on the other
+    assert records.finished_seeds(folder) == [0, 1]
+    assert (folder / "seed-0" / "weights.pt").read_bytes() == weights
+
+
+def test_ctrl_c_ends_a_training_in_this_process(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Progress, "show", interrupt)
+    words = [*LONG, "--seeds", "0", "--runs-dir", str(tmp_path)]
+    for force, says in (([], INTERRUPTED), (["--force"], INTERRUPTED.replace("command", "command without --force"))):
+        assert end_with(130, [*words, *force], capsys).err == f"\n{says}\n"
+        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == {"experiment.json", "checkpoint-0.pt"}
+
+
+def test_ctrl_c_before_the_checkpoints_are_begun_leaves_it_to_the_same_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(data, "load", interrupt)
+    words = [*LONG, "--seeds", "0", "--runs-dir", str(tmp_path), "--force"]
+    assert end_with(130, words, capsys).err == f"\n{INTERRUPTED}\n"
+
+
+@pytest.fixture
+def two_processes(tmp_path):
+    """Start a command whose two processes have begun to train."""
+    (tmp_path / "torchvision.py").write_text("import os; os._exit(77)")  # that nothing imports where the data are found
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *LONG, "--seeds", "0-3", "--jobs", "2", "--runs-dir", str(tmp_path / "runs")],
+        env=os.environ | dict(PYTHONPATH=str(tmp_path)),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
+    )
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    yield process
+    for _ in range(100):  # the others end a moment after their parent
+        if not processes_of_group(process.pid):
+            break
+        time.sleep(0.1)
+    assert processes_of_group(process.pid) == []
+
+
+def processes_of_group(group):
+    listing = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
+    return [line for line in listing.splitlines() if line.split()[0] == str(group)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process group")
+def test_ctrl_c_pressed_twice_ends_every_process_with_one_line(two_processes, tmp_path):
+    os.killpg(two_processes.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.killpg(two_processes.pid, signal.SIGINT)
+    _, error = two_processes.communicate(timeout=60)
+    assert two_processes.returncode == 130
+    assert error == f"\n{INTERRUPTED}\n"
+    left = {path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert left == {"experiment.json", "checkpoint-0-1.pt", "checkpoint-2-3.pt"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="ends a process in POSIX's way")
+def test_processes_end_with_a_parent_that_is_killed_and_its_lock_opens(two_processes, tmp_path, capsys):
+    captured = end_with(3, [*LONG, "--seeds", "0", "--runs-dir", str(tmp_path / "runs")], capsys)
+    name = "mlp1,dataset=mnist_sample,epochs=100000"
+    holder = f"process {two_processes.pid} on {socket.gethostname()} since "
+    assert captured.err.startswith(f"not trained: {name}: {holder}")
+    assert captured.err in captured.out
+
+    two_processes.kill()
+    two_processes.wait()
+    folder = tmp_path / "runs" / "single" / name
+    with checkpoints.lock(folder):
+        assert [checkpoint.seeds for checkpoint in checkpoints.find_unfinished(folder)] == [[0, 1], [2, 3]]

@@ -1,15 +1,17 @@
 from dataclasses import replace
+from pathlib import Path
 
-import made_up
 import numpy as np
 import pytest
 import torch
+from helpers import write_runs
 
-from analysis import pictures, plots
+from analysis import figures, plots
 from analysis.document import Document
 from analysis.findings import Findings, gather
 from engine import records
 from experiments import Experiment
+from studies.study import Study
 
 SHARES = np.array(  # of three runs, for five images of three classes
     [
@@ -23,31 +25,31 @@ LABELS = np.array([0, 2, 1, 2, 1])
 
 def test_mistakes_that_most_seeds_make_come_first_and_then_the_most_confident():
     with np.errstate(divide="ignore"):
-        found = pictures.most_confident_mistakes(np.log(SHARES).astype(np.float32), LABELS, 10)
+        found = figures.find_confident_mistakes(np.log(SHARES).astype(np.float32), LABELS, 10)
     places, predicted, votes, confidence = (values.tolist() for values in found)
     assert places == [3, 2, 4, 1], "3 and 2 by all runs, 4 and 1 by two of three"
     assert predicted == [1, 0, 0, 1]
     assert votes == [3, 3, 2, 2]
     assert confidence == pytest.approx([0.9, 0.7, 0.7, 1.6 / 3])
     with np.errstate(divide="ignore"):
-        assert pictures.most_confident_mistakes(np.log(SHARES), LABELS, 2)[0].tolist() == [3, 2]
+        assert figures.find_confident_mistakes(np.log(SHARES), LABELS, 2)[0].tolist() == [3, 2]
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is handed to a function of `figures`, in place of drawing it."""
+    """What is handed to the functions of `plots`, which draw nothing."""
     calls = {}
 
     def instead_of(name):
         monkeypatch.setattr(plots, name, lambda *args, **named: calls.update({name: (*args, *named.values())}))
 
     for name in ("gallery", "confusion", "by_class", "weights", "sparsity", "sweep"):
-        instead_of(name)
+        instead_of(f"plot_{name}")
     return calls
 
 
 def draw_all(document):
-    for draw in document.pictures.values():
+    for draw in document.figures.values():
         draw()
 
 
@@ -56,26 +58,26 @@ def found(tmp_path, digits):
     """Two experiments with two runs each; those of L1 take every 7 for a 1."""
     labels = digits.test.labels.numpy()
     for experiment in (Experiment(dataset="mnist_sample"), Experiment(dataset="mnist_sample", l1=0.1)):
-        folder = made_up.write_runs(tmp_path, digits, experiment, [0.8, 0.9])
+        folder = write_runs(tmp_path, digits, experiment, [0.8, 0.9])
         taken_for = np.where(labels == 7, 1, labels) if experiment.l1 else labels
         log_probabilities = np.where(np.arange(10) == taken_for[:, None], np.log(0.91), np.log(0.01))
         for seed in (0, 1):
             path = folder / f"seed-{seed}" / "predictions.npz"
             np.savez(path, log_probabilities=log_probabilities.astype(np.float32))
-    (findings,), _ = gather(records.read_all(tmp_path)[0], "unused")
+    (findings,), _ = gather(records.read_all(tmp_path)[0], Path("unused"))
     return findings
 
 
 def test_classes_are_counted_over_all_runs(found, drawn, digits):
     document = Document()
-    pictures.classes(document, found)
+    figures.add_classes(document, found, digits)
     draw_all(document)
-    accuracies, names = drawn["by_class"]
+    accuracies, names = drawn["plot_by_class"]
     assert names == digits.classes
     plain, with_l1 = "mlp1", "mlp1,l1=0.1"  # the data set, which all have in common, is left out
     assert accuracies[plain].tolist() == [1.0] * 10
     assert accuracies[with_l1].tolist() == [float(label != 7) for label in range(10)]
-    matrices, _ = drawn["confusion"]
+    matrices, _ = drawn["plot_confusion"]
     assert list(matrices) == [plain], "the baseline, which is also the best by validation"
     assert matrices[plain].tolist() == np.eye(10).tolist()
 
@@ -83,9 +85,9 @@ def test_classes_are_counted_over_all_runs(found, drawn, digits):
 def test_a_gallery_names_predicted_and_actual_classes_and_shows_the_test_images(found, drawn, digits):
     document = Document()
     found.by_validation.reverse()
-    pictures.mistakes(document, found)
+    figures.add_mistakes(document, found, digits)
     draw_all(document)
-    images, titles, columns = drawn["gallery"]
+    images, titles, columns = drawn["plot_gallery"]
     sevens = digits.test.images[digits.test.labels == 7].numpy()
     assert np.array_equal(images, sevens[:10])
     assert titles[0] == "predicted 1\nactual 7\n2 of 2, 91 %"
@@ -94,9 +96,9 @@ def test_a_gallery_names_predicted_and_actual_classes_and_shows_the_test_images(
 
 def test_samples_are_an_image_of_each_class_and_what_the_training_makes_of_it(found, drawn, digits, tmp_path):
     document = Document()
-    pictures.samples(document, found)
+    figures.add_samples(document, found, digits)
     draw_all(document)
-    images, titles, columns = drawn["gallery"]
+    images, titles, columns = drawn["plot_gallery"]
     assert titles == list(digits.classes)
     assert columns == len(images) == 10
     firsts = [digits.train.images[digits.train.labels == label][0] for label in range(10)]
@@ -105,9 +107,10 @@ def test_samples_are_an_image_of_each_class_and_what_the_training_makes_of_it(fo
     turning = Experiment(dataset="mnist_sample", rotation=90)
     record = records.Record(tmp_path, turning, {}, {})
     document = Document()
-    pictures.samples(document, Findings("a", "mnist_sample", {turning.name: record}, digits))
+    study = Study.typed_by_hand({turning.name: turning})
+    figures.add_samples(document, Findings("a", study, "mnist_sample", {turning.name: record}, digits), digits)
     draw_all(document)
-    images, titles, _ = drawn["gallery"]
+    images, titles, _ = drawn["plot_gallery"]
     assert len(images) == len(titles) == 40
     assert np.array_equal(images[:10], torch.stack(firsts).numpy())
     assert not np.array_equal(images[10:20], images[:10])
@@ -116,15 +119,15 @@ def test_samples_are_an_image_of_each_class_and_what_the_training_makes_of_it(fo
 
 def test_weights_of_the_penalized_and_of_their_baseline_are_shown(found, drawn):
     document = Document()
-    pictures.weights(document, found)
+    figures.add_weights(document, found)
     draw_all(document)
-    values, small, _ = drawn["weights"]
+    values, small, _ = drawn["plot_weights"]
     assert list(values) == ["mlp1", "mlp1,l1=0.1"]
     assert [magnitudes.tolist() for magnitudes in values.values()] == [[0.0, 2.0, 0.0, 2.0]] * 2
     assert small == 1e-3
-    layers, _ = drawn["sparsity"]
+    layers, _ = drawn["plot_sparsity"]
     assert [shares.tolist() for shares in layers.values()] == [[[0.5, 0.5]]] * 2
     plain = replace(found, trained=dict(list(found.trained.items())[:1]))
     document = Document()
-    pictures.weights(document, plain)
-    assert not document.pictures, "nothing is penalized"
+    figures.add_weights(document, plain)
+    assert not document.figures, "nothing is penalized"

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from analysis.page import page
+from analysis.document import Document, render_page
 
 TABLE = "| experiment | test % |\n|:--|--:|\n| L1 & L2 | 99.5 |"
 
@@ -36,8 +36,19 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_page_is_one_file_with_its_pictures_inside(folder):
-    html = page("# Title <b>\n\n![what it shows](figures/a%2Cb%3D1.png)\n\n" + TABLE, folder)
+def test_the_summary_is_what_was_said_before_its_end_without_figures():
+    document = Document()
+    document.say("# Report", "What was found.")
+    document.add_figure("curves", "Loss", lambda: pytest.fail("drawn before the document is written"))
+    document.say("More.")
+    document.end_summary()
+    document.say("## Details")
+    assert document.summary == "# Report\n\nWhat was found.\n\nMore."
+    assert document.text.split("\n\n")[2:4] == ["![Loss](figures/curves.png)", "*Figure 1. Loss.*"]
+
+
+def test_a_page_is_one_file_with_its_figures_inside(folder):
+    html = render_page("# Title <b>\n\n![what it shows](figures/a%2Cb%3D1.png)\n\n" + TABLE, folder)
     elements = Elements(html).found
     (picture,) = [attributes for name, attributes in elements if name == "img"]
     assert picture["alt"] == "what it shows"
@@ -51,7 +62,7 @@ def test_a_page_is_one_file_with_its_pictures_inside(folder):
 
 
 def test_tables_say_what_their_headers_head_and_can_be_scrolled(folder):
-    elements = Elements(page("# T\n\n" + TABLE, folder)).found
+    elements = Elements(render_page("# T\n\n" + TABLE, folder)).found
     assert [attributes["scope"] for name, attributes in elements if name == "th"] == ["col", "col"]
     assert ("div", {"class": "table", "tabindex": "0"}) in elements
     assert [attributes.get("style") for name, attributes in elements if name == "td"] == [
@@ -61,15 +72,15 @@ def test_tables_say_what_their_headers_head_and_can_be_scrolled(folder):
 
 
 def test_html_in_the_students_words_is_text(folder):
-    html = page("# T\n\n<script>alert(1)</script> [x](javascript:alert(1))", folder)
+    html = render_page("# T\n\n<script>alert(1)</script> [x](javascript:alert(1))", folder)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert 'href="javascript' not in html
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "https://example.org/a.png", "figures/a.svg"])
-def test_only_the_reports_own_pictures_are_taken_in(path, folder):
+def test_only_the_reports_own_figures_are_embedded(path, folder):
     (folder.parent / "secret.png").write_bytes(b"secret")
-    html = page(f"# T\n\n![x]({path})", folder)
+    html = render_page(f"# T\n\n![x]({path})", folder)
     assert "base64" not in html
     assert base64.b64encode(b"secret").decode() not in html

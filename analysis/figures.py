@@ -1,0 +1,252 @@
+"""The figures of the report: each function takes what was found and adds a figure to the document.
+
+add_forest(document, findings)      # numbers from the findings, drawn by plots.py
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from analysis import plots
+from analysis.document import Document
+from analysis.findings import Findings
+from augmentation import Augmentation
+from data import Dataset
+from engine import records
+from engine.records import Record
+from regularizers import SMALL
+
+AUGMENTED_ROWS = 3  # of the samples
+
+
+def add_forest(document: Document, findings: Findings) -> None:
+    """Add a figure of every experiment's difference to its baseline."""
+    if not findings.differences:
+        return
+    baselines = {findings.baselines[title] for title in findings.differences}
+    baseline = findings.labels_of[baselines.pop()] if len(baselines) == 1 else "its baseline"
+    published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
+    published_differences = {}
+    for title in findings.differences:
+        accuracy, baseline_accuracy = published[title], published[findings.baselines[title]]
+        if accuracy and baseline_accuracy:
+            published_differences[title] = accuracy - baseline_accuracy
+    document.add_figure(
+        f"{findings.name}-forest",
+        f"Differences in test accuracy from {baseline}, in points, with 95 % intervals",
+        lambda: plots.plot_forest(
+            _relabel(findings, findings.differences),
+            baseline,
+            findings.margin,
+            _relabel(findings, published_differences),
+            _styles_of(findings),
+        ),
+    )
+
+
+def _styles_of(findings: Findings) -> dict[str, dict[str, str]]:
+    return plots.assign_styles(findings.labels_of.values())
+
+
+def _relabel(findings: Findings, by_title: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with the labels of figures as keys instead of titles."""
+    return {findings.labels_of[title]: value for title, value in by_title.items()}
+
+
+def add_samples(document: Document, findings: Findings, dataset: Dataset) -> None:
+    """Add a figure of an image of each class as it is, and as the baseline's training augments it."""
+    train, names = dataset.train, dataset.classes
+    first = next(iter(findings.trained))
+    baseline = findings.trained.get(findings.baselines[first], findings.trained[first])
+    augmentation = Augmentation.of(baseline.experiment)
+    is_augmented = augmentation != Augmentation()
+    places = [int((train.labels == label).nonzero()[0]) for label in range(len(names))]
+
+    def draw() -> Figure:
+        plain = train.images[places]
+        rows = [plain]
+        for row in range(AUGMENTED_ROWS if is_augmented else 0):
+            drawn = augmentation.draw(len(plain), dataset.shape, torch.Generator().manual_seed(row))
+            rows.append(augmentation(plain, drawn).mul(255).round().byte())
+        titles = [*names, *[""] * (len(rows) - 1) * len(names)]
+        return plots.plot_gallery(torch.cat(rows).numpy(), titles, columns=len(names))
+
+    augmented = ", and three times as the training augments it" if is_augmented else ""
+    document.add_figure(f"{findings.name}-samples", f"A train image of each class{augmented}", draw)
+
+
+def add_sweep(document: Document, findings: Findings) -> None:
+    """Add a figure of accuracy and zeros against the setting that a study sweeps."""
+    study = findings.study
+    points: dict[str, dict[float, tuple]] = {}
+    for title, (line, place) in study.sweep.items():
+        if title in findings.titles:
+            both = findings.values(title, "test_accuracy"), findings.values(title, "zeros")
+            points.setdefault(line, {})[place] = both
+    if points:
+        baseline = None
+        if study.baseline in findings.titles and study.baseline not in study.sweep:
+            baseline = (study.baseline, findings.values(study.baseline, "test_accuracy"))
+        document.add_figure(
+            f"{findings.name}-sweep",
+            f"Test accuracy and weights that are exactly zero against {study.sweep_over}",
+            lambda: plots.plot_sweep(points, study.sweep_over, baseline),
+        )
+
+
+def add_curves_and_seeds(document: Document, findings: Findings) -> None:
+    """Add the figures of the histories and of every seed's test accuracy."""
+
+    def draw_curves() -> Figure:
+        histories = {
+            title: [records.read_history(record.run_folder(seed)) for seed in record.results]
+            for title, record in findings.trained.items()
+        }
+        return plots.plot_curves(_relabel(findings, histories), styles)
+
+    accuracies = {title: findings.values(title, "test_accuracy") for title in findings.trained}
+    published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
+    known = {title: share for title, share in published.items() if share}
+    styles = _styles_of(findings)
+    document.add_figure(
+        f"{findings.name}-curves",
+        "Loss and accuracy against the epoch, means over seeds with a band from the lowest to the highest; those of "
+        "train images are running means during training, with dropout and augmentation. A dot where a run was stopped "
+        "bears the number of runs that go on",
+        draw_curves,
+    )
+    document.add_figure(
+        f"{findings.name}-seeds",
+        "Test accuracy of every seed, with their mean and 95 % interval",
+        lambda: plots.plot_seeds(_relabel(findings, accuracies), _relabel(findings, known), styles),
+    )
+
+
+def add_weights(document: Document, findings: Findings) -> None:
+    """Add figures of how large and how sparse the weights of the baseline and of penalized experiments are."""
+    experiments = {title: record.experiment for title, record in findings.trained.items()}
+    penalized = [title for title, each in experiments.items() if each.l1 or each.l2 or each.weight_decay]
+    if not penalized:
+        return
+    shown = [title for title in experiments if title in penalized or title in findings.baselines.values()]
+    styles = _styles_of(findings)
+    caption = (
+        "How large the weights are, with and without penalties: on logarithmic axes, with exact zeros as a bar of "
+        "their own (hatched) and everything below 10⁻⁸ in the leftmost of the others"
+    )
+    if any(experiments[title].l1 for title in shown):
+        caption += ". The subgradient of L1 leaves small weights, its proximal step zeros"
+    if any(experiments[title].model.startswith("mlp") and not experiments[title].standardize for title in shown):
+        caption += (
+            ". A penalty drives weights of pixels that are always black towards zero, which changes no prediction"
+        )
+    document.add_figure(
+        f"{findings.name}-weights",
+        caption,
+        lambda: plots.plot_weights(
+            _relabel(findings, {title: _read_magnitudes(findings.trained[title]) for title in shown}), SMALL, styles
+        ),
+    )
+    document.add_figure(
+        f"{findings.name}-sparsity",
+        "Weights that are zero, and nearly zero, in each layer",
+        lambda: plots.plot_sparsity(
+            _relabel(findings, {title: _share_by_layer(findings.trained[title]) for title in shown}), styles
+        ),
+    )
+
+
+def _read_magnitudes(record: Record) -> NDArray[np.float32]:
+    """Read |w| of all weights of all runs, (weights,)."""
+    parts = []
+    for seed, result in record.results.items():
+        state = records.read_weights(record.run_folder(seed), result["layers"])
+        parts += [state[f"{layer['layer']}.weight"].abs().flatten() for layer in result["layers"]]
+    return np.concatenate(parts)
+
+
+def _share_by_layer(record: Record) -> NDArray[np.float64]:
+    """Return each layer's shares of zero and of small weights, means over runs, (layers, 2)."""
+    shares = [
+        [np.array([layer["zeros"], layer["small"]]) / layer["weights"] for layer in result["layers"]]
+        for result in record.results.values()
+    ]
+    return np.mean(shares, 0)
+
+
+def add_classes(document: Document, findings: Findings, dataset: Dataset) -> None:
+    """Add figures of what each class is taken for, and how often it is found."""
+    names, labels = dataset.classes, findings.labels
+    best = findings.by_validation[0]
+    shown = [title for title in dict.fromkeys([findings.baselines[best], best]) if title in findings.trained]
+
+    def share_predictions(title: str) -> NDArray[np.float64]:
+        """Return the shares of predicted classes by actual class, (classes, classes), means over runs."""
+        predicted = findings.predictions(title).argmax(2)
+        actual = np.tile(labels, len(predicted))
+        return confusion_matrix(actual, predicted.flatten(), labels=range(len(names)), normalize="true")
+
+    document.add_figure(
+        f"{findings.name}-confusion",
+        f"Confusion matrices of {' and '.join(shown)} on the test images, in percent of each class, means over seeds; "
+        "less than 0.05 % is left blank",
+        lambda: plots.plot_confusion(_relabel(findings, {title: share_predictions(title) for title in shown}), names),
+    )
+    document.add_figure(
+        f"{findings.name}-classes",
+        "Test accuracy (%) of every class, mean over seeds",
+        lambda: plots.plot_by_class(
+            _relabel(findings, {title: share_predictions(title).diagonal() for title in findings.trained}), names
+        ),
+    )
+
+
+def add_mistakes(document: Document, findings: Findings, dataset: Dataset) -> None:
+    """Add figures of the most confident mistakes of the experiments that the study names."""
+    study = findings.study
+    for title in study.mistakes_of or (study.baseline or findings.by_validation[0],):
+        if title in findings.titles:
+            document.add_figure(
+                f"{findings.name}-mistakes-{title}",
+                f"Test images that {title} gets wrong: what it predicts and what they are, how many seeds agree and "
+                "their mean probability; where most seeds agree comes first",
+                partial(_draw_mistakes, findings, dataset, title),
+            )
+
+
+def _draw_mistakes(findings: Findings, dataset: Dataset, title: str) -> Figure:
+    count, columns = findings.study.mistakes
+    log_probabilities, names = findings.predictions(title), dataset.classes
+    places, *found = find_confident_mistakes(log_probabilities, findings.labels, count)
+    runs = len(log_probabilities)
+    titles = [
+        f"predicted {names[predicted]}\nactual {names[actual]}\n{votes} of {runs}, {100 * confidence:.0f} %"
+        for actual, predicted, votes, confidence in zip(findings.labels[places], *found, strict=True)
+    ]
+    return plots.plot_gallery(dataset.test.images[places].numpy(), titles, columns)
+
+
+def find_confident_mistakes(
+    log_probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Find the images that most runs take for the same wrong class, those of equal votes by their mean probability.
+
+    Args:
+        log_probabilities: (runs, images, classes).
+
+    Returns:
+        Four arrays of `count` elements at most: the images' places, the class they are taken for by the mean of the
+        runs' probabilities, how many runs take them for it, and that mean probability.
+    """
+    probabilities = np.exp(log_probabilities.astype(np.float64)).mean(0)
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    votes = (log_probabilities.argmax(2) == predicted).sum(0)
+    wrong = np.flatnonzero(predicted != labels)
+    chosen = wrong[np.lexsort((-confidence[wrong], -votes[wrong]))][:count]
+    return chosen, predicted[chosen], votes[chosen], confidence[chosen]

@@ -1,0 +1,115 @@
+"""The metrics of runs: what they are called, how they are shown, and how those of two experiments compare."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import compare
+from analysis.compare import Comparison
+from engine import records
+from engine.records import Record, RecordError
+from sources.catalogue import SOURCES
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown and compared."""
+
+    name: str  # in sentences
+    is_share: bool = True  # shown in percent, and its differences in points
+    places: int = 2  # decimals
+    has_margin: bool = False  # whether a difference can be too small to matter
+    of_images: str | None = None  # the metric of single test images, whose chance its differences contain
+
+
+METRICS = dict(
+    test_accuracy=Metric("test accuracy", has_margin=True, of_images="test_accuracy"),
+    test_loss=Metric("test loss", is_share=False, places=4, of_images="test_loss"),
+    train_accuracy=Metric("train accuracy", has_margin=True),
+    train_loss=Metric("train loss", is_share=False, places=4),
+    val_accuracy=Metric("validation accuracy"),
+    val_loss=Metric("validation loss", is_share=False, places=4),
+    gap=Metric("the gap between train and test accuracy", has_margin=True, of_images="test_accuracy"),
+    epochs=Metric("the number of epochs", is_share=False, places=1),
+    zeros=Metric("the share of weights that are exactly zero", places=1),
+    small=Metric("the share of weights that are nearly zero", places=1),
+    l2_norm=Metric("the norm of the weights", is_share=False, places=1),
+)
+
+
+def read_metric(result: dict[str, Any], name: str) -> float:
+    """Return one metric of a run's result.json."""
+    match name:
+        case "gap":
+            return result["train_accuracy"] - result["test_accuracy"]
+        case "zeros" | "small" | "l2_norm":
+            return result["sparsity"][name]
+        case _:
+            return result[name]
+
+
+def compare_records(
+    subject: Record, other: Record | float, name: str, labels: NDArray[np.int64] | None = None
+) -> Comparison | None:
+    """Compare a metric of two records over the seeds both have, or of a record with a constant.
+
+    Args:
+        labels: of the test images, (images,); a metric that is a mean over test images, or contains one, counts their
+            chance too.
+
+    Returns:
+        None without a common seed.
+    """
+    if not isinstance(other, Record):
+        values = [read_metric(result, name) for result in subject.results.values()]
+        return compare.compare_paired(values, [float(other)] * len(values))
+    seeds = sorted(subject.results.keys() & other.results.keys())
+    if not seeds:
+        return None
+    by_image = None
+    of_images = METRICS[name].of_images
+    if of_images and labels is not None:
+        by_image = [
+            measure_images(subject, seed, of_images, labels) - measure_images(other, seed, of_images, labels)
+            for seed in seeds
+        ]
+    values, others = ([read_metric(record.results[seed], name) for seed in seeds] for record in (subject, other))
+    return compare.compare_paired(values, others, by_image)
+
+
+def compare_with_baseline(
+    baseline: Record, records: Iterable[Record], name: str, labels: NDArray[np.int64]
+) -> dict[str, Comparison]:
+    """Compare records with their baseline, {title: comparison}, corrected by Holm's procedure."""
+    found = {}
+    for record in records:
+        if record is not baseline and (comparison := compare_records(record, baseline, name, labels)):
+            found[record.title] = comparison
+    return dict(zip(found, compare.correct_holm(list(found.values())), strict=True))
+
+
+def measure_images(record: Record, seed: int, name: str, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what each test image adds to a run's accuracy (0 or 1) or loss, (images,)."""
+    log_probabilities = read_predictions(record, seed, len(labels))
+    if name == "test_accuracy":
+        return (log_probabilities.argmax(1) == labels).astype(np.float64)
+    return -log_probabilities[np.arange(len(labels)), labels].astype(np.float64)
+
+
+def read_predictions(record: Record, seed: int, images: int) -> NDArray[np.float32]:
+    """Read a run's log-probabilities of the test images, (images, classes).
+
+    Raises:
+        RecordError: they cannot be read, or are of another number of images or classes.
+    """
+    log_probabilities = records.read_log_probabilities(record.run_folder(seed))
+    expected = images, len(SOURCES[record.dataset["name"]].classes)
+    if log_probabilities.shape != expected:
+        raise RecordError(
+            f"{record.run_folder(seed)}: predictions of {log_probabilities.shape} images and classes, expected "
+            f"{expected}; train it again with --seeds {seed} --force"
+        )
+    return log_probabilities

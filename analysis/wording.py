@@ -1,0 +1,168 @@
+"""The sentences of the report: what was found, what is missing, and how to read it."""
+
+import math
+from collections.abc import Iterator
+
+from analysis.compare import FEWEST_SEEDS, Comparison, compute_mean_interval
+from analysis.findings import Findings
+from analysis.metrics import METRICS
+from analysis.tables import Number, escaped, show_difference
+from experiments import Experiment
+
+DECIDED = ("supported", "contradicted", "no practical difference")
+HOW_TO_READ = """\
+Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
+are measured in evaluation mode on plain images, at the epoch that the run hands in; losses are means over images,
+without penalty. Zeros and < 0.001 are the shares of weights that are exactly zero, and smaller than that; ‖w‖ is the
+root of their sum of squares. Seconds are a process's, divided by the runs side by side in it. An experiment in bold has
+the best validation accuracy, and the second's is distinguishably lower.
+
+Differences are paired by seed and counted in points; their 95 % intervals count the chance of the seeds and that of the
+test images. Intervals and p are corrected for the number of comparisons (Holm): a table's with its baseline, a study's
+over all its claims. A difference is no practical one where the 90 % interval, which is not corrected (90 % ±), lies
+within the margin; that supports a claim that two are the same; for one that the first is not higher, the upper end
+alone counts. Otherwise a claim is supported or contradicted where its interval leaves out zero; one that two differ is
+contradicted, too, where they are equal in every run. Under five seeds there is no verdict. Validation images chose what
+was chosen; test images were looked at once, after training. Every table is in `tables/` as CSV and for LaTeX, every
+figure in `figures/` as PNG and PDF."""
+
+
+def write_heading(findings: Findings) -> str:
+    """Name the group of the findings, their data set and, where it matters, the seed of its split."""
+    heading = f"{findings.group}: {findings.dataset_name}"
+    if findings.split_seed:
+        heading += f", split with seed {findings.split_seed}"
+    return escaped(heading)
+
+
+def write_findings(findings: Findings) -> Iterator[str]:
+    """Write what was found: verdicts or else differences, then the best by validation and what is undecided."""
+    sentences = [*_write_verdicts(findings)] or [*_write_differences(findings), *_write_others(findings)]
+    yield from sentences
+    yield from _write_best(findings)
+    yield from _write_undecided(findings)
+
+
+def _write_verdicts(findings: Findings) -> Iterator[str]:
+    for judgement in findings.judgements:
+        claim = judgement.claim
+        if judgement.verdict not in DECIDED:
+            continue
+        effects = describe_effects(judgement.comparisons, claim.metric)
+        seeds = min(comparison.seeds for comparison in judgement.comparisons.values())
+        source = "the claim" if claim.kind == "own" else "the write-up says"
+        corrected = "with what was corrected, " if claim.kind == "corrected" else ""
+        yield (
+            f"{_name(judgement.subject)} {effects}, over {seeds} seeds; {source} “{escaped(claim.says)}”: "
+            f"{corrected}**{judgement.verdict}**."
+        )
+
+
+def _write_undecided(findings: Findings) -> Iterator[str]:
+    claims: dict[str, dict[str, None]] = {}  # reason: claims, each once
+    for judgement in findings.judgements:
+        if judgement.verdict not in DECIDED:
+            why, claim = judgement.verdict.partition(" (")[0], judgement.claim
+            claims.setdefault(why, {})[f"“{claim.says}” ({claim.kind})"] = None
+    for why, says in claims.items():
+        yield escaped(f"{why[0].upper()}{why[1:]}: {'; '.join(says)}.")
+
+
+def _write_differences(findings: Findings) -> Iterator[str]:
+    for title, comparison in findings.differences.items():
+        seeds = f"over {comparison.seeds} seeds" if comparison.seeds > 1 else "in one seed, which gives no interval"
+        effect = describe_effects({findings.baselines[title]: comparison}, "test_accuracy")
+        yield f"{_name(title)} {effect}, {seeds}."
+
+
+def _write_others(findings: Findings) -> Iterator[str]:
+    """Write the test accuracy of what is neither compared nor a baseline."""
+    compared = {*findings.differences, *(findings.baselines[title] for title in findings.differences)}
+    for title in findings.trained:
+        if title not in compared:
+            values = [100 * value for value in findings.values(title, "test_accuracy")]
+            seeds = f"{len(values)} seeds" if len(values) > 1 else "one seed"
+            yield f"{_name(title)} has a test accuracy of {Number(*compute_mean_interval(values))} % over {seeds}."
+
+
+def _write_best(findings: Findings) -> Iterator[str]:
+    if len(findings.trained) > 1:
+        best, second = map(_name, findings.by_validation[:2])
+        than = {
+            "supported": f"distinguishably above {second}",
+            "too few seeds": f"before {second}, with too few seeds in common to tell them apart",
+        }.get(findings.lead, f"not distinguishable from {second}")
+        yield f"By validation accuracy the best is {best}, {than}."
+
+
+def _name(title: str) -> str:
+    return f"*{escaped(title)}*"
+
+
+def describe_effects(comparisons: dict[str, Comparison], metric: str) -> str:
+    """Describe differences of a metric: `lowers test accuracy by 1.14 ± 0.30 points against *third*`.
+
+    Args:
+        comparisons: {title: comparison with it}.
+    """
+    words, unit = METRICS[metric].name, " points" if METRICS[metric].is_share else ""
+    amounts: dict[str, list[str]] = {}
+    for title, comparison in comparisons.items():
+        number = show_difference(comparison, metric)
+        low, high = comparison.interval()
+        effect, by = f"changes {words}", "by "
+        if low <= 0 <= high:
+            effect, by = f"shows no distinguishable change of {words},", ""
+        elif not math.isnan(low):
+            effect = f"{'raises' if comparison.difference > 0 else 'lowers'} {words}"
+            number = number._replace(value=abs(number.value), signed=False)
+        amounts.setdefault(effect, []).append(f"{by}{number}{unit} against {_name(title)}")
+    return " and ".join(f"{effect} {' and '.join(of_effect)}" for effect, of_effect in amounts.items())
+
+
+def write_gaps(findings: Findings) -> Iterator[str]:
+    """Write what stands in the way of verdicts, with the commands that would change it."""
+    study = findings.study
+    if findings.problem:
+        yield f"The test images could not be read, so nothing is compared: {escaped(findings.problem)}"
+    if findings.left_out:
+        known = [title for title in findings.left_out if title in study.titles]
+        says = f"Left out: {escaped(', '.join(findings.left_out))}, trained with other settings than the study has"
+        yield f"{says}: `{study.command('--only', *known)} --force`" if known else says
+    if missing := findings.missing:
+        yield f"Not trained yet: `{study.command('--only', *missing)}`"
+    for baseline in findings.missing_baselines:
+        first, *others = [title for title, name in findings.baselines.items() if name == baseline.name]
+        more = f" and {len(others)} more" if others else ""
+        yield f"`{baseline.name}`, the baseline of {_name(first)}{more}, is not trained yet: `{baseline.command}`"
+    if findings.diverged:
+        yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
+    counts = {title: len(record.results) + len(record.diverged) for title, record in findings.trained.items()}
+    if few := [title for title, count in counts.items() if count < FEWEST_SEEDS]:
+        if study.is_single:
+            commands = [findings.trained[title].experiment.command for title in few]
+        else:
+            commands = [study.command() if few == list(findings.trained) else study.command("--only", *few)]
+        no_verdict = "there is no verdict" if findings.judgements else "intervals are wide"
+        typed = ", ".join(f"`{command} --seeds 0-4`" for command in commands)
+        yield f"Under five seeds {no_verdict}, and with one there is no interval: {typed}"
+    if study.overrides and study.claims:
+        yield escaped(
+            "The claims are not judged: the study was trained with other settings than its own "
+            f"({study.group.removeprefix(f'{study.name},')})."
+        )
+
+
+def describe_training(experiment: Experiment) -> str:
+    """Describe how an experiment trains: `adam with learning rate 0.001, batches of 64, 15 epochs at most`."""
+    schedule = {
+        "constant": "",
+        "step": f", times {experiment.lr_gamma:g} every {experiment.lr_step_size} epochs",
+        "one_cycle": " at its peak (one cycle)",
+    }[experiment.lr_scheduler]
+    momentum = f" and momentum {experiment.momentum:g}" if experiment.momentum else ""
+    epochs = f"{experiment.epochs} epochs" if experiment.epochs > 1 else "1 epoch"
+    return (
+        f"{experiment.model} by {experiment.optimizer} with learning rate {experiment.lr:g}{schedule}{momentum}, "
+        f"batches of {experiment.batch_size}, {epochs} at most"
+    )

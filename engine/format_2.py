@@ -1,0 +1,29 @@
+"""Records of format 2, which tell their study and its overrides by the names of their folders alone."""
+
+from dataclasses import fields
+
+from experiments import Experiment, Settings, join_settings, shorten
+from studies import STUDIES
+from studies.study import SINGLE
+
+
+def read_folder_names(group: str, title: str, experiment: Experiment) -> tuple[str | None, Settings]:
+    """Return the study and the overrides of a record: by its group's name or, if that was cut, by its settings.
+
+    Args:
+        group: the name of the folder of the study, such as `mnist-norms,epochs=3`.
+        title: the name of the folder of the experiment.
+    """
+    name, *overridden = group.split(",")
+    if name not in STUDIES:
+        return (None if name == SINGLE else name), {}
+    values = {setting.name: getattr(experiment, setting.name) for setting in fields(Experiment)}
+    named = [setting.partition("=")[0] for setting in overridden]
+    overrides = {setting: values[setting] for setting in named if setting in values}
+    if shorten(join_settings(name, overrides)) == group:
+        return name, overrides
+    entry = STUDIES[name].experiments.get(title)
+    if entry is None:
+        return name, {}
+    planned = entry.experiment.to_dict() | dict(dataset=entry.experiment.dataset_name)
+    return name, {name: value for name, value in values.items() if value not in (None, planned[name])}

@@ -1,0 +1,239 @@
+"""How long a run-epoch takes: a plain loop as tutorials teach it, ours, and the matrix products alone.
+
+seconds = time_ours(experiment, dataset, seeds=10, device="cpu")
+"""
+
+import contextlib
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import joblib
+import torch
+from joblib.externals.loky import get_reusable_executor
+from PIL import Image
+from tabulate import tabulate
+from torch import nn
+
+import models
+from data import Dataset, Split
+from engine.plan import Task, TrainOptions, make_plan
+from engine.progress import Progress
+from engine.provenance import describe_machine
+from engine.workers import prepare_process, train_units
+from experiments import Experiment, UserError
+from sources.downloading import import_torchvision
+from training import build_network, train
+
+LATE_RATIO = "late_over_first_epoch_with_l2"
+LATE = 10  # epochs after which L2 has driven the weights of always-black pixels towards denormal numbers
+
+
+def take_part(dataset: Dataset, images: int | None) -> tuple[Dataset, float]:
+    """Take so many train images and as large a share of the validation images; return them and that share.
+
+    Args:
+        images: None takes all.
+    """
+    if images is None or images >= len(dataset.train):
+        return dataset, 1.0
+    share = images / len(dataset.train)
+    counts = dict(train=images, validation=round(share * len(dataset.validation)), test=100)
+    splits = {name: getattr(dataset, name) for name in counts}
+    splits = {name: Split(split.images[: counts[name]], split.labels[: counts[name]]) for name, split in splits.items()}
+    return replace(dataset, **splits), share
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Each returns seconds per run-epoch: training on all train images and validation, for one run
+
+
+def time_plain_loop(experiment: Experiment, dataset: Dataset) -> float:
+    """Time one epoch as tutorials teach it: PIL images, torchvision's transforms, DataLoader, L1 by autograd."""
+    torch.set_num_threads(joblib.cpu_count())
+    transforms = import_torchvision().transforms
+    normalize = [transforms.ToTensor()]
+    if experiment.standardize:
+        normalize.append(transforms.Normalize(dataset.mean, dataset.std))
+    augment = []
+    if experiment.crop_padding:
+        size, padding = dataset.shape[1:], experiment.crop_padding
+        augment.append(transforms.RandomCrop(size, padding, padding_mode=experiment.crop_mode))
+    if experiment.flip:
+        augment.append(transforms.RandomHorizontalFlip())
+    if experiment.rotation:
+        augment.append(transforms.RandomRotation(experiment.rotation))
+    if experiment.brightness or experiment.contrast:
+        augment.append(transforms.ColorJitter(experiment.brightness, experiment.contrast))
+    train_set = PlainImages(dataset.train, transforms.Compose(augment + normalize))
+    validation_set = PlainImages(dataset.validation, transforms.Compose(normalize))
+    train_loader = torch.utils.data.DataLoader(train_set, batch_size=experiment.batch_size, shuffle=True)
+    validation_loader = torch.utils.data.DataLoader(validation_set, batch_size=experiment.batch_size)
+
+    model = build_network(experiment, dataset.shape, len(dataset.classes), seed=0)
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=experiment.lr)
+    if experiment.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), lr=experiment.lr, momentum=0.9)
+    loss_of = nn.CrossEntropyLoss()
+
+    started = time.perf_counter()
+    model.train()
+    total_loss = correct = 0
+    for x, y in train_loader:
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = loss_of(logits, y)
+        penalized = loss
+        if experiment.l1:
+            penalized = loss + experiment.l1 * sum(parameter.abs().sum() for parameter in model.parameters())
+        penalized.backward()
+        optimizer.step()
+        total_loss += loss.item() * len(y)
+        correct += (logits.argmax(1) == y).sum().item()
+    model.eval()
+    with torch.no_grad():
+        for x, y in validation_loader:
+            logits = model(x)
+            total_loss += loss_of(logits, y).item() * len(y)
+            correct += (logits.argmax(1) == y).sum().item()
+    return time.perf_counter() - started
+
+
+class PlainImages(torch.utils.data.Dataset):
+    """A map-style data set as torchvision's are: each item is made from an array through a PIL image."""
+
+    def __init__(self, split: Split, transform: Callable) -> None:
+        self.arrays = split.images.permute(0, 2, 3, 1).squeeze(3).numpy()
+        self.labels, self.transform = split.labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
+
+
+def time_ours(experiment: Experiment, dataset: Dataset, seeds: int, device: str) -> float:
+    """Time training as train.py plans it: what its processes took, shared by those that ran at a time.
+
+    Raises:
+        UserError: a unit failed.
+    """
+    options = TrainOptions(list(range(seeds)), device=device)
+    plan = make_plan([Task("", experiment, dataset, Path(), options.seeds)], options)
+    with contextlib.redirect_stdout(sys.stderr):  # progress goes there; the table stands alone
+        results = list(train_units(plan, device, Progress(experiment.epochs * seeds)))
+    for result in results:
+        if result.error:
+            raise UserError(result.error)
+    seconds = sum(run.result["seconds"] for result in results for run in result.runs)
+    return seconds / plan.jobs / experiment.epochs / seeds
+
+
+def time_arithmetic(experiment: Experiment, dataset: Dataset, runs: int) -> float:
+    """Time the matrix products of an MLP's runs side by side, forward and backward, on all cores."""
+    torch.set_num_threads(joblib.cpu_count())
+    batch, sizes = experiment.batch_size, [math.prod(dataset.shape), *models.MLP_WIDTHS[experiment.model], 10]
+    layers = [
+        (torch.rand(runs, batch, i), torch.rand(runs, i, o), torch.rand(runs, batch, o)) for i, o in pairwise(sizes)
+    ]
+
+    def step(is_training: bool) -> None:
+        for number, (x, weight, gradient) in enumerate(layers):
+            torch.bmm(x, weight)
+            if is_training:
+                torch.bmm(x.transpose(1, 2), gradient)
+            if is_training and number:  # the images need no gradient
+                torch.bmm(gradient, weight.transpose(1, 2))
+
+    def time_step(is_training: bool, steps: int = 100) -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
+            step(is_training)
+        return (time.perf_counter() - started) / steps
+
+    time_step(True)  # warm-up
+    train_steps, validation_steps = len(dataset.train) / batch, len(dataset.validation) / batch
+    return (time_step(True) * train_steps + time_step(False) * validation_steps) / runs
+
+
+def compare_late_epoch(dataset: Dataset) -> float:
+    """Return the time of an epoch with L2 after `LATE` epochs over that of a first one, medians of four.
+
+    An L2 penalty drives the weights of always-black pixels into denormal numbers, slow ones unless they are flushed.
+    """
+    prepare_process("cpu", threads=1)
+
+    def time_epochs(epochs: int) -> list[float]:
+        ends = [time.perf_counter()]
+        train(Experiment(l2=0.001, epochs=epochs), [0], dataset, on_epoch=lambda _: ends.append(time.perf_counter()))
+        return [end - start for start, end in pairwise(ends)]
+
+    first = [seconds for _ in range(5) for seconds in time_epochs(1)]
+    late = time_epochs(LATE + 4)[LATE:]
+    return median(late) / median(first[1:])  # the first of all warms up
+
+
+def measure_peak_memory() -> int | None:
+    """Return the largest resident size in MB of any process that trained; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+
+    get_reusable_executor().shutdown(wait=True)  # a process is counted once it has ended
+    kilobytes = 1024 if sys.platform == "darwin" else 1
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // kilobytes // 1024
+
+
+def describe_computer(device: str) -> dict[str, Any]:
+    """Return the machine and the versions that were measured."""
+    machine = describe_machine(device)
+    return dict(
+        cpu=_read_cpu_name(),
+        device=machine["device"],
+        cores=os.cpu_count(),
+        system=machine["platform"],
+        python=machine["versions"]["python"],
+        torch=machine["versions"]["torch"],
+    )
+
+
+def _read_cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def print_result(result: dict[str, Any], name: str, seeds: int) -> None:
+    """Print the result of a benchmark of an experiment as a table, with times as ratios."""
+    titles = dict(
+        plain="plain DataLoader loop",
+        one_seed="ours, one seed",
+        several_seeds=f"ours, {seeds} seeds",
+        arithmetic="the matrix products alone",
+    )
+    seconds = result["seconds_per_run_epoch"]
+    rows = [(titles[name], f"{value:.3f}", f"{seconds['plain'] / value:.1f}") for name, value in seconds.items()]
+    header = ("", "seconds per run-epoch", "times as fast as plain")
+    machine = result["machine"]
+    print(f"{name} on {result['dataset']}, validation every epoch")
+    if result["share_of_images"] < 1:
+        print(f"timed on {100 * result['share_of_images']:.1f} % of the images, stated for all")
+    print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; ours on {machine['device']}")
+    print(tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=("left", "right", "right")))
+    if LATE_RATIO in result:
+        late = result[LATE_RATIO]
+        print(f"an epoch with L2 0.001 after {LATE} epochs takes {late:.2f} times the first")
+    if result["peak_memory_mb"]:
+        print(f"peak memory of a process: {result['peak_memory_mb']:,} MB")

@@ -1,0 +1,81 @@
+"""How a record or a report that was handed in differs from what it should be."""
+
+import csv
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from analysis.document import Document, render_page
+
+EXACT = 1e-9  # where nothing but the order of a sum may differ
+RELATIVE = 1e-3  # what rounding on another machine may change in a loss, a norm or a penalty, as a share of it
+
+
+def is_alike(recorded: Any, expected: Any) -> bool:
+    """Tell whether a value, as of JSON, is the expected one, numbers up to rounding."""
+    match expected:
+        case list():
+            has_same_length = isinstance(recorded, list) and len(recorded) == len(expected)
+            return has_same_length and all(map(is_alike, recorded, expected))
+        case dict():
+            has_same_keys = isinstance(recorded, dict) and recorded.keys() == expected.keys()
+            return has_same_keys and all(is_alike(recorded[name], expected[name]) for name in expected)
+        case float():
+            return isinstance(recorded, float | int) and math.isclose(recorded, expected, rel_tol=RELATIVE)
+    return recorded == expected
+
+
+def compare_report(folder: Path, document: Document) -> list[str]:
+    """Return a line for each file of a report that differs from what a document gives.
+
+    Raises:
+        OSError, UnicodeDecodeError, StopIteration: a file cannot be read, or has no heading.
+    """
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    problems = _compare_lines("report.md", text, document.text)
+    if html != render_page(text, folder):
+        problems.append("report.html is not the page of report.md")
+    with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
+        for table in document.tables:
+            for path in table.write(Path(workshop)):
+                problems += _compare_tables(folder / "tables" / path.name, path)
+    return problems
+
+
+def _compare_lines(name: str, handed_in: str, expected: str) -> list[str]:
+    pairs = zip(handed_in.splitlines(), expected.splitlines(), strict=False)
+    for number, (line, expected_line) in enumerate(pairs, 1):
+        if line != expected_line:
+            return [f"{name}, line {number} is {_quote(line)}, the records give {_quote(expected_line)}"]
+    return [] if handed_in == expected else [f"{name} is longer or shorter than records and notes.md make it now"]
+
+
+def _quote(line: str) -> str:
+    return repr(line if len(line) <= 100 else f"{line[:99]}…")
+
+
+def _compare_tables(path: Path, expected: Path) -> list[str]:
+    if path.suffix != ".csv":
+        return _compare_lines(path.name, path.read_text(encoding="utf-8"), expected.read_text(encoding="utf-8"))
+    rows, expected_rows = _read_table(path), _read_table(expected)
+    if [len(row) for row in rows] != [len(row) for row in expected_rows]:
+        return [f"{path.name} has other rows than the records give"]
+    for row, expected_row in zip(rows, expected_rows, strict=True):
+        for cell, expected_cell in zip(row, expected_row, strict=True):
+            if not _is_same_cell(cell, expected_cell):
+                return [f"{path.name}: {cell}, the records give {expected_cell}"]
+    return []
+
+
+def _read_table(path: Path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def _is_same_cell(cell: str, expected: str) -> bool:
+    try:
+        return cell == expected or math.isclose(float(cell), float(expected), rel_tol=EXACT)
+    except ValueError:
+        return False

@@ -1,0 +1,194 @@
+"""Limits and schema for files of unknown origin: records that were edited, archives that were forged.
+
+    found, problems = read_runs(Path("runs"))                  # what does not fit the schema is left out and named
+    found, problems = read_runs(Path("runs"), limits=LIMITS)   # so is what is larger than it can be
+    check_archive(zipfile.ZipFile("submission.zip"), LIMITS)   # SubmissionError
+
+One's own records need the schema alone. The limits are those that a forger could exceed without any training, such as
+a small file that unpacks into a full memory; `grade.py` applies them before it reads what a submission holds.
+"""
+
+import contextlib
+import stat
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from engine import records
+from engine.files import RecordError, check_types
+from engine.records import Record
+from experiments import UserError
+from sources.catalogue import SOURCES
+
+RESULT: dict[str, Any] = dict(  # what others rely on in result.json, and of which type it is
+    seed=int,
+    diverged=bool,
+    stop_reason=str,
+    epochs=int,
+    chosen_epoch=int,
+    parameters=int,
+    **{f"{split}_{metric}": float for split in ("train", "val", "test") for metric in ("loss", "accuracy")},
+    sparsity=dict(zeros=float, small=float, l2_norm=float),
+    layers=[dict(layer=str, weights=int, zeros=int, small=int)],
+    seconds=float,
+    threads=int,
+    device=str,
+    versions=dict(torch=str),
+    command=str,
+    finished=str,
+)
+DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # the same in experiment.json
+LITTER = ("__MACOSX", ".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # that computers leave in folders and archives
+
+
+class SubmissionError(UserError):
+    """A submission cannot be made or used."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a submission may hold."""
+
+    files: int = 50_000
+    bytes: int = 4 * 2**30  # of all files, unpacked
+    predictions: int = 2**26  # bytes of a run's log-probabilities, unpacked
+
+
+LIMITS = Limits()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Records
+
+
+def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = None) -> tuple[list[Record], list[str]]:
+    """Read the records of a runs folder, or of one study there, and leave out those that do not fit the schema.
+
+    Args:
+        limits: leave out runs whose files exceed them, too.
+
+    Returns:
+        (records that have a run, a line for each file that cannot be used).
+    """
+    found, problems = records.read_all(runs_dir, study)
+    for record in found:
+        try:
+            _check_description(record)
+        except ValueError as error:
+            path = record.folder / "experiment.json"
+            problems.append(f"{path}: not an experiment of this version ({error})")
+            record.results, record.diverged = {}, {}
+        for seed, result in tuple(record.results.items()):
+            folder = record.run_folder(seed)
+            try:
+                _check_result(result)
+                if limits:
+                    _check_size(folder, limits)
+            except ValueError as error:
+                problem = f"{folder / 'result.json'}: {error}"
+            except RecordError as error:
+                problem = str(error)
+            else:
+                continue
+            problems.append(f"{problem}; train it again with --seeds {seed} --force")
+            del record.results[seed]
+    return [record for record in found if record.results or record.diverged], problems
+
+
+def _check_description(record: Record) -> None:
+    check_types(record.dataset, DATASET, "dataset")
+    if record.dataset["name"] not in SOURCES:
+        raise ValueError(f"dataset name is {record.dataset['name'][:40]!r}, expected one of {', '.join(SOURCES)}")
+    for name, value in record.overrides.items():
+        trained_with = getattr(record.experiment, name)
+        if value != trained_with:
+            raise ValueError(f"overrides {name} is {str(value)[:40]!r}, its settings have {trained_with}")
+
+
+def _check_result(result: dict[str, Any]) -> None:
+    check_types(result, RESULT)
+    for name in RESULT:
+        if name.endswith("_accuracy") and not 0 <= result[name] <= 1:
+            raise ValueError(f"{name} is {result[name]}, expected 0 to 1")
+    if min((layer["weights"] for layer in result["layers"]), default=0) < 1:
+        raise ValueError("layers has none with weights, or one without")
+
+
+def _check_size(folder: Path, limits: Limits) -> None:
+    """Check how much memory a run's files take; those that cannot be read are left to the checks that read them.
+
+    Raises:
+        RecordError: predictions or weights expand to more than they can be.
+    """
+    predictions, weights = folder / "predictions.npz", folder / "weights.pt"
+    if _measure_unpacked(predictions) > limits.predictions:
+        raise RecordError(f"{predictions}: cannot be read (expected at most {limits.predictions:,} bytes)")
+    if _measure_unpacked(weights) > weights.stat().st_size:
+        raise RecordError(f"{weights}: cannot be read (expected weights that are not compressed)")
+    tensors = {}
+    with contextlib.suppress(RecordError):
+        tensors = records.read_weights(folder)
+    for name, tensor in tensors.items():
+        if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            raise RecordError(f"{weights}: cannot be read ({name} is a few numbers expanded to many)")
+
+
+def _measure_unpacked(path: Path) -> int:
+    """Return how many bytes an archive's files say that they are; 0 if it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Archives and folders
+
+
+def check_archive(archive: zipfile.ZipFile, limits: Limits) -> None:
+    """Check that an archive can be unpacked without harm.
+
+    Raises:
+        SubmissionError: it holds a path outside the folder, a link, a file twice, or more than a submission can.
+    """
+    members = archive.infolist()
+    if len(members) > limits.files or sum(member.file_size for member in members) > limits.bytes:
+        raise SubmissionError(f"{archive.filename}: holds more than {limits.files:,} files or {limits.bytes:,} bytes")
+    names = set()
+    for member in members:
+        name = member.filename
+        if not _is_inside(name):
+            raise SubmissionError(f"{archive.filename}: {name!r} is not a path inside it")
+        if name.casefold() in names:
+            raise SubmissionError(f"{archive.filename}: {name!r} is twice in it")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise SubmissionError(f"{archive.filename}: {name!r} is a link")
+        names.add(name.casefold())
+
+
+def _is_inside(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and not set("\\:\0") & set(name)
+
+
+def find_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield every file below a folder, without what computers leave there: (path relative to the folder, file).
+
+    Raises:
+        SubmissionError: there is a link; what is behind it is not the submission.
+    """
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.is_symlink():
+            raise SubmissionError(f"{name} is a link")
+        if file.is_file() and not is_litter(name):
+            yield name, file
+
+
+def is_litter(name: str) -> bool:
+    """Tell whether a computer, not a person, put a file or folder there."""
+    return any(fnmatch(part, pattern) for part in PurePosixPath(name).parts for pattern in LITTER)

@@ -1,0 +1,20 @@
+"""What the published assignments share: how their results are stated, and what the redone ones change."""
+
+
+def last_five(accuracy: float, loss: float, train_accuracy: float) -> dict[str, float]:
+    """Return published metrics: means over the last five epochs of test accuracy and loss, the last train accuracy.
+
+    Accuracies are given in percent.
+    """
+    return dict(test_accuracy=accuracy / 100, test_loss=loss, train_accuracy=train_accuracy / 100)
+
+
+def accuracies(train: float, test: float) -> dict[str, float]:
+    """Return published accuracies, which are given in percent."""
+    return dict(train_accuracy=train / 100, test_accuracy=test / 100)
+
+
+VALIDATION = "Of the 60,000 train images 10,000 are the validation set, and 50,000 train the network."
+FULL_VALIDATION = "Of the 50,000 train images 10,000 are the validation set, and 40,000 train the network."
+LAST_FIVE = "The published figures are means over the last five epochs' test results; ours are the last epoch's."
+JITTER = "Saturation and hue jitter, which do nothing to grey images, are left out."

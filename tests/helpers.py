@@ -1,0 +1,211 @@
+"""What several test files need: made-up records, parsed flags, the files of trainings, reports and forgeries."""
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from analysis.sections import make_report
+from data import Split
+from engine import records
+from experiments import Experiment
+from grading import scores, submission, untrusted
+from grading.submission import GradeOptions
+from studies import STUDIES
+from studies.flags import OneLineParser, add_settings, given_settings
+from studies.study import SINGLE
+from training import Run
+
+PLAIN = Experiment(dataset="mnist_sample")
+HANDED_IN = "mlp1,dataset=mnist_sample,epochs=2"  # the first experiment of the submission that conftest.py makes
+FIRST = f"runs/single/{HANDED_IN}"
+LABELS = np.random.default_rng(0).integers(0, 10, 500)  # of made-up test images
+HARDEST_FIRST = np.random.default_rng(1).permutation(500)
+GOOD = dict(zip(range(6), (20, 22, 25, 19, 21, 23), strict=True))  # seed: images that are wrong
+BAD = dict(zip(range(6), (80, 85, 88, 79, 90, 84), strict=True))
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Records that no training made
+
+
+def make_result(seed, accuracy, **metrics):
+    """Make a run's result.json up, with some metrics as given."""
+    made_up = dict(
+        seed=seed,
+        diverged=False,
+        stop_reason="trained all 15 epochs",
+        epochs=15,
+        chosen_epoch=15,
+        parameters=94_154,
+        sparsity=dict(zeros=0.5, small=0.5, l2_norm=2.0),
+        layers=[dict(layer="0", weights=2, zeros=1, small=1)],
+        seconds=12.345,
+        threads=1,
+        device="cpu",
+        versions=dict(torch="2"),
+        command="train.py --model mlp3",
+        commit="abc",
+        finished="2020-02-02T20:20:20+00:00",
+    )
+    for split, more in (("train", 0.03), ("val", 0.01), ("test", 0.0)):
+        made_up |= {f"{split}_accuracy": accuracy + more, f"{split}_loss": 1 - accuracy}
+    return made_up | metrics
+
+
+def make_log_probabilities(labels, wrong, generator):
+    """Predict each image's label, but for the images of index `wrong` the next class."""
+    favoured = labels.copy()
+    favoured[wrong] = (favoured[wrong] + 1) % 10
+    logits = generator.normal(0, 0.1, (len(labels), 10))
+    logits[np.arange(len(labels)), favoured] += 4
+    return torch.tensor(logits).log_softmax(1).numpy().astype(np.float32)
+
+
+def write_run(folder, result, log_probabilities, epochs=1):
+    history = [dict.fromkeys(records.HISTORY, 1) | dict(epoch=epoch) for epoch in range(1, epochs + 1)]
+    weights = {"0.weight": torch.tensor([0.0, 2.0])}
+    return records.write_run(folder, Run(result["seed"], result, history, weights, log_probabilities))
+
+
+def write_runs(runs_dir, dataset, experiment, accuracies, study=None, title=None, **metrics):
+    """Write a run for each accuracy, with predictions that say nothing; return the experiment's folder.
+
+    Args:
+        study: with its overrides; None if the experiment was typed by hand.
+    """
+    title = title or experiment.name
+    folder = runs_dir / (study.group if study else SINGLE) / title
+    of_study = (study.name, study.overrides) if study else ()
+    records.open_folder(folder, records.describe(experiment, dataset, title, *of_study))
+    for seed, accuracy in enumerate(accuracies):
+        predictions = np.full((len(dataset.test), 10), -2.3, dtype=np.float32)
+        write_run(folder, make_result(seed, accuracy, **metrics), predictions)
+    return folder
+
+
+def make_record(folder, title, wrongs, shift=0, **metrics):
+    """Make a record with a run for each number of wrong images, the hardest; with a shift, others are hard."""
+    record = records.Record(folder / title, Experiment(), dict(name="fashion_mnist"))
+    record.folder.mkdir(parents=True)
+    for seed, wrong in wrongs.items():
+        generator = np.random.default_rng([seed, wrong])
+        stored = make_log_probabilities(LABELS, np.roll(HARDEST_FIRST, shift)[:wrong], generator)
+        losses = -stored[np.arange(500), LABELS]
+        of_run = dict(test_loss=float(losses.mean()), train_accuracy=1 - wrong / 1000, val_accuracy=1 - wrong / 500)
+        of_run["sparsity"] = dict(zeros=0.0, small=0.0, l2_norm=1.0)
+        record.results[seed] = make_result(seed, 1 - wrong / 500, **of_run | metrics)
+        write_run(record.folder, record.results[seed], stored)
+    return record
+
+
+def make_three_records(folder):
+    """Make records of a good experiment, one that is practically the same, and a bad one."""
+    return {
+        "good": make_record(folder, "good", GOOD),
+        "same": make_record(folder, "same", {seed: wrong + 1 for seed, wrong in GOOD.items()}, shift=4),
+        "bad": make_record(folder, "bad", BAD, epochs=10),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts of data sets, command lines, and what trainings leave
+
+
+def take_images(split, count):
+    """Take `count` images of all classes from a split: every n-th, because the digits are sorted by class."""
+    every = len(split) // count
+    return Split(split.images[::every][:count], split.labels[::every][:count])
+
+
+def cut_dataset(dataset, **counts):
+    """Return a data set with so many images in some of its splits, as in `cut_dataset(digits, train=300)`."""
+    return replace(dataset, **{name: take_images(getattr(dataset, name), count) for name, count in counts.items()})
+
+
+def parse_settings(words):
+    """Parse flags of an experiment's settings: {name: value}."""
+    parser = OneLineParser(prog="train.py")
+    add_settings(parser)
+    return given_settings(parser.parse(words))
+
+
+def read_files(folder):
+    """Read every file below a folder, {relative path: content}."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def read_outcome(runs_dir, may_differ):
+    """Read every file of the runs, {name: content}, without the keys of a result that may differ."""
+    outcome = {str(path): content for path, content in read_files(runs_dir).items()}
+    for name, content in outcome.items():
+        if name.endswith("result.json"):
+            outcome[name] = {key: value for key, value in json.loads(content).items() if key not in may_differ}
+    return outcome
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reports and submissions
+
+
+def write_nothing(figure, path):
+    """Write empty files instead of pictures, which take `plots.save_figure` a second each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
+    for file in written:
+        file.write_bytes(b"")
+    return written
+
+
+def refresh(folder):
+    """Give the manifest the checksums of the files as they are now, as a forger would."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != submission.MANIFEST]
+    checksums = {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    (folder / submission.MANIFEST).write_text(json.dumps(dict(format=records.FORMAT, files=checksums)))
+
+
+def change_text(path, old, new):
+    """Replace a text in a file once; it has to be there."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def change_result(run_folder, **metrics):
+    """Change some metrics of a run's result.json."""
+    path = run_folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | metrics), encoding="utf-8")
+
+
+def find_failures(path, **options):
+    """Grade a submission; return {check: its line} of the checks that fail."""
+    results = scores.grade(path, GradeOptions(**options)).results
+    return {result.name: str(result) for result in results if result.problems}
+
+
+def write_report(runs):
+    """Return the report's text, for which no figure is drawn."""
+    found, problems = untrusted.read_runs(runs)
+    return make_report(found, problems, runs, Path("unused")).text
+
+
+def override(name, **settings):
+    """Return a study trained on the sample of MNIST, with some settings beside it."""
+    return STUDIES[name].with_overrides(dict(dataset="mnist_sample") | settings)
+
+
+def read_rows(text, column):
+    """Read {first cell: {column: cell}} from all tables of a report that have a column."""
+    rows, header = {}, None
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] if line.startswith("|") else None
+        if cells is None:
+            header = None
+        elif header is None:
+            header = cells
+        elif column in header and cells[0].strip(":-"):  # the line under the header has nothing else
+            rows.setdefault(cells[0], {}).update(zip(header, cells, strict=True))
+    return rows

@@ -1,0 +1,276 @@
+"""Every forgery is caught by its own check, even after the manifest's checksums were refreshed."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import FIRST, HANDED_IN, change_result, change_text, find_failures, refresh, write_nothing
+
+import data
+import report
+from analysis import plots
+from engine.records import Record
+from experiments import Experiment
+from grading.checks import CHECKS, simplify
+from grading.submission import GradeOptions, Submission
+from studies import STUDIES
+from training import measure
+
+ONE_CYCLE = dict(optimizer="sgd", lr_scheduler="one_cycle")
+COMPLETENESS, RETRAINING = CHECKS["completeness"], CHECKS["retraining"]
+
+
+def refresh_report(folder, monkeypatch):
+    """Make the report of what the records say now, and refresh the manifest."""
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    shutil.rmtree(folder / "report")
+    report.main(["--runs-dir", str(folder / "runs"), "--out", str(folder / "report")])
+    refresh(folder)
+
+
+def read_result(run_folder):
+    return json.loads((run_folder / "result.json").read_text(encoding="utf-8"))
+
+
+def test_a_check_is_declared_with_its_points_and_the_sentence_that_is_so_when_it_passes():
+    points = dict(archive=10, predictions=20, weights=30, originality=10, report=20, completeness=10, retraining=10)
+    assert {name: check.points for name, check in CHECKS.items()} == points
+    assert list(CHECKS) == list(points), "in the order of grading"
+    assert [check.about for check in CHECKS.values()][:5] == [
+        "every file is there, with its checksum in the manifest, and every record can be read",
+        "the test figures follow from the stored predictions",
+        "predictions, train and validation figures and sparsity follow from the weights",
+        "no two runs of different seeds or settings share weights",
+        "report.md, report.html and the tables follow from the records",
+    ]
+
+
+@pytest.mark.parametrize("metric", ["test_accuracy", "test_loss"])
+def test_a_test_metric_altered_by_a_digit_is_caught(metric, unpacked, monkeypatch):
+    folder = unpacked / FIRST / "seed-0"
+    change_result(folder, **{metric: read_result(folder)[metric] + 1e-4})
+    refresh_report(unpacked, monkeypatch)
+    failures = find_failures(unpacked)
+    assert failures.keys() == {"predictions"} if metric == "test_accuracy" else {"predictions"} <= failures.keys()
+    assert f"{HANDED_IN} seed 0: {metric.replace('_', ' ')} is" in failures["predictions"]
+
+
+@pytest.mark.parametrize("metric", ["train_accuracy", "val_accuracy"])
+def test_a_train_or_validation_metric_beyond_two_images_in_ten_thousand_is_caught(metric, unpacked, monkeypatch):
+    folder = unpacked / FIRST / "seed-1"
+    change_result(folder, **{metric: read_result(folder)[metric] + 3e-4})
+    refresh_report(unpacked, monkeypatch)
+    assert find_failures(unpacked).keys() == {"weights"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"zeros": 0', '"zeros": 1', "sparsity and norms"),
+        ('"parameters": 55050', '"parameters": 55051', "55,051 parameters"),
+        ('"chosen_epoch": 2', '"chosen_epoch": 1', "by its settings and its history it ends after 2 and chooses 2"),
+        ('"epochs": 2', '"epochs": 3', "3 epochs, 2 chosen, and a history of 2"),
+        ('"seed": 0', '"seed": 7', "its result is that of seed 7"),
+    ],
+)
+def test_other_metrics_that_do_not_follow_are_caught(old, new, says, unpacked, monkeypatch):
+    change_text(unpacked / FIRST / "seed-0" / "result.json", old, new)
+    refresh_report(unpacked, monkeypatch)
+    assert says in find_failures(unpacked)["weights"]
+
+
+def test_predictions_that_the_weights_do_not_make_are_caught(unpacked, monkeypatch):
+    """The student makes better predictions up, and a record that follows from them."""
+    labels = data.load("mnist_sample", "unused").test.labels
+    folder = unpacked / FIRST / "seed-0"
+    with np.load(folder / "predictions.npz") as arrays:
+        stored = arrays["log_probabilities"]
+    wrong = np.flatnonzero(stored.argmax(1) != labels.numpy())[0]
+    stored[wrong] = np.log(0.01 / 9)
+    stored[wrong, labels[wrong]] = np.log(0.99)
+    np.savez_compressed(folder / "predictions.npz", log_probabilities=stored)
+    measured = measure(torch.from_numpy(stored).unsqueeze(1), labels)
+    change_result(folder, test_accuracy=measured["accuracy"][0], test_loss=measured["loss"][0])
+    refresh_report(unpacked, monkeypatch)
+    assert find_failures(unpacked).keys() == {"weights"}
+
+
+def test_a_run_copied_as_another_seed_is_caught(unpacked, monkeypatch):
+    shutil.copytree(unpacked / FIRST / "seed-1", unpacked / FIRST / "seed-2")
+    change_result(unpacked / FIRST / "seed-2", seed=2)
+    refresh_report(unpacked, monkeypatch)
+    failures = find_failures(unpacked)
+    assert failures.keys() == {"originality"}
+    assert "seed 2 has the weights of" in failures["originality"]
+
+
+def test_a_run_copied_as_another_experiment_is_caught(unpacked, monkeypatch):
+    copied = unpacked / "runs" / "single" / f"{HANDED_IN},l1=0.001" / "seed-0"
+    shutil.rmtree(copied)
+    shutil.copytree(unpacked / FIRST / "seed-0", copied)
+    refresh_report(unpacked, monkeypatch)
+    assert "originality" in find_failures(unpacked)
+
+
+def test_weights_of_another_run_are_caught(unpacked):
+    folder = unpacked / FIRST
+    shutil.copy(folder / "seed-0" / "weights.pt", folder / "seed-1" / "weights.pt")
+    refresh(unpacked)
+    assert {"weights", "originality"} <= find_failures(unpacked).keys()
+
+
+def test_weights_of_another_network_are_caught(unpacked):
+    torch.save({"1.weight": torch.zeros(3)}, unpacked / FIRST / "seed-0" / "weights.pt")
+    refresh(unpacked)
+    assert "the weights do not fit mlp1" in find_failures(unpacked)["weights"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("report.md", "## Background", "## Backgrounds"),
+        ("report.md", "over 2 seeds", "over 3 seeds"),
+        ("report.html", "over 2 seeds", "over 3 seeds"),
+        ("tables/single,mnist_sample-accuracy.csv", "seeds", "runs"),
+        ("tables/single,mnist_sample-accuracy.tex", "seeds", "runs"),
+    ],
+)
+def test_a_report_that_does_not_follow_from_its_records_is_caught(file, old, new, unpacked):
+    change_text(unpacked / "report" / file, old, new)
+    refresh(unpacked)
+    assert find_failures(unpacked).keys() == {"report"}
+
+
+def test_a_number_in_a_table_is_caught(unpacked):
+    path = unpacked / "report" / "tables" / "single,mnist_sample-accuracy.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    column = rows[0].index("test %")
+    rows[1][column] = repr(float(rows[1][column]) + 0.001)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    refresh(unpacked)
+    assert "the records give" in find_failures(unpacked)["report"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (Path.unlink, "report.md is missing"),
+        (lambda path: path.write_text("no heading"), "the report cannot be read ("),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "the report cannot be read ('utf-8' codec"),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_said_so(spoil, says, unpacked):
+    for name in ("report.md", "report.html"):
+        spoil(unpacked / "report" / name)
+    refresh(unpacked)
+    failures = find_failures(unpacked)
+    assert failures.keys() == {"report"}
+    assert failures["report"].startswith(f"FAILED  report: {says}")
+
+
+def test_a_report_of_a_study_that_is_unknown_here_is_not_compared(unpacked):
+    folder = unpacked / "runs" / "our-study" / "plain"
+    shutil.copytree(unpacked / FIRST, folder)
+    description = json.loads((folder / "experiment.json").read_text())
+    (folder / "experiment.json").write_text(json.dumps(description | dict(study="our-study", title="plain")))
+    refresh(unpacked)
+    assert find_failures(unpacked) == dict(
+        report="FAILED  report: our-study: no study in studies/ here, so none to compare it with"
+    )
+
+
+def test_a_missing_seed_and_a_missing_experiment_are_named(unpacked):
+    failures = find_failures(unpacked, seeds=[0, 1, 2, 3])
+    assert failures.keys() == {"completeness"}
+    assert "seeds 2-3 missing" in failures["completeness"]
+    failures = find_failures(unpacked, study=STUDIES["fashion-mlp"])
+    assert failures.pop("completeness") == "FAILED  completeness: fashion-mlp is not in it; there is single"
+    assert set(failures.values()) == {
+        f"FAILED  {name}: not checked" for name in ("predictions", "weights", "originality", "report")
+    }
+
+
+def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds():
+    def make(study, seeds, **changes):
+        return [
+            Record(
+                Path(study.group) / title,
+                replace(entry.experiment, dataset=entry.experiment.dataset_name, **changes),
+                {},
+                study.name,
+                results={seed: {} for seed in seeds},
+            )
+            for title, entry in study.experiments.items()
+        ]
+
+    def problems(found, study=None, seeds=None):
+        study = study or on_sample
+        return COMPLETENESS.make(Submission(Path("unpacked"), GradeOptions(study=study, seeds=seeds), found)).problems
+
+    plain = STUDIES["l1-path"]
+    on_sample = plain.with_overrides(dict(dataset="mnist_sample", epochs=3))
+    group = on_sample.group
+    whole = make(on_sample, range(5, 10))
+    assert problems(whole) == problems(whole, seeds=range(5, 8)) == []
+    assert problems(whole, seeds=[5, 11]) == [f"{group}/{title}: seed 11 missing" for title in plain.experiments]
+    assert problems(whole[1:]) == [f"{group}/{whole[0].title} is missing"]
+    assert problems(whole, plain) == [f"l1-path is not in it; there is {group}"]
+    few = make(on_sample, range(4))
+    assert problems([*few[:1], *whole[1:]]) == [f"{group}/{few[0].title}: seeds 0-3, expected 5 seeds at least"]
+    wrong = [f"{group}/{title} has other settings than the study" for title in plain.experiments]
+    assert problems(make(on_sample, range(5), epochs=2)) == wrong
+    other = make(on_sample, range(5), l1=0.5)
+    assert problems([*whole[:-1], other[-1]]) == [f"{group}/{other[-1].title} has other settings than the study"]
+
+
+def test_a_whole_study_is_said_with_its_name_and_seeds():
+    study = STUDIES["l1-path"]
+    options = GradeOptions(study=study, seeds=[0, 1, 3])
+    found = [
+        Record(
+            Path(study.group) / title,
+            replace(entry.experiment, dataset=entry.experiment.dataset_name),
+            {},
+            results={seed: {} for seed in (0, 1, 3)},
+        )
+        for title, entry in study.experiments.items()
+    ]
+    says = "passed  completeness: every experiment of l1-path, seeds 0-1,3: all there"
+    assert str(COMPLETENESS.make(Submission(Path("unpacked"), options, found))) == says
+
+
+def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked):
+    name = f"single/{HANDED_IN}"
+    assert "retraining" not in find_failures(unpacked, retrain=name)
+    for seed in (0, 1):
+        change_result(unpacked / FIRST / f"seed-{seed}", test_accuracy=0.9999)
+    refresh(unpacked)
+    assert "fresh seeds predict" in find_failures(unpacked, retrain=name)["retraining"]
+    failures = find_failures(unpacked, retrain="single/none")
+    assert '"single/none" is not in it; there is "single/' in failures["retraining"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "may_be_equal"),
+    [
+        (dict(l2=0.001), dict(weight_decay=0.002), True),
+        (dict(l2=0.001, optimizer="adamw"), dict(weight_decay=0.002, optimizer="adamw"), False),
+        (dict(l2=0.001), dict(weight_decay=0.001), False),
+        (dict(patience=3), dict(), True),
+        (dict(epochs=20, patience=3, restore="last"), dict(epochs=15), True),
+        (dict(norm="ghost", ghost_splits=1), dict(norm="batch"), True),
+        (dict(norm="ghost", ghost_splits=2), dict(norm="batch"), False),
+        (dict(lr=0.01), dict(), False),
+        (dict(optimizer="sgd", epochs=20), dict(optimizer="sgd"), True),
+        (ONE_CYCLE | dict(epochs=20), ONE_CYCLE, False),
+    ],
+)
+def test_only_settings_whose_training_may_be_the_same_may_share_weights(first, second, may_be_equal):
+    assert (simplify(Experiment(**first)) == simplify(Experiment(**second))) == may_be_equal

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import pytest
+from helpers import LABELS, make_record, make_three_records
+
+from analysis.claims import judge_claims
+from experiments import Experiment
+from studies.study import Claim, Entry, Study
+
+MARGIN = 0.02
+
+
+@pytest.fixture
+def trained(tmp_path):
+    return make_three_records(tmp_path)
+
+
+def a_study(*claims):
+    entries = {
+        "good": Entry("own", Experiment()),
+        "same": Entry("own", Experiment(l1=0.001)),
+        "bad": Entry("own", Experiment(l2=0.001)),
+        "good again": Entry("own", Experiment()),
+    }
+    return Study("mine", "?", entries, "good", claims)
+
+
+def a_claim(subject, against, metric, direction):
+    return Claim("own", "…", subject, against, metric, direction)
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        (a_claim("good", ("bad",), "test_accuracy", "higher"), "supported"),
+        (a_claim("good", ("bad",), "test_loss", "lower"), "supported"),
+        (a_claim("bad", ("good", "same"), "test_accuracy", "higher"), "contradicted"),
+        (a_claim("good", ("same",), "test_accuracy", "same"), "supported"),
+        (a_claim("good", ("bad", "same"), "test_accuracy", "higher"), "no practical difference"),
+        (a_claim("bad", 20, "epochs", "lower"), "supported"),
+        (a_claim("good", 20, "epochs", "higher"), "contradicted"),
+        (a_claim("good", ("bad",), "zeros", "higher"), "contradicted"),
+        (
+            a_claim("good", ("good again",), "test_accuracy", "lower"),
+            "not compared: good and good again have the same settings",
+        ),
+        (a_claim(("bad", "same"), ("bad",), "test_accuracy", "higher"), "supported"),
+    ],
+)
+def test_claims_are_judged(claim, expected, trained):
+    trained["good again"] = trained["good"]
+    (judgement,) = judge_claims(a_study(claim), trained, LABELS, MARGIN)
+    assert judgement.verdict == expected
+    if isinstance(claim.subject, tuple):
+        assert judgement.subject == "same", "the better one by validation"
+
+
+def test_a_claim_that_cannot_be_judged_says_why(trained, tmp_path):
+    claim = a_claim("good", ("bad",), "test_accuracy", "higher")
+    (judgement,) = judge_claims(a_study(claim), {"good": trained["good"]}, LABELS, MARGIN)
+    assert judgement.verdict == "no finished run: bad"
+    strange = make_record(tmp_path, "strange", {77: 10})
+    (judgement,) = judge_claims(a_study(claim), {"good": trained["good"], "bad": strange}, LABELS, MARGIN)
+    assert judgement.verdict == "no seed in common"
+    few = replace(trained["bad"], results={seed: trained["bad"].results[seed] for seed in range(4)})
+    (judgement,) = judge_claims(a_study(claim), {"good": trained["good"], "bad": few}, LABELS, MARGIN)
+    assert judgement.verdict == "too few seeds"
+
+
+def test_an_undecided_claim_says_what_would_decide_it(trained):
+    claim = a_claim("good", ("same",), "test_accuracy", "higher")
+    (judgement,) = judge_claims(a_study(claim), trained, LABELS, 0.0001)
+    assert judgement.verdict == "undecided (the test set is too small to tell)"
+    noisy = dict(zip(range(6), (20, 40, 5, 10, 60, 10), strict=True))
+    for seed, wrong in noisy.items():
+        trained["same"].results[seed]["train_accuracy"] = 1 - wrong / 500
+    claim = a_claim("good", ("same",), "train_accuracy", "higher")
+    (judgement,) = judge_claims(a_study(claim), trained, LABELS, MARGIN)
+    assert judgement.verdict.startswith("undecided (about ")
+
+
+def test_all_claims_of_a_study_are_corrected_together(trained):
+    claims = [
+        a_claim("good", ("bad",), "test_accuracy", "higher"),
+        a_claim("good", ("same", "bad"), "test_loss", "lower"),
+    ]
+    first, second = judge_claims(a_study(*claims), trained, LABELS, MARGIN)
+    tests = [each.tests for judgement in (first, second) for each in judgement.comparisons.values()]
+    assert sorted(tests) == [1, 2, 3]
+
+
+def test_a_claim_without_a_common_seed_takes_no_other_claims_metrics(trained, tmp_path):
+    trained["good again"] = make_record(tmp_path, "strange", {77: 10})
+    study = replace(a_study(), claims=(a_claim("good", ("bad", "good again"), "test_accuracy", "higher"),))
+    study.experiments["good again"] = Entry("own", Experiment(l1=0.5))
+    study = replace(study, claims=(*study.claims, a_claim("bad", ("good",), "test_accuracy", "higher")))
+    first, second = judge_claims(study, trained, LABELS, MARGIN)
+    assert (first.verdict, first.comparisons) == ("no seed in common", {})
+    assert second.comparisons["good"].difference < 0
+    assert second.verdict == "contradicted"

@@ -1,0 +1,268 @@
+import argparse
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from helpers import parse_settings
+
+import train
+from experiments import Experiment, UserError, default_of, flag_of
+from studies import flags
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Every flag of train.py, by the groups of its --help. Adding or removing one means editing this list, too.
+TRAIN_FLAGS = {
+    "options": ["--help"],
+    "network": ["--model", "--hidden", "--dropout"],
+    "data": [
+        *("--dataset", "--split-seed", "--standardize", "--crop-padding", "--crop-mode", "--flip", "--rotation"),
+        *("--rotation-fill", "--affine-degrees", "--affine-translate", "--affine-scale", "--brightness", "--contrast"),
+    ],
+    "optimization": [
+        *("--epochs", "--batch-size", "--optimizer", "--lr", "--lr-scheduler", "--lr-step-size", "--lr-gamma"),
+        *("--momentum", "--nesterov"),
+    ],
+    "penalties": ["--weight-decay", "--l1", "--l1-mode", "--l1-reduction", "--l2", "--l2-form", "--penalize"],
+    "normalization": ["--norm", "--norm-position", "--groups", "--group-size", "--ghost-splits", "--freeze-gamma"],
+    "early stopping": ["--patience", "--monitor", "--min-delta", "--start-from-epoch", "--restore"],
+    "what to train, where and how": [
+        *("--seeds", "--study", "--only", "--list", "--summary", "--data-dir", "--runs-dir", "--force", "--device"),
+        *("--jobs", "--threads", "--runs-at-once", "--cluster"),
+    ],
+}
+
+
+def actions_of(parser):
+    return {option: action for action in parser._actions for option in action.option_strings}
+
+
+def refuse(capsys, parse, words):
+    """Return the line that a refused command answers with."""
+    with pytest.raises(SystemExit) as caught:
+        parse(words)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train.py: error: ")
+    assert error.count("\n") == 1
+    return error.removeprefix("train.py: error: ")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings
+
+
+def test_every_field_is_a_flag_with_a_help_text_that_names_its_default():
+    parser = argparse.ArgumentParser()
+    flags.add_settings(parser)
+    actions = actions_of(parser)
+    assert len(actions) == 2 + len(fields(Experiment))  # -h and --help too
+    for setting in fields(Experiment):
+        action = actions[flag_of(setting.name)]
+        assert action.help
+        if setting.default is not None and not isinstance(setting.default, bool):
+            assert action.help.endswith(f"(default: {setting.default})")
+        assert default_of(setting.name) == setting.default
+    assert "--ghost-splits INT" in parser.format_help()
+
+
+def test_only_settings_that_were_given_are_among_the_arguments():
+    assert parse_settings([]) == {}
+    assert parse_settings(["--lr", "0.001", "--hidden"]) == dict(lr=0.001, hidden=[])
+    given = parse_settings(["--flip", "--norm", "none", "--hidden", "8", "4"])
+    assert given == dict(flip=True, norm="none", hidden=[8, 4])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--norm", "instance"], "argument --norm: invalid choice: 'instance'"),
+        (["--groups", "two"], "argument --groups: invalid int value: 'two'"),
+        (["--rotation", "x"], "argument --rotation: invalid float value: 'x'"),
+        (["--colour"], "unrecognized arguments: --colour"),
+        (["a\nb"], "unrecognized arguments: a b"),
+        (["a\udcffb"], "'a\\udcffb': expected text in UTF-8"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_answered_with_one_line(words, message, capsys):
+    assert refuse(capsys, parse_settings, words).startswith(message)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The flags of train.py
+
+
+def test_every_flag_of_train_py_is_in_the_list_above_in_its_group():
+    groups = train.make_train_parser()._action_groups
+    flags_of_groups = {
+        group.title: [action.option_strings[-1] for action in group._group_actions]
+        for group in groups
+        if group._group_actions
+    }
+    assert {title: sorted(names) for title, names in flags_of_groups.items()} == {
+        title: sorted(names) for title, names in TRAIN_FLAGS.items()
+    }
+    assert list(flags_of_groups) == list(TRAIN_FLAGS)
+
+
+def test_help_shows_the_settings_in_groups_after_the_description_and_before_the_examples(capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.make_train_parser().parse(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    parts = [
+        *("usage: train.py ", "\nTrain an experiment, or all of a study, the seeds side by side. "),
+        *(f"\n{group}:\n" for group in TRAIN_FLAGS),
+        *("\nexamples:\n", "  python train.py --study mnist-norms  "),
+    ]
+    starts = [text.index(part) for part in parts]
+    assert starts == sorted(starts)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--weight_decay", "--weight-decay"),
+        ("--weight_decay=0.1", "--weight-decay"),
+        ("--drop-out", "--dropout"),
+        ("--Dropout", "--dropout"),
+        ("--batchsize", "--batch-size"),
+        ("--seed", "--seeds"),
+        ("--learning_rate", None),
+        ("--colour", None),
+        ("colour", None),
+        ("dropout", None),
+    ],
+)
+def test_a_flag_that_does_not_exist_is_answered_with_the_nearest_that_does(typed, meant, capsys):
+    parser = flags.OneLineParser(prog="train.py", allow_abbrev=False)
+    flags.add_settings(parser)
+    parser.add_argument("--seeds")
+    suggestion = f"; did you mean {meant}?" if meant else ""
+    assert refuse(capsys, parser.parse, [typed]) == f"unrecognized arguments: {typed}{suggestion}\n"
+
+
+def test_train_py_suggests_the_nearest_of_its_flags(capsys):
+    parser = train.make_train_parser()
+    for typed, meant in (
+        ("--weight_decay", "--weight-decay"),
+        ("--drop-out", "--dropout"),
+        ("--run-dir", "--runs-dir"),
+    ):
+        assert refuse(capsys, parser.parse, [typed, "1"]) == (
+            f"unrecognized arguments: {typed} 1; did you mean {meant}?\n"
+        )
+
+
+@pytest.mark.parametrize("text", ["0", "1025", "1000000", "-1", "1.5", "many", "", "٣", "1" * 5000])
+def test_a_number_of_processes_is_a_whole_number_from_1_to_1024(text):
+    assert [flags.positive(number) for number in ("1", "16", "1024")] == [1, 16, 1024]
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text}: expected a whole number from 1 to 1024"):
+        flags.positive(text)
+
+
+def test_the_folder_of_data_sets_is_that_of_the_environment_unless_it_is_named(monkeypatch):
+    def data_dir(*words):
+        parser = flags.OneLineParser()
+        flags.add_data_dir(parser)
+        return parser.parse(words).data_dir
+
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    assert data_dir() == Path("data")
+    monkeypatch.setenv("DATA_DIR", "")
+    assert data_dir() == Path("data")
+    monkeypatch.setenv("DATA_DIR", "elsewhere")
+    assert data_dir() == Path("elsewhere")
+    assert data_dir("--data-dir", "named") == Path("named")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands answer at once
+
+
+@pytest.mark.parametrize("command", ["train.py", "report.py", "grade.py"])
+def test_a_commands_help_needs_the_standard_library_alone(command):
+    """Without site-packages (-S) any other import fails; without bytecode (-B) nothing is written here."""
+    words = [sys.executable, "-S", "-B", command, "--help"]
+    finished = subprocess.run(words, cwd=ROOT, env=os.environ | dict(PYTHONPATH=""), capture_output=True, text=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.startswith(f"usage: {command} ")
+    assert "\nexamples:\n" in finished.stdout
+
+
+def test_help_and_refusals_of_train_py_answer_before_anything_slow_is_imported():
+    code = """
+import sys, train
+for words in (
+    ["--help"],
+    ["--l1", "-1"],
+    ["--weight_decay", "1"],
+    ["--seeds", "4-0"],
+    ["--study", "l1-path", "--only", "L9"],
+    ["--study", "l1-path", "--epochs", "0"],
+    ["--study", "l1-path", "--model", "cnn1"],
+):
+    try:
+        train.main(words)
+    except SystemExit:
+        slow = {"torch", "torchvision", "numpy", "scipy", "sklearn", "joblib", "matplotlib"} & set(sys.modules)
+        if slow:
+            sys.exit(f"{words} imported {slow}")
+    else:
+        sys.exit(f"{words} was not refused")
+"""
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("\n") == 6  # one line for each refusal
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Seeds
+
+
+def test_seeds_are_named_as_a_printer_takes_pages():
+    assert flags.parse_seeds("0-4") == [0, 1, 2, 3, 4]
+    assert flags.parse_seeds("7") == [7]
+    assert flags.parse_seeds("0,3,5-9") == [0, 3, 5, 6, 7, 8, 9]
+    assert flags.parse_seeds("4, 2") == [4, 2]
+    assert flags.parse_seeds("0-999") == list(range(1000))
+    assert flags.parse_seeds("4294967295") == [2**32 - 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3,3", "--seeds 3,3: seed 3 is named twice; each seed is one run"),
+        ("0-4,2", "--seeds 0-4,2: seed 2 is named twice"),
+        ("4-0", "--seeds 4-0: the range 4-0 falls; write 0-4"),
+        ("a", "--seeds a: expected seeds such as 0-4, 7 or 0,3,5-9, found 'a'"),
+        ("", "--seeds : expected seeds such as 0-4"),
+        ("1-2-3", "--seeds 1-2-3: expected seeds such as 0-4"),
+        ("-1", "--seeds -1: expected seeds such as 0-4"),
+        ("٣", "--seeds ٣: expected seeds such as 0-4"),
+        ("9" * 5000, f"--seeds {'9' * 5000}: expected seeds such as 0-4"),
+        ("99999999999", "--seeds 99999999999: expected seeds such as 0-4"),
+        ("4294967296", "--seeds 4294967296: expected seeds of at most 4294967295, found 4294967296"),
+        ("0-5000", "--seeds 0-5000: expected at most 1000 seeds, found 5001"),
+        (
+            "0-999,1000-1999",
+            "--seeds 0-999,1000-1999: expected at most 1000 seeds; name the others in a second command",
+        ),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_names_no_seeds_is_refused(text, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        flags.parse_seeds(text)
+
+
+def test_seeds_are_written_in_the_form_in_which_they_are_read():
+    for text in ("0-4", "0,3,5-9", "3-4", "0,2"):
+        assert flags.format_seeds(flags.parse_seeds(text)) == f"seeds {text}"
+    assert flags.format_seeds([7]) == "seed 7"
+    assert flags.format_seeds([5, 0, 2, 1]) == "seeds 0-2,5"
+    assert flags.format_seeds(iter((4, 3))) == "seeds 3-4"

@@ -1,0 +1,58 @@
+import io
+import sys
+
+from engine.progress import Progress
+
+
+def make_rows(*seeds, epoch=1, penalty=0.0):
+    metrics = dict(train_loss=0.5, train_accuracy=0.75, val_loss=0.25, val_accuracy=0.875, penalty=penalty)
+    return [dict(seed=seed, epoch=epoch) | metrics for seed in seeds]
+
+
+def show_on_terminal(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+def test_a_terminal_shows_one_bar_over_the_epochs_of_all_runs(monkeypatch):
+    terminal = show_on_terminal(monkeypatch)
+    with Progress(10) as progress:
+        progress.show("dropout", 5, make_rows(0, 1, 2))
+        progress.spare(4)
+        progress.show("dropout", 5, make_rows(0, 1, 2, epoch=2))
+        progress.bar.refresh()
+    assert "6/6" in terminal.getvalue()
+    assert "validation 87.50 %" in terminal.getvalue()
+
+
+def test_epochs_that_were_not_shown_one_by_one_are_counted(monkeypatch):
+    terminal = show_on_terminal(monkeypatch)
+    with Progress(10) as progress:
+        progress.count(7)
+        progress.bar.refresh()
+    assert "7/10" in terminal.getvalue()
+
+
+def test_without_a_terminal_a_line_says_which_runs_ended_which_epoch(capsys):
+    with Progress(10) as progress:
+        progress.show("dropout", 5, make_rows(0, 1, 2, 7, epoch=2))
+        progress.show("", 15, make_rows(4, penalty=0.125))
+        progress.spare(3)
+        progress.count(3)
+        progress.say("a line")
+    first, second, third = capsys.readouterr().out.splitlines()
+    metrics = "train loss 0.5000 accuracy 75.00 %, validation loss 0.2500 accuracy 87.50 %"
+    assert first == f"dropout, epoch 2/5, seeds 0-2,7: {metrics}"
+    assert second == f"epoch 1/15, seed 4: {metrics}, penalty 0.1250"
+    assert third == "a line"
+
+
+def test_what_other_processes_send_is_shown_by_the_time_their_work_is_over(capsys):
+    with Progress(10) as progress, progress.receive_from_processes() as show:
+        for epoch in (1, 2, 3):
+            show("far", 3, make_rows(0, epoch=epoch))
+    assert [line.split(",")[1] for line in capsys.readouterr().out.splitlines()] == [f" epoch {n}/3" for n in (1, 2, 3)]
+    show("far", 3, make_rows(0))  # nobody receives it any more, which is no error
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,134 @@
+"""What submissions score: their points, what they share, and the files that tell other programs."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from helpers import HANDED_IN, change_result, refresh
+
+from experiments import UserError
+from grading import scores
+from grading.checks import CHECKS, Result
+from grading.scores import UNCHECKED, Graded
+from grading.submission import GradeOptions
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def grade_all(*paths):
+    all_graded = [scores.grade(path, GradeOptions()) for path in paths]
+    scores.name_copies(all_graded)
+    return all_graded
+
+
+def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(unpacked, handed_in, tmp_path):
+    honest = shutil.copytree(handed_in, tmp_path / "honest")
+    for path in honest.glob("runs/single/*/seed-*"):  # the same seeds on an equal machine
+        change_result(path, seconds=1.5)
+    refresh(honest)
+    all_graded = grade_all(handed_in, unpacked, honest)
+    assert [len(graded.copies) for graded in all_graded] == [1, 1, 0]
+    assert (
+        all_graded[0]
+        .copies[0]
+        .startswith(
+            f"6 runs, such as single/{HANDED_IN} seed 0, shared with {unpacked} (equal weights and equal seconds, or "
+        )
+    )
+    scores.write_csv(tmp_path / "grades.csv", all_graded)
+    rows = read_csv(tmp_path / "grades.csv")
+    assert [row["submission"] for row in rows] == [str(handed_in), str(unpacked), str(honest)]
+    assert f"shared with {unpacked}" in rows[0]["copies"]
+    assert rows[2]["copies"] == ""
+    assert [(row["points"], row["of"], row["seeds"]) for row in rows] == [
+        ("90", "90", "seeds 0-1"),
+        ("90", "90", "seeds 0-1"),
+        ("70", "90", "seeds 0-1"),
+    ]
+    assert rows[0]["weights"] == "passed"
+    assert rows[2]["report"] == "FAILED"
+    assert rows[2]["problems"].startswith("report: report.md, line ")
+
+
+def test_equal_weights_under_other_seeds_are_named_as_copies(handed_in, tmp_path):
+    renamed = shutil.copytree(handed_in, tmp_path / "renamed")
+    for folder in list(renamed.glob("runs/single/*/seed-*")):
+        seed = int(folder.name.removeprefix("seed-")) + 5
+        change_result(folder, seconds=1.5, seed=seed)
+        folder.rename(folder.with_name(f"seed-{seed}"))
+    for graded in grade_all(handed_in, renamed):
+        assert [copy.partition(",")[0] for copy in graded.copies] == ["6 runs"]
+
+
+def make_graded(**settings):
+    passed = Result("weights", 30, "the weights are right", [])
+    failed = Result("report", 20, "the report is right", ["first", "second"])
+    unmade = Result("originality", 10, "", ["not checked"], is_made=False)
+    return Graded("one.zip", [passed, failed, unmade], seeds={0, 1, 2}, **settings)
+
+
+def test_points_are_those_of_the_checks_that_passed_and_a_copy_costs_none():
+    graded = make_graded()
+    assert (graded.points, graded.most_points, graded.has_passed) == (30, 60, False)
+    only_passed = Graded("one.zip", graded.results[:1])
+    assert only_passed.has_passed
+    only_passed.copies.append("shared")
+    assert (only_passed.points, only_passed.has_passed) == (30, False)
+
+
+def test_a_submission_alone_is_shown_check_by_check_and_one_of_many_in_a_line(capsys):
+    scores.show(make_graded(other_code=["a.py"]), is_alone=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "passed  weights: the weights are right",
+        "FAILED  report: first (and 1 more)",
+        "FAILED  originality: not checked",
+        UNCHECKED,
+        "its code, which is not run, is not as it is here: a.py",
+        "one.zip: 1 of 3 checks passed, 30 of 60 points",
+    ]
+    scores.show(make_graded(other_code=list("abcdefg")), is_alone=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "its code, which is not run, is not as it is here: a, b, c, d, e and 2 files more",
+        "one.zip: 1 of 3 checks passed, 30 of 60 points; FAILED  report: first (and 1 more)",
+    ]
+    scores.show(make_graded(cannot="no data"), is_alone=True)
+    assert capsys.readouterr().out == "one.zip: not graded\n"
+
+
+def test_gradescope_has_a_test_for_each_check(tmp_path):
+    scores.write_gradescope(tmp_path / "results.json", make_graded())
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["output"] == UNCHECKED
+    assert results["tests"] == [
+        dict(name="weights", score=30, max_score=30, status="passed", output="the weights are right"),
+        dict(name="report", score=0, max_score=20, status="failed", output="first\nsecond"),
+        dict(name="originality", score=0, max_score=10, status="failed", output="not checked"),
+    ]
+
+
+def test_the_csv_file_has_a_column_for_each_check(tmp_path):
+    cannot = Graded("two.zip", cannot="mnist: not found")
+    scores.write_csv(tmp_path / "grades.csv", [make_graded(other_code=["a.py", "b.py"]), cannot])
+    first, second = read_csv(tmp_path / "grades.csv")
+    assert list(first) == [
+        *("submission", "points", "of", "seeds", *CHECKS, "problems", "copies", "code that differs"),
+    ]
+    assert (first["weights"], first["report"], first["originality"], first["archive"]) == (
+        "passed",
+        "FAILED",
+        "FAILED",
+        "",
+    )
+    assert first["problems"] == "report: first; report: second", "nothing of what was not checked"
+    assert (first["seeds"], first["code that differs"]) == ("seeds 0-2", "a.py b.py")
+    assert (second["points"], second["of"], second["problems"]) == ("", "", "not graded: mnist: not found")
+
+
+def test_a_file_that_cannot_be_written_is_said_so(tmp_path):
+    (tmp_path / "grades.csv").mkdir()
+    with pytest.raises(UserError, match=r"grades\.csv: cannot be written \(Is a directory\)"):
+        scores.write_csv(tmp_path / "grades.csv", [])

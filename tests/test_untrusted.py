@@ -1,0 +1,211 @@
+"""Records that no training made, and archives that would do harm, are refused before anything reads them."""
+
+import json
+import math
+import stat
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import FIRST, PLAIN, change_result, find_failures, override, refresh, write_runs
+
+from engine import records
+from grading.submission import SubmissionError, unpack
+from grading.untrusted import LIMITS, Limits, read_runs
+
+
+def again(seed):
+    return f"train it again with --seeds {seed} --force"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Records
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (dict(test_accuracy=1.5), "test_accuracy is 1.5, expected 0 to 1"),
+        (dict(val_accuracy=math.nan), "val_accuracy is 'nan', expected float"),
+        (dict(test_loss=1e300), "test_loss is '1e+300', expected float"),
+        (dict(epochs=10**400), "expected int"),
+        (dict(layers=[]), "layers has none with weights"),
+        (dict(layers=[dict(layer="0", weights=0, zeros=0, small=0)]), "or one without"),
+        (dict(versions={}), "versions torch is missing"),
+    ],
+)
+def test_a_result_that_no_training_has_is_left_out_and_named_with_the_way_out(changes, says, runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])
+    change_result(folder / "seed-1", **changes)
+    (record,), (problem,) = read_runs(runs)
+    assert list(record.results) == [0]
+    assert problem.startswith(f"{folder / 'seed-1' / 'result.json'}: ")
+    assert says in problem
+    assert problem.endswith(f"; {again(1)}")
+    assert records.finished_seeds(folder) == [0, 1], "without --force its command would skip it"
+
+
+def test_a_result_that_cannot_be_read_is_left_out_and_its_command_trains_it_again(runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])
+    change_result(folder / "seed-0", command="\ud800")
+    (record,), (problem,) = read_runs(runs)
+    assert list(record.results) == [1]
+    assert "surrogates not allowed" in problem
+    assert problem.endswith("; the command that trained it trains it again")
+
+
+def test_an_experiment_of_which_nothing_is_left_is_no_record_unless_a_run_diverged(runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])
+    change_result(folder / "seed-0", test_accuracy=2)
+    change_result(folder / "seed-1", diverged=True, stop_reason="its loss was not finite", test_accuracy=2)
+    (record,), problems = read_runs(runs)
+    assert (record.results, record.diverged, len(problems)) == ({}, {1: "its loss was not finite"}, 1)
+    change_result(folder / "seed-1", diverged=False)
+    found, problems = read_runs(runs)
+    assert (found, len(problems)) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        (dict(name="mnist2"), "dataset name is 'mnist2', expected one of fashion_mnist, "),
+        (dict(test="700"), "dataset test is '700', expected int"),
+        (dict(checksum=[]), "dataset checksum is '[]', expected str"),
+    ],
+)
+def test_a_data_set_of_other_types_or_an_unknown_one_is_left_out_and_named(dataset, says, runs, digits):
+    on_sample = override("mnist-norms")
+    path = write_runs(runs, digits, on_sample.experiments["GN"].experiment, [0.9], on_sample, "GN") / "experiment.json"
+    description = json.loads(path.read_text())
+    description["dataset"] |= dataset
+    if "name" in dataset:
+        description["experiment"]["dataset"] = None  # which names the model's own
+    path.write_text(json.dumps(description))
+    found, (problem,) = read_runs(runs)
+    assert found == []
+    assert problem.startswith(f"{path}: not an experiment of this version (")
+    assert says in problem
+
+
+@pytest.mark.parametrize("value", [4, "3", None, [3], {"a": 1}])
+def test_overrides_that_the_experiment_does_not_have_are_left_out_and_named(value, runs, digits):
+    study = override("mnist-norms", epochs=3)
+    path = write_runs(runs, digits, study.experiments["GN"].experiment, [0.9], study, "GN") / "experiment.json"
+    assert len(read_runs(runs)[0]) == 1
+    description = json.loads(path.read_text())
+    description["overrides"]["epochs"] = value
+    path.write_text(json.dumps(description))
+    found, (problem,) = read_runs(runs)
+    assert found == []
+    assert "overrides epochs is " in problem
+    assert problem.endswith(", its settings have 3)")
+
+
+def test_one_study_is_read_alone(runs, digits):
+    on_sample = override("mnist-norms")
+    write_runs(runs, digits, on_sample.experiments["GN"].experiment, [0.9], on_sample, "GN")
+    write_runs(runs, digits, PLAIN, [0.9])
+    assert [record.title for record in read_runs(runs, "mnist-norms")[0]] == ["GN"]
+    assert len(read_runs(runs)[0]) == 2
+
+
+def test_runs_that_expand_beyond_the_limits_are_left_out_before_they_are_read(runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8, 0.7, 0.6])
+    assert read_runs(runs, limits=LIMITS)[1] == []
+    np.savez_compressed(folder / "seed-0" / "predictions.npz", log_probabilities=np.zeros((9000, 10), np.float32))
+    torch.save({"0.weight": torch.ones(1).expand(10**9)}, folder / "seed-1" / "weights.pt")
+    plain = folder / "seed-2" / "weights.pt"
+    torch.save({"0.weight": torch.zeros(10**6)}, plain)
+    compressed = folder / "compressed.zip"
+    with zipfile.ZipFile(plain) as stored, zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in stored.infolist():
+            archive.writestr(member.filename, stored.read(member))
+    compressed.rename(plain)
+    (record,), problems = read_runs(runs, limits=Limits(predictions=100_000))
+    assert list(record.results) == [3]
+    assert [problem.replace(f"{folder}/", "").partition("; ") for problem in problems] == [
+        ("seed-0/predictions.npz: cannot be read (expected at most 100,000 bytes)", "; ", again(0)),
+        ("seed-1/weights.pt: cannot be read (0.weight is a few numbers expanded to many)", "; ", again(1)),
+        ("seed-2/weights.pt: cannot be read (expected weights that are not compressed)", "; ", again(2)),
+    ]
+    assert list(read_runs(runs)[0][0].results) == [0, 1, 2, 3], "one's own records need no limits"
+
+
+def test_what_cannot_be_read_at_all_is_left_to_the_check_that_reads_it(unpacked):
+    np.save(unpacked / "lone.npy", np.zeros((700, 10), np.float32))
+    (unpacked / "lone.npy").rename(unpacked / FIRST / "seed-0" / "predictions.npz")
+    (unpacked / FIRST / "seed-1" / "weights.pt").write_bytes(b"garbage")
+    refresh(unpacked)
+    failures = find_failures(unpacked)
+    assert "archive" not in failures
+    assert "seed-0/predictions.npz: cannot be read" in failures["predictions"]
+    assert "seed-0/predictions.npz: cannot be read" in failures["weights"]
+    assert failures["weights"].endswith(" (and 1 more)")
+
+
+def test_a_submission_with_expanded_weights_fails_and_none_of_its_checks_reads_them(unpacked):
+    path = unpacked / FIRST / "seed-0" / "weights.pt"
+    torch.save({name: tensor[:1].expand(10**7, *tensor.shape[1:]) for name, tensor in torch.load(path).items()}, path)
+    refresh(unpacked)
+    failures = find_failures(unpacked)
+    assert failures.keys() == {"archive", "report"}
+    assert f"{FIRST}/seed-0/weights.pt: cannot be read" in failures["archive"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Archives
+
+
+def pack_members(path, **members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "C:out", "a\\..\\..\\out"])
+def test_a_path_that_leads_outside_is_refused_and_nothing_is_written_there(name, tmp_path):
+    path = tmp_path / "in" / "evil.zip"
+    path.parent.mkdir()
+    pack_members(path, **{"first": "x", name: "x"})
+    assert "not a path inside it" in find_failures(path)["archive"]
+    with pytest.raises(SubmissionError):
+        unpack(path, tmp_path / "in" / "unpacked")
+    assert not list(tmp_path.rglob("*out*"))
+    assert not list(tmp_path.rglob("first")), "nothing is unpacked of what is not to be trusted"
+
+
+def test_a_link_is_refused(tmp_path, unpacked):
+    path = tmp_path / "link.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        member = zipfile.ZipInfo("manifest.json")
+        member.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(member, "/etc/passwd")
+    assert "is a link" in find_failures(path)["archive"]
+    (unpacked / "more").symlink_to(tmp_path)
+    assert "more is a link" in find_failures(unpacked)["archive"]
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    bomb = pack_members(tmp_path / "bomb.zip", **{"a.txt": b"0" * 1001})
+    many = pack_members(tmp_path / "many.zip", a="", b="")
+    unpack(bomb, tmp_path / "unpacked", replace(LIMITS, bytes=1001))
+    for path, limits in ((bomb, replace(LIMITS, bytes=1000)), (many, replace(LIMITS, files=1))):
+        says = f"holds more than {limits.files:,} files or {limits.bytes:,} bytes"
+        with pytest.raises(SubmissionError, match=says):
+            unpack(path, tmp_path / "nothing", limits)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_file_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a", "2")
+    assert "is twice in it" in find_failures(path)["archive"]
+    assert "is twice in it" in find_failures(pack_members(path, a="1", A="2"))["archive"], (
+        "as Windows and macOS have it"
+    )

@@ -1,0 +1,51 @@
+from dataclasses import replace
+
+from helpers import PLAIN, override, read_rows, write_report, write_runs
+
+
+def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
+    study = override("mnist-norms", epochs=3)
+    write_runs(runs, digits, study.experiments["BN"].experiment, [0.9], study, "BN")
+    text = write_report(runs)
+    assert (
+        "Under five seeds intervals are wide, and with one there is no interval: "
+        "`python train.py --study mnist-norms --dataset mnist_sample --epochs 3 --seeds 0-4`" in text
+    )
+    assert "±" not in read_rows(text, "test %")["BN"]["test %"]
+    assert "The claims are not judged: the study was trained with other settings than its own" in text
+    assert "verdict |" not in text
+
+
+def test_the_setting_is_the_one_that_was_trained(runs, digits):
+    study = override("fashion-mlp", epochs=3)
+    write_runs(runs, digits, study.experiments["third"].experiment, [0.9], study, "third")
+    text = write_report(runs)
+    assert "The baseline is third: mlp3 by adam with learning rate 0.001, batches of 64, 3 epochs at most." in text
+    assert "By hand: `python train.py --model mlp3 --dataset mnist_sample --epochs 3`" in text
+    settings = read_rows(text, "kind")
+    assert settings["early stopping, best"]["settings that differ from those of third"] == "--patience 3"
+
+
+def test_what_cannot_be_told_apart_is_not_called_a_change(runs, digits):
+    write_runs(runs, digits, PLAIN, [0.8, 0.9])
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.9, 0.8])
+    write_runs(runs, digits, replace(PLAIN, l1=0.2), [0.7])
+    text = write_report(runs)
+    assert "l1=0.1* shows no distinguishable change of test accuracy, +0.00 ± " in text
+    assert "l1=0.2* changes test accuracy by −10.00 points against *mlp1,dataset=mnist_sample*, in one seed" in text
+    assert "with too few seeds in common to tell them apart" in text
+
+
+def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits):
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.8, 0.7])
+    text = write_report(runs)
+    assert "*mlp1,dataset=mnist_sample,l1=0.1* has a test accuracy of 75.00 ± 63.53 % over 2 seeds." in text
+    missing = "`mlp1,dataset=mnist_sample`, the baseline of *mlp1,dataset=mnist_sample,l1=0.1*, is not trained yet: "
+    assert f"{missing}`python train.py --dataset mnist_sample`" in text
+    few = "Under five seeds intervals are wide, and with one there is no interval: "
+    command = "python train.py --dataset mnist_sample --l1"
+    assert f"{few}`{command} 0.1 --seeds 0-4`\n" in text
+    write_runs(runs, digits, replace(PLAIN, l1=0.2), [0.8])
+    text = write_report(runs)
+    assert "the baseline of *mlp1,dataset=mnist_sample,l1=0.1* and 1 more, is not trained yet" in text
+    assert f"{few}`{command} 0.1 --seeds 0-4`, `{command} 0.2 --seeds 0-4`\n" in text
