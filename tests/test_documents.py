@@ -1,0 +1,308 @@
+"""Everything in the documents that a program can check: commands, flags, files, links, tables, snippets and calls."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import write_nothing
+
+import benchmark
+import grade
+import models
+import report
+import train
+import training
+from analysis import plots
+from engine import provenance, records
+from experiments import MODELS, Experiment
+from grading.checks import CHECKS
+from sources.catalogue import SOURCES
+from studies import STUDIES, flags
+
+ROOT = provenance.ROOT
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for pattern in ("*.md", "docs/*.md", "sources/samples/*.md")
+    for path in sorted(ROOT.glob(pattern))
+}
+TEXT = "\n".join(DOCUMENTS.values())
+README, CONTRIBUTING = DOCUMENTS["README.md"], DOCUMENTS["CONTRIBUTING.md"]
+ARCHITECTURE = DOCUMENTS["docs/architecture.md"]
+CODE = {name for name in provenance.code_files() if not name.endswith("__init__.py")} | {"studies/__init__.py"}
+
+PARSERS = {
+    "train.py": train.make_train_parser,
+    "report.py": report.make_report_parser,
+    "grade.py": grade.make_grade_parser,
+    "benchmark.py": benchmark.make_benchmark_parser,
+}
+OWN_STUDY = "wide-or-not"  # is in no file of ours
+DASKS = {"--nworkers", "--nthreads", "--memory-limit", "--no-dashboard"}  # flags of its workers
+TOOLS = {"--check", "--no-deps"}  # flags of ruff and pip
+JOB = {"1": "GN", "SLURM_ARRAY_TASK_ID": "3"}  # what a job is given
+
+
+def list_commands(text):
+    """Every command on an indented line, without its comment."""
+    lines = re.findall(r"^ {4}(\S[^\n#]*)", text, re.MULTILINE)
+    return [command.strip() for line in lines for command in line.split("&&")]
+
+
+COMMANDS = [
+    command
+    for command in [*list_commands(TEXT), *re.findall(r"`(python \w+\.py[^`]*)`", TEXT)]
+    if re.match(r"python3? \w+\.py", command) and OWN_STUDY not in command
+]
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("CONTRIBUTING.md", 60)])
+def test_the_first_documents_are_short(name, most):
+    assert len(DOCUMENTS[name].splitlines()) <= most
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_no_line_is_long(name):
+    lines = DOCUMENTS[name].splitlines()
+    if name != "README.md":
+        lines = [line for line in lines if not line.startswith(("|", "    "))]  # these cannot be broken
+    assert [line for line in lines if len(line) > 120] == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(COMMANDS))
+def test_every_command_is_one_that_its_program_takes(command, monkeypatch):
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+    _, program, *words = shlex.split(os.path.expandvars(command))
+    if words == ["--help"]:
+        return
+    args = PARSERS[program]().parse(words)
+    if program == "train.py":
+        study, titles = train.choose_experiments(args)
+        assert titles
+        assert set(titles) <= study.experiments.keys()
+        assert flags.parse_seeds(args.seeds)
+    if program == "grade.py":
+        grade.check_retrain(args.retrain)
+        assert args.study is None or grade.read_study(args.study)
+
+
+def test_two_commands_are_all_set_up():
+    assert list_commands(README)[:5] == [
+        "pip install -r requirements.txt",
+        "python train.py --model mlp3 --l1 0.001",
+        "python report.py",
+        "pip install -r requirements.txt",
+        "python -m pytest",
+    ]
+
+
+def test_every_flag_that_is_named_is_one_of_a_program_or_of_the_tests(pytestconfig):
+    known = {option for make in PARSERS.values() for action in make()._actions for option in action.option_strings}
+    known |= {f"--{name}" for name in ("kills", "mutations", "studies") if pytestconfig.getoption(name)}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - known == DASKS | TOOLS
+
+
+def test_the_flags_of_dask_are_those_of_its_workers():
+    worker = pytest.importorskip("distributed.cli.dask_worker", reason="needs requirements-cluster.txt")
+    assert {option for flag in worker.main.params for option in [*flag.opts, *flag.secondary_opts]} >= DASKS
+
+
+def test_a_contributor_types_what_ci_runs():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    commands = list_commands(CONTRIBUTING)
+    assert commands[-1] == "python -m pytest"
+    assert [line for line in script if line in commands] == commands[:-1]
+    assert script[-1] == "pip install -r requirements.txt && python -m pytest"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Snippets
+
+
+def find_snippet(word):
+    (snippet,) = [text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in text]
+    return snippet
+
+
+def test_the_snippet_loads_a_runs_weights_and_gives_its_accuracy(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train.main(shlex.split("--model mlp3 --l1 0.001 --dataset fashion_mnist_sample --epochs 1 --seeds 0"))
+    (record,), _ = records.read_all(Path("runs"))
+    capsys.readouterr()
+
+    # The snippet names the full data set and the folder of its runs; here the sample plays the part of both.
+    record.folder.rename(record.folder.with_name("mlp3,l1=0.001"))
+    exec(find_snippet("load_state_dict").replace('"fashion_mnist"', '"fashion_mnist_sample"'), {})
+    assert capsys.readouterr().out == f"test accuracy {record.results[0]['test_accuracy']:.4f}\n"
+
+
+def test_a_study_of_ones_own_is_one_more_file(tmp_path):
+    shutil.copytree(ROOT / "studies", tmp_path / "studies")
+    (tmp_path / "sources").mkdir()
+    for name in ("train.py", "experiments.py", "sources/__init__.py", "sources/catalogue.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (path,) = re.findall(r"such as `(studies/\w+\.py)`", README)
+    (tmp_path / path).write_text(find_snippet("Study("), encoding="utf-8")
+    (command,) = [command for command in list_commands(README) if re.match(f"python .*{OWN_STUDY}", command)]
+    _, _, *words = shlex.split(command)
+    code = "import sys, train; args = train.make_train_parser().parse(); study, titles = train.choose_experiments(args)"
+    code += "; print(titles, study.experiments[study.claims[0].subject].experiment.hidden, 'torch' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("['narrow', 'wide'] (512,) False\n", "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files and links
+
+
+def test_every_link_leads_to_a_file_and_its_heading():
+    links = [(name, link) for name, text in DOCUMENTS.items() for link in re.findall(r"\]\((?!https?:)([^)]+)", text)]
+    assert ("README.md", "docs/report.png") in links
+    for name, link in links:
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path
+        assert target.is_file(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, link
+
+
+def test_the_picture_of_a_report_is_small():
+    picture = (ROOT / "docs" / "report.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) <= 200_000
+
+
+def test_every_file_that_is_named_is_there():
+    named = set(re.findall(r"`([\w./]+\.(?:py|md|txt))`", TEXT))
+    written = {"report.md", "contents.txt", "notes.md", "runs/notes.md", "studies/wide_or_not.py"}  # by users
+    assert {name for name in named - written if not (ROOT / name).exists()} == set()
+
+
+def test_every_file_of_the_code_is_in_the_tables_of_the_architecture():
+    assert re.findall(r"^\| `([\w/]+\.py)` \| [^|]+ \|$", ARCHITECTURE, re.MULTILINE).count("train.py") == 1
+    assert set(re.findall(r"^\| `([\w/]+\.py)` \| [^|]+ \|$", ARCHITECTURE, re.MULTILINE)) == CODE
+
+
+def test_the_readme_has_the_map():
+    (part,) = re.findall(r"\n## Where to look\n(.*)", README, re.DOTALL)
+    expected = {name if "/" not in name else f"{name.partition('/')[0]}/" for name in CODE}
+    assert set(re.findall(r"`(\w+(?:\.py|/))`", part)) == expected | {"train.py"}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def test_every_model_is_in_the_table_with_its_parameters():
+    rows = dict(re.findall(r"^\| `(\w+)` (\|.*\|)$", README, re.MULTILINE))
+    assert set(MODELS) <= rows.keys()
+    for model in set(MODELS) - {"mlp"}:
+        experiment = Experiment(model=model)
+        source = SOURCES[experiment.dataset_name]
+        network = training.build_network(experiment, source.shape, len(source.classes), seed=0)
+        assert f"| {models.count_parameters(network):,} |" in rows[model], model
+
+
+def test_every_study_is_in_the_table_with_its_experiments():
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| [^|]+ \| (\d+)\D", README, re.MULTILINE))
+    for name, study in STUDIES.items():
+        assert int(rows[name]) == len(set(study.trained_as.values())), name
+
+
+def test_every_check_is_in_the_table_with_its_points():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", DOCUMENTS["docs/grading.md"], re.MULTILINE)
+    assert rows == [(check.name, str(check.points)) for check in CHECKS.values()]
+
+
+def test_every_data_set_is_in_the_table():
+    rows = re.findall(r"^\| (`\w+`.*?) \| [\d,]+ / ", DOCUMENTS["docs/conventions.md"], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(SOURCES)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The architecture
+
+
+def list_imports(path):
+    """The files of ours that a file imports, as paths below the root."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [name for alias in node.names for name in (node.module, f"{node.module}.{alias.name}")]
+    paths = [name.replace(".", "/") for name in names]
+    return {name for path in paths for name in (f"{path}.py", f"{path}/__init__.py") if (ROOT / name).is_file()}
+
+
+def test_the_picture_shows_every_import():
+    (picture,) = re.findall(r"```mermaid\n(.*?)```", ARCHITECTURE, re.DOTALL)
+    labels = re.findall(r'(\w+)\["([^"]+)"\]', picture)
+    node_of = {name: node for node, label in labels for name in label.split("<br>")}
+    arrows = set(re.findall(r"^ +(\w+)\S* --> (\w+)", picture, re.MULTILINE))
+
+    def place(name):
+        return node_of.get(name) or node_of[f"{name.partition('/')[0]}/"]
+
+    pairs = {
+        (place(name), place(other)) for name, path in provenance.code_files().items() for other in list_imports(path)
+    }
+    imports = {(importer, imported) for importer, imported in pairs if importer != imported}
+    assert arrows <= imports
+    following = set(arrows)
+    while more := {(a, d) for a, b in following for c, d in arrows if b == c} - following:
+        following |= more
+    assert imports <= following
+    assert all(node != other for node, other in following if (other, node) in following)
+
+
+def test_the_way_of_l1_is_the_one_it_takes(tmp_path, monkeypatch, capsys):
+    steps = re.findall(r"^\d+\. (\*\*)?`([\w.]+)`(?:\*\*)? in `([\w/]+\.py)`", ARCHITECTURE, re.MULTILINE)
+    names, called, stacks = {}, {}, []
+    backward = torch.Tensor.backward
+
+    def name_of(code):
+        if code not in names:
+            path = Path(code.co_filename)
+            is_ours = path.is_relative_to(ROOT) and not path.is_relative_to(ROOT / "tests")
+            names[code] = (code.co_qualname, path.relative_to(ROOT).as_posix()) if is_ours else None
+        return names[code]
+
+    def note(frame, event, _):
+        if event == "call" and (name := name_of(frame.f_code)):
+            called[name] = None  # in the order of the first calls
+
+    def note_stack(*args, **kwargs):
+        frame, stack = sys._getframe(), []
+        while frame := frame.f_back:
+            stack.append(name_of(frame.f_code))
+        stacks.append([name for name in reversed(stack) if name])
+        return backward(*args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "backward", note_stack)
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.chdir(tmp_path)
+    sys.setprofile(note)
+    try:
+        train.main(shlex.split("--model mlp3 --l1 0.001 --dataset fashion_mnist_sample --epochs 1 --seeds 0"))
+        report.main(["--data-dir", str(tmp_path)])
+    finally:
+        sys.setprofile(None)
+    way = [(function, file) for _, function, file in steps]
+    assert [name for name in called if name in way] == way
+    frames = [(function, file) for bold, function, file in steps if bold]
+    assert stacks[0] == frames
+    assert len(frames) <= 6
+    assert "--l1 0.001" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
