@@ -1,12 +1,12 @@
-"""Random augmentation of whole batches of images, with a separate draw for every image.
+"""Random augmentation of batches of images, with separate random parameters for each image.
 
     augmentation = Augmentation(rotation=15, affine_translate=0.1, brightness=0.2)
     drawn = augmentation.draw(len(images), images.shape[1:], generator)
     floats = augmentation(images, drawn)              # uint8 (n, channels, height, width) -> floats 0..1
 
-Pixels and distributions are those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and
-ColorJitter on PIL images, with their default interpolation (nearest), in this order. torchvision applies one draw to a
-whole batch, so it would have to be called for one image after the other; here a whole batch takes a few passes.
+Pixels and distributions equal those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and
+ColorJitter, applied in this order to PIL images with the default interpolation (nearest). torchvision uses the same
+random parameters for a whole batch, so it would have to be called for each image; here a batch takes a few passes.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ PARAMETERS = (
     "contrast_first",
 )
 VALUES_AT_ONCE = 1 << 18  # larger chunks make malloc return memory to the system each call, which doubles the time
-GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
+GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights for red, green and blue
 Numbers = Tensor | float
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The ranges that each image's parameters are drawn from; a range of 0 switches its step off."""
+    """The ranges that each image's parameters are drawn from; a range of 0 switches the step off."""
 
     crop_padding: int = 0  # pixels added on each side before a crop back to the image's size
     crop_mode: str = "zero"  # the added pixels: `zero`, or `reflect` (without repeating the edge)
@@ -46,9 +46,9 @@ class Augmentation:
     rotation_fill: int = 0  # 0 to 255, for pixels that come from outside the image
     affine_degrees: float = 0.0  # ± degrees
     affine_translate: float = 0.0  # ± share of width and height
-    affine_scale: float = 0.0  # 1 ±, below 1
-    brightness: float = 0.0  # 1 ±
-    contrast: float = 0.0  # 1 ±
+    affine_scale: float = 0.0  # factor 1 ± this, below 1
+    brightness: float = 0.0  # factor 1 ± this
+    contrast: float = 0.0  # factor 1 ± this
 
     @classmethod
     def of(cls, settings: object) -> Self:
@@ -56,10 +56,10 @@ class Augmentation:
         return cls(**{setting.name: getattr(settings, setting.name) for setting in fields(cls)})
 
     def draw(self, count: int, shape: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw the parameters of `count` images of `shape` (channels, height, width).
+        """Draw random parameters for `count` images of `shape` (channels, height, width).
 
-        Returns {name: (count,)}, with the names in `PARAMETERS` that are switched on. Degrees of a rotation turn
-        counterclockwise and those of the affine transform clockwise, as in torchvision.
+        Returns {name: (count,)} for the names in `PARAMETERS` whose step is switched on. Positive degrees turn an image
+        counterclockwise in a rotation and clockwise in an affine transform, as in torchvision.
         """
         if self == Augmentation():
             return {}
@@ -92,10 +92,10 @@ class Augmentation:
         return drawn
 
     def __call__(self, images: Tensor, drawn: dict[str, Tensor], values_at_once: int = VALUES_AT_ONCE) -> Tensor:
-        """Augment images by what `draw` returned for them, moved to their device.
+        """Augment images with the parameters that `draw` returned, moved to the device of the images.
 
-        uint8 (n, channels, height, width) become floats from 0 to 1 of the same shape. A CPU takes the batch in chunks
-        of `values_at_once` values.
+        Turns uint8 (n, channels, height, width) into floats 0..1 of the same shape. On a CPU, the batch is split into
+        chunks of `values_at_once` values.
         """
         count = -(-images.numel() // values_at_once) if images.device.type == "cpu" else 1
         columns = [images.chunk(count), *(values.chunk(count) for values in drawn.values())]
@@ -147,15 +147,15 @@ class Augmentation:
 def _turn(
     images: Tensor, degrees: Tensor, fill: int, right: Numbers = 0, down: Numbers = 0, scale: Numbers = 1
 ) -> Tensor:
-    """Turn counterclockwise around the center, enlarge, and shift by whole pixels.
+    """Rotate images counterclockwise around the center, scale them, and shift them by whole pixels.
 
-    `degrees` is (n,), and so are the shifts and the scale where they are tensors. The source of every pixel is computed
-    as PIL does it, in 65,536ths of a pixel (`affine_fixed` in its Geometry.c), so that the same pixels are picked.
+    `degrees` is (n,), as are the shifts and the scale if they are tensors. The source of each pixel is computed as in
+    PIL, in 65,536ths of a pixel (`affine_fixed` in PIL's Geometry.c), so that the same pixels are picked.
     """
     height, width = images.shape[2:]
     radians = degrees.deg2rad()
     cos, sin = radians.cos() / scale, radians.sin() / scale
-    # The center of the first output pixel, seen from the image's center; sources count from the border of `_pick`.
+    # The first output pixel's center, relative to the image's center. Source positions include the border of `_pick`.
     x, y = 0.5 - width / 2 - right, 0.5 - height / 2 - down
     first_row, first_column = sin * x + cos * y + (height / 2 + 1), cos * x - sin * y + (width / 2 + 1)
     numbers = torch.stack([first_row, first_column, sin, cos, cos, -sin])
@@ -174,8 +174,8 @@ def _index_pixels(images: Tensor) -> tuple[Tensor, Tensor]:
 def _pick(images: Tensor, rows: Tensor, columns: Tensor, fill: int) -> Tensor:
     """Gather pixels by row and column; places outside the image get `fill`.
 
-    Rows and columns are int32 and broadcast to (n, height, width). They count from a border of one pixel, so that the
-    image begins at 1; clamping to the border costs less than a mask.
+    Rows and columns are int32 and broadcast to (n, height, width). Position 0 is a border of one pixel, so the image
+    begins at 1. Clamping positions to the border is faster than a mask.
     """
     height, width = images.shape[2:]
     bordered = F.pad(images, (1, 1, 1, 1), value=fill).flatten(2)

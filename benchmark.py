@@ -1,11 +1,11 @@
-"""How fast: a plain loop as tutorials teach it, ours with one seed and with several, in one run.
+"""Compare the speed of a plain training loop, as in tutorials, with ours, for one seed and for several seeds.
 
 examples:
   python benchmark.py                                   the MLP on full Fashion-MNIST, a few minutes
   python benchmark.py --model cnn1                      cnn1 on MNIST with rotation and jitter
   python benchmark.py --model resnet                    resnet on CIFAR-10 with crop, flip and rotation
   python benchmark.py --dataset fashion_mnist_sample    a first look in seconds
-  python benchmark.py --device cuda                     ours on a GPU against the plain loop on the CPU
+  python benchmark.py --device cuda                     our loop on a GPU, the plain loop on the CPU
 """
 
 import json
@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from engine import flags
 from experiments import Experiment, UserError
 from sources.catalogue import SOURCES
-from studies import flags
 from studies.cifar_norms import C_PLAIN
 from studies.mnist_l1_l2_ghost import A1_BN
 
@@ -26,11 +26,11 @@ EXPERIMENTS = {
     "resnet": C_PLAIN,
 }
 SEEDS = {"mlp1": 10, "cnn1": 4, "resnet": 4}
-IMAGES = {"mlp1": None, "cnn1": None, "resnet": 10_240}  # train images of a timed epoch; None: all
+IMAGES = {"mlp1": None, "cnn1": None, "resnet": 10_240}  # train images in a timed epoch; None: all
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, measure in rounds, print and write the result."""
+    """Parse the command line, measure in rounds, and print and write the result."""
     parser = make_benchmark_parser()
     args = parser.parse(argv)
     if not args.out.parent.is_dir():
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         workers.check_device(args.device)
         dataset, share = speed.take_part(data.load(experiment.dataset_name, args.data_dir), IMAGES[args.model])
-        for number in range(args.rounds):  # alternating, so that a machine that slows down slows all of them down
+        for number in range(args.rounds):  # in rounds, so that a slowdown of the machine affects all loops
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             seconds = dict(
                 plain=speed.time_plain_loop(experiment, dataset),
@@ -75,13 +75,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def make_benchmark_parser() -> flags.OneLineParser:
-    """Make the parser of benchmark.py's command line."""
+    """Make the parser for benchmark.py's command line."""
     parser = flags.make_parser("benchmark.py", __doc__)
     parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="default: %(default)s")
-    parser.add_argument("--dataset", choices=SOURCES, help="default: the model's")
+    parser.add_argument("--dataset", choices=SOURCES, help="default: the model's data set")
     flags.add_data_dir(parser)
     flags.add_device(parser)
-    parser.add_argument("--epochs", type=flags.positive, default=6, help="of ours, each round (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=flags.positive, default=6, help="epochs of our loop in each round (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=flags.positive, default=3, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"), help="default: %(default)s")
     return parser

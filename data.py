@@ -34,7 +34,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, split, and what is known of its images."""
+    """A data set, split into train, validation and test images, with its classes and statistics."""
 
     name: str
     classes: tuple[str, ...]
@@ -42,10 +42,10 @@ class Dataset:
     validation: Split
     test: Split
     checksum: str  # SHA-256 over the checksums of the files
-    mean: tuple[float, ...]  # of the train split, per channel, of values 0..1
+    mean: tuple[float, ...]  # of each channel of the train images, scaled to 0..1
     std: tuple[float, ...]
     found_in: str
-    is_standardized: bool = False  # whether networks see its images standardized
+    is_standardized: bool = False  # whether images are standardized before they enter a network
 
     def to(self, device: str) -> "Dataset":
         """Return the data set with its images and labels on a device."""
@@ -60,11 +60,11 @@ class Dataset:
         return channels, height, width
 
     def to_float(self, images: torch.Tensor) -> torch.Tensor:
-        """Return uint8 images (..., channels, height, width) as networks see them: floats 0..1, or standardized."""
+        """Convert uint8 images (..., channels, height, width) to a network's input: floats 0..1, or standardized."""
         return self.standardize_(images.to(torch.get_default_dtype()).div_(255))
 
     def standardize_(self, floats: torch.Tensor) -> torch.Tensor:
-        """Subtract each channel's mean and divide by its standard deviation, in place, if the data set is standardized.
+        """Subtract each channel's mean and divide by the standard deviation, in place, if `is_standardized` is set.
 
         Args:
             floats: (..., channels, height, width), 0..1.
@@ -77,16 +77,16 @@ class Dataset:
 
 @lru_cache(maxsize=1)
 def load(name: str, data_dir: Path | str, split_seed: int = 0) -> Dataset:
-    """Find, verify and split a data set, downloading it if it must be and can be.
+    """Find, verify and split a data set; download it if it is not on this machine.
 
     Args:
         name: a key of `catalogue.SOURCES`.
-        data_dir: folder of data sets in torchvision's layout; not read for the embedded samples.
-        split_seed: of the stratified split into train, validation (and test, where the set has none of its own).
+        data_dir: folder of data sets in torchvision's layout; the embedded samples do not need it.
+        split_seed: seed of the stratified split into train and validation images (and test images, if needed).
 
     Raises:
-        finding.DataNotFound: nothing there and nothing to be had from the network.
-        finding.DataError: what is there is damaged or incomplete, or the data dir cannot be used.
+        finding.DataNotFound: the data set is not on this machine and cannot be downloaded.
+        finding.DataError: its files are damaged or incomplete, or the data dir cannot be used.
     """
     source = catalogue.SOURCES[name]
     folder = finding.find_folder(name, Path(data_dir)) or downloading.download(name, Path(data_dir))
@@ -113,7 +113,7 @@ def load(name: str, data_dir: Path | str, split_seed: int = 0) -> Dataset:
 def stratified_split(
     indices: np.ndarray, labels: np.ndarray, held_out: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into two sorted arrays: the rest, and `held_out` of them with the classes in equal proportions."""
+    """Split indices into two sorted arrays with the same class proportions: the rest, and `held_out` indices."""
     rest, held = train_test_split(indices, test_size=held_out, stratify=labels, random_state=seed)
     return np.sort(rest), np.sort(held)
 
@@ -123,21 +123,20 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel of uint8 (n, channels, height, width), as values 0..1."""
+    """Compute each channel's mean and standard deviation from uint8 (n, channels, height, width), scaled to 0..1."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in images.unbind(1):  # counting the 256 values is exact and needs no float copy of the images
         shares = torch.bincount(channel.reshape(-1), minlength=256).double() / channel.numel()
-        means.append(math.fsum(shares * values))  # exact, where a plain sum's order differs from machine to machine
+        means.append(math.fsum(shares * values))  # exact, unlike a plain sum, whose order depends on the machine
         stds.append(math.sqrt(math.fsum(shares * (values - means[-1]) ** 2)))
     return tuple(means), tuple(stds)
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """Return where each batch of `count` images starts and ends.
+    """Return the (start, end) of each batch of `count` images.
 
-    A last batch of one image joins the batch before it, so that batch normalization always has something to average
-    over.
+    A last batch of one image joins the batch before it, because batch normalization needs at least two images.
     """
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:

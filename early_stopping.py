@@ -1,6 +1,6 @@
-"""Early stopping: when each of several runs stops, and which of its epochs was the best.
+"""Early stopping: decide when each of several runs stops and which epoch was the best.
 
-A state machine over numbers: it holds no weights and touches no model.
+Early stopping handles only numbers: it holds no weights and does not use the model.
 
     stopping = EarlyStopping(monitor="val_loss", patience=3)
     for epoch in range(1, 21):
@@ -24,24 +24,24 @@ STATE = ("epoch", "best", "best_epoch", "checks_without_improvement", "stopped_e
 class EarlyStopping:
     """Stop a run when its monitored metric has not improved for `patience` checks in a row.
 
-    The rule is Prechelt's (1998). NaN is no improvement. Values of a run that has stopped have no effect.
+    The rule is Prechelt's (1998). NaN never counts as an improvement. Values of a stopped run are ignored.
 
     Raises:
         ValueError: a setting is out of its range.
 
-    Attributes beside the settings, lists with an entry for each run:
+    Attributes besides the settings, each a list with an entry for each run:
         best: the best value so far, None before the first.
         best_epoch: the epoch of the best value, None before the first.
         stopped_epoch: the epoch that the run stopped after, None while it is running.
-        reasons: why it stopped, None while it is running.
+        reasons: why the run stopped, None while it is running.
     """
 
     monitor: str = "val_loss"  # name of the metric that decides
-    mode: str | None = None  # `min` if lower is better, `max` if higher is; None: as `MODES` says
+    mode: str | None = None  # `min` if lower is better, `max` if higher is; None: taken from `MODES`
     patience: float = 3  # checks in a row without improvement that stop a run, at least 1; `math.inf` never stops
     min_delta: float = 0.0  # an improvement is a change by more than this
     start_from_epoch: int = 1  # checks begin with this epoch, counted from 1
-    runs: int = 1  # each of them is decided by its values alone
+    runs: int = 1  # number of runs; a run's values affect only that run
 
     def __post_init__(self) -> None:
         if self.mode is None:
@@ -62,10 +62,10 @@ class EarlyStopping:
         self.reasons: list[str | None] = [None] * self.runs
 
     def step(self, metrics: Mapping[str, Iterable[float]]) -> list[bool]:
-        """Take the metrics of the next epoch, {name: a value for each run}, and return which runs improved.
+        """Take the next epoch's metrics, {name: a value for each run}, and return whether each run improved.
 
         Raises:
-            ValueError: the monitored metric is missing, or has not as many values as there are runs.
+            ValueError: the monitored metric is missing, or it does not have one value for each run.
         """
         if self.monitor not in metrics:
             raise ValueError(f"monitor {self.monitor}: not measured; there is {', '.join(sorted(metrics))}")
@@ -76,7 +76,7 @@ class EarlyStopping:
         return [self._step_run(run, value) for run, value in enumerate(values)]
 
     def stop(self, run: int, reason: str) -> None:
-        """Stop a run after this epoch for another reason than patience, unless it had stopped before."""
+        """Stop a run after this epoch for a reason other than patience, unless it stopped in an earlier epoch."""
         if self.stopped_epoch[run] in (None, self.epoch):
             self.stopped_epoch[run], self.reasons[run] = self.epoch, reason
 
@@ -98,7 +98,7 @@ class EarlyStopping:
         if best is None:
             return True
         gain = best - value if self.mode == "min" else value - best
-        # 0.4 − 0.3 is 0.10000000000000003: up to rounding, that is a change of exactly 0.1.
+        # 0.4 − 0.3 gives 0.10000000000000003 but has to count as a change of exactly 0.1.
         return gain > self.min_delta and not math.isclose(gain, self.min_delta)
 
     def _describe_stop(self, run: int) -> str:
@@ -118,7 +118,7 @@ class EarlyStopping:
         return not any(self.is_running)
 
     def state_dict(self) -> dict[str, int | list]:
-        """Copy everything that `step` changes, as plain numbers and lists."""
+        """Return a copy of everything that `step` changes, as plain numbers and lists."""
         return {name: copy(getattr(self, name)) for name in STATE}
 
     def load_state_dict(self, state: Mapping[str, int | list]) -> None:

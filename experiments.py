@@ -1,4 +1,4 @@
-"""One experiment: every setting with its default, its check and its command-line flag, stated once.
+"""The settings of an experiment: default, range, command-line flag and help text of each, in one place.
 
 Experiment(model="mlp3", l1=0.001).name     # 'mlp3,l1=0.001'
 """
@@ -15,8 +15,8 @@ from sources.catalogue import SOURCES
 
 Settings = dict[str, Any]  # {name of a field of Experiment: value}
 
-# What stands for a setting that is not given: each model's default, as its reference used it. cnn2's layers of 11
-# channels leave a group normalization one group, which is layer normalization, or groups of one channel.
+# Each model's defaults for settings that are not given, from the model's reference. With cnn2's layers of 11 channels,
+# group normalization can have only one group, which is layer normalization, or groups of one channel.
 _MLP = dict(dataset="fashion_mnist", norm="none", norm_position="before", dropout=0.0, groups=4)
 DEFAULTS: dict[str, Settings] = dict.fromkeys(("mlp1", "mlp2", "mlp3", "mlp"), _MLP) | dict(
     cnn1=dict(dataset="mnist", norm="batch", norm_position="before", dropout=0.0, group_size=4),
@@ -28,11 +28,11 @@ GHOST_SPLITS = 2
 
 MODELS = tuple(DEFAULTS)
 NORM_CHOICES = ("none", "batch", "ghost", "layer", "group", "layer_chw")
-LONGEST_NAME = 120  # characters of a folder's name; file systems take 255 bytes, archives and paths need room
+LONGEST_NAME = 120  # characters in a folder's name; file systems allow 255 bytes, but archives and paths add to it
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the message is one line that says what to do."""
+    """A mistake that the user can correct; the message is one line that says what to do."""
 
 
 def _setting(
@@ -55,26 +55,26 @@ _penalty, _norm, _stopping = (partial(_setting, group) for group in ("penalties"
 
 @dataclass(frozen=True)
 class Experiment:
-    """One configuration, with which all its seeds train.
+    """The settings that all seeds of an experiment train with.
 
     Raises:
-        ValueError: a value outside its range, or two that exclude each other; the message names the flag.
+        ValueError: a value is out of range, or two settings exclude each other; the message names the flag.
     """
 
     model: str = _network(
         "mlp1",
-        "mlp1 64-64, mlp2 128-128, mlp3 64-128-256, mlp with --hidden, or a small CNN (--summary shows any)",
+        "mlp1 (64-64), mlp2 (128-128), mlp3 (64-128-256), mlp with --hidden, or a small CNN; see --summary",
         choices=MODELS,
     )
     hidden: tuple[int, ...] | None = _network(
         None,
-        "widths of the hidden layers of --model mlp; none at all is multinomial logistic regression",
+        "widths of the hidden layers of --model mlp; no widths: multinomial logistic regression",
         at_least=1,
         at_most=4096,
     )
     dataset: str | None = _data(
         None,
-        "data set (default: the model's; its embedded sample where it can neither be found nor downloaded)",
+        "data set (default: the model's, or its embedded sample if the full set is neither found nor downloaded)",
         choices=tuple(SOURCES),
     )
     split_seed: int = _data(
@@ -87,51 +87,51 @@ class Experiment:
         0, "pad the train images by this many pixels, then crop at random", at_least=0, at_most=16
     )
     crop_mode: str = _data("zero", "what --crop-padding pads with", choices=("zero", "reflect"))
-    flip: bool = _data(False, "mirror every other train image, left to right")
+    flip: bool = _data(False, "mirror train images left to right, with probability 1/2")
     rotation: float = _data(0.0, "rotate train images by up to ± this many degrees", at_least=0, at_most=180)
     rotation_fill: int = _data(
-        0, "grey level, 0 to 255, of the corners that --rotation uncovers", at_least=0, at_most=255
+        0, "gray level, 0 to 255, of the corners that --rotation uncovers", at_least=0, at_most=255
     )
     affine_degrees: float = _data(
-        0.0, "rotation of an affine transform after that, up to ± this", at_least=0, at_most=180
+        0.0, "rotation of an affine transform after --rotation, up to ± this many degrees", at_least=0, at_most=180
     )
-    affine_translate: float = _data(0.0, "its shift, up to ± this share of the image's size", at_least=0, at_most=1)
-    affine_scale: float = _data(0.0, "its scale, 1 ± up to this", at_least=0, below=1)
+    affine_translate: float = _data(0.0, "affine shift, up to ± this share of the image's size", at_least=0, at_most=1)
+    affine_scale: float = _data(0.0, "affine scale, 1 ± up to this", at_least=0, below=1)
     brightness: float = _data(0.0, "scale the brightness of train images by 1 ± up to this", at_least=0)
     contrast: float = _data(0.0, "scale the contrast of train images by 1 ± up to this", at_least=0)
-    epochs: int = _optimization(15, "passes over the train images, at most", at_least=1)
-    batch_size: int = _optimization(64, "images a step", at_least=1)
+    epochs: int = _optimization(15, "maximum number of passes over the train images", at_least=1)
+    batch_size: int = _optimization(64, "images in each training step", at_least=1)
     optimizer: str = _optimization("adam", "optimizer", choices=("adam", "adamw", "sgd"))
-    lr: float = _optimization(0.001, "learning rate; with one_cycle its peak", above=0)
+    lr: float = _optimization(0.001, "learning rate; with one_cycle, its peak", above=0)
     lr_scheduler: str = _optimization(
         "constant",
-        "learning rate over time: constant, times --lr-gamma every --lr-step-size epochs, or one cycle, which moves "
-        "the momentum between 0.95 and 0.85 too",
+        "learning rate over time: constant; step: multiplied by --lr-gamma every --lr-step-size epochs; one_cycle: one "
+        "cycle, which also moves the momentum between 0.95 and 0.85",
         choices=("constant", "step", "one_cycle"),
     )
     lr_step_size: int | None = _optimization(None, "epochs between the steps of --lr-scheduler step", at_least=1)
-    lr_gamma: float = _optimization(0.1, "factor of each step", above=0)
+    lr_gamma: float = _optimization(0.1, "factor at each step of --lr-scheduler step", above=0)
     momentum: float = _optimization(0.0, "momentum of sgd", at_least=0, below=1)
-    nesterov: bool = _optimization(False, "Nesterov's form of sgd's momentum")
-    weight_decay: float = _penalty(0.0, "the optimizer's own decay λ (gradient λw; decoupled under adamw)", at_least=0)
+    nesterov: bool = _optimization(False, "use Nesterov momentum with sgd")
+    weight_decay: float = _penalty(0.0, "λ of the optimizer's decay (gradient λw; decoupled with adamw)", at_least=0)
     l1: float = _penalty(0.0, "λ of the L1 penalty λ·Σ|w|", at_least=0)
     l1_mode: str = _penalty(
         "subgradient",
-        "L1 by λ·sign(w) in the gradient, or by soft thresholds after the step, which give exact zeros",
+        "L1 by λ·sign(w) in the gradient, or by soft thresholding after the step, which gives exact zeros",
         choices=("subgradient", "proximal"),
     )
     l1_reduction: str = _penalty(
-        "sum", "Σ|w|, or the sum of each tensor's mean, which divides λ by the tensor's size", choices=("sum", "mean")
+        "sum", "Σ|w|, or the sum over tensors of mean|w|, which divides λ by the tensor's size", choices=("sum", "mean")
     )
     l2: float = _penalty(0.0, "λ of the L2 penalty λ·Σw² (gradient 2λw)", at_least=0)
-    l2_form: str = _penalty("square", "Σw², or the sum of each tensor's plain norm ‖W‖₂", choices=("square", "norm"))
+    l2_form: str = _penalty("square", "Σw², or the sum over tensors of the norm ‖W‖₂", choices=("square", "norm"))
     penalize: str = _penalty(
         "weights",
-        "what L1, L2 and weight decay act on: weights alone, or biases and norms too",
+        "what L1, L2 and weight decay act on: only weights, or also biases and normalization layers",
         choices=("weights", "all"),
     )
     dropout: float | None = _network(
-        None, "share of the outputs of hidden layers that is dropped (default: the model's)", at_least=0, below=1
+        None, "probability to drop each output of a hidden layer (default: the model's)", at_least=0, below=1
     )
     norm: str | None = _norm(
         None,
@@ -140,10 +140,10 @@ class Experiment:
         choices=NORM_CHOICES,
     )
     norm_position: str | None = _norm(
-        None, "normalization before or after the activation (default: the model's)", choices=("before", "after")
+        None, "normalize before or after the activation (default: the model's)", choices=("before", "after")
     )
-    groups: int | None = _norm(None, "groups of --norm group (default: the model's)", at_least=1)
-    group_size: int | None = _norm(None, "channels of a group, instead of a number of --groups", at_least=1)
+    groups: int | None = _norm(None, "number of groups for --norm group (default: the model's)", at_least=1)
+    group_size: int | None = _norm(None, "channels in each group, instead of --groups", at_least=1)
     ghost_splits: int | None = _norm(
         None, f"parts of a batch that --norm ghost normalizes separately (default: {GHOST_SPLITS})", at_least=1
     )
@@ -152,19 +152,19 @@ class Experiment:
         None, "stop a run after this many epochs in a row without improvement (default: no early stopping)", at_least=1
     )
     monitor: str = _stopping("val_loss", "metric that early stopping watches", choices=("val_loss", "val_accuracy"))
-    min_delta: float = _stopping(0.0, "an improvement is a change by more than this", at_least=0)
-    start_from_epoch: int = _stopping(1, "first epoch that early stopping looks at", at_least=1)
+    min_delta: float = _stopping(0.0, "only a change by more than this is an improvement", at_least=0)
+    start_from_epoch: int = _stopping(1, "first epoch that early stopping considers", at_least=1)
     restore: str = _stopping(
-        "best", "weights an early stopped run ends with: its best epoch's or its last's", choices=("best", "last")
+        "best", "weights to record with early stopping: of the best epoch or of the last", choices=("best", "last")
     )
 
     def __post_init__(self) -> None:
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if isinstance(value, list):  # as argparse and JSON have it
+            if isinstance(value, list):  # from argparse or JSON
                 object.__setattr__(self, setting.name, tuple(value))
             elif kind_of(setting) is float and type(value) is int:
-                object.__setattr__(self, setting.name, float(value))  # 1 and 1.0 are one experiment, with one name
+                object.__setattr__(self, setting.name, float(value))  # 1 and 1.0 give the same experiment and name
             _check_range(setting, getattr(self, setting.name))
         self._fill_in_defaults()
         self._check_combinations()
@@ -172,7 +172,7 @@ class Experiment:
     def _fill_in_defaults(self) -> None:
         """Fill unset fields with the model's defaults, so that writing a default out gives an equal experiment."""
         defaults = self._model_defaults()
-        del defaults["dataset"]  # whether it can be had shows later
+        del defaults["dataset"]  # chosen later, when it is known whether the data are available
         has_groups = self.groups is not None or self.group_size is not None
         for name, value in defaults.items():
             if getattr(self, name) is None and not (has_groups and name in ("groups", "group_size")):
@@ -203,7 +203,7 @@ class Experiment:
             _refuse("start_from_epoch", self.start_from_epoch, f"expected at most --epochs {self.epochs}")
 
     def _model_defaults(self) -> Settings:
-        """Return the model's default of each setting that has one beside the other settings, {name: value}."""
+        """Return the model's defaults for the settings that go with the chosen norm, {name: value}."""
         of_model = DEFAULTS[self.model]
         defaults = {name: of_model[name] for name in ("dataset", "norm", "norm_position", "dropout")}
         norm = self.norm or defaults["norm"]
@@ -215,12 +215,12 @@ class Experiment:
 
     @property
     def dataset_name(self) -> str:
-        """The data set that was named, or else the model's."""
+        """The data set that was named, or the model's default."""
         return self.dataset or DEFAULTS[self.model]["dataset"]
 
     @property
     def name(self) -> str:
-        """Every setting that differs from its default, as a file name: `mlp3,l1=0.001`; a long one ends in a hash."""
+        """The model and the settings that are not default, `mlp3,l1=0.001`; shortened if too long for a folder."""
         return shorten(self.whole_name)
 
     @property
@@ -230,7 +230,7 @@ class Experiment:
 
     @property
     def command(self) -> str:
-        """The command that trains it."""
+        """The command that trains this experiment."""
         words = ["python train.py"]
         for name, value in self._changed().items():
             words.append(flag_of(name))
@@ -247,9 +247,9 @@ class Experiment:
         return {name: value for name, value in values if value is not None and value != defaults[name]}
 
     def baseline(self) -> "Experiment":
-        """Return the same experiment without L1, L2, weight decay, dropout and early stopping, with the default norm.
+        """Return this experiment without L1, L2, weight decay and early stopping, with the default dropout and norm.
 
-        Where the default norm is impossible, such as batch normalization with batches of one image, the norm stays.
+        If the default norm cannot be used (batch normalization needs more than one image), keep this experiment's norm.
         """
         off = [setting.name for setting in fields(self) if setting.metadata["group"] in ("penalties", "early stopping")]
         plain = replace(self, **{name: default_of(name) for name in (*off, "dropout")})
@@ -264,7 +264,7 @@ class Experiment:
         return asdict(self)
 
 
-# Settings that mean something only beside another one: (the setting, whether the other is given, what it needs).
+# Settings that need another setting: (setting, whether the other setting is given, message if it is not).
 DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
     ("hidden", lambda e: e.model == "mlp", "goes with --model mlp; the other networks have their own widths"),
     ("crop_mode", lambda e: e.crop_padding, "needs --crop-padding above 0"),
@@ -295,22 +295,22 @@ DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
 
 
 def default_of(name: str) -> Any:
-    """Return a setting's default; None where each model has its own."""
+    """Return a setting's default, or None if the default depends on the model."""
     return next(setting.default for setting in fields(Experiment) if setting.name == name)
 
 
 def flag_of(name: str) -> str:
-    """Return the flag of a setting: `--weight-decay` of `weight_decay`."""
+    """Return a setting's flag: `--weight-decay` for `weight_decay`."""
     return "--" + name.replace("_", "-")
 
 
 def join_settings(first: str, settings: Settings) -> str:
-    """Return a word and some settings, {name: value}, as one name: `mlp3,l1=0.001`."""
+    """Join a word and some settings, {name: value}, into one name: `mlp3,l1=0.001`."""
     return ",".join([first, *(f"{name}={_text(value)}" for name, value in settings.items())])
 
 
 def shorten(name: str) -> str:
-    """Cut a name that is too long for a folder, and end it in a hash of the whole."""
+    """Cut a name that is too long for a folder, and append a hash of the full name."""
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -366,7 +366,7 @@ def _is_within(
 
 
 def kind_of(setting: Field) -> type:
-    """Return the type of a setting's value, or of each value of a list: int of `int | None` and `tuple[int, ...]`."""
+    """Return the type of a setting's value or list items: int for both `int | None` and `tuple[int, ...] | None`."""
 
     def innermost(annotation: Any) -> type:
         inner = typing.get_args(annotation)

@@ -1,25 +1,26 @@
-"""Check submissions that `report.py --bundle` made: one line a check, exit status 1 where one fails.
+"""Check submissions made by `report.py --bundle`: a line for each check, exit status 1 if any check fails.
 
 examples:
-  python grade.py submission.zip                                        everything that can be checked in it
-  python grade.py submission.zip --study fashion-mlp --seeds 0-4        and that this is what was handed in
-  python grade.py submission.zip --retrain "fashion-mlp/L1"             and that five fresh seeds agree
-  python grade.py submission.zip --gradescope results.json              the same for Gradescope
-  python grade.py submissions/*.zip --csv grades.csv                    a whole class; copied runs are named
+  python grade.py submission.zip                                        all checks that need no other flag
+  python grade.py submission.zip --study fashion-mlp --seeds 0-4        and that it holds this study with these seeds
+  python grade.py submission.zip --retrain "fashion-mlp/L1"             and that five newly trained seeds agree
+  python grade.py submission.zip --gradescope results.json              and write the results for Gradescope
+  python grade.py submissions/*.zip --csv grades.csv                    a whole class; copied runs are reported
 
-No code of a submission is run: its weights are evaluated by the code here.
+No code from a submission is run; this toolkit's code evaluates the submission's weights.
 """
 
 import sys
 from pathlib import Path
 
+from engine import flags
 from experiments import UserError, flag_of
-from studies import STUDIES, flags
+from studies import STUDIES
 from studies.study import SINGLE, Study
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, grade every submission, and print and write what was found."""
+    """Parse the command line, grade every submission, and print and write the results."""
     parser = make_grade_parser()
     args = parser.parse(argv)
     try:
@@ -31,13 +32,13 @@ def main(argv: list[str] | None = None) -> None:
         check_output("--gradescope", args.gradescope, ".json")
         study = read_study(args.study) if args.study else None
         if args.data_dir != Path(flags.default_data_dir()) and not args.data_dir.is_dir():
-            why = "there is no such folder; name the one that holds the data sets"
+            why = "there is no such folder; name the folder that holds the data sets"
             raise UserError(f"--data-dir {args.data_dir}: {why}")
         check_retrain(args.retrain)
         check_submissions(args.submissions)
-        submissions = list({path.resolve(): path for path in args.submissions}.values())  # each once
+        submissions = list({path.resolve(): path for path in args.submissions}.values())  # without repeated paths
 
-        from grading import scores  # with torch, scikit-learn and matplotlib: seconds that a refusal need not wait
+        from grading import scores  # late, because importing torch takes seconds
         from grading.submission import GradeOptions
 
         options = GradeOptions(args.data_dir, study, seeds, args.retrain)
@@ -68,29 +69,29 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def make_grade_parser() -> flags.OneLineParser:
-    """Make the parser of grade.py's command line."""
+    """Make the parser for grade.py's command line."""
     parser = flags.make_parser("grade.py", __doc__)
-    parser.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="archive, or unpacked folder")
+    parser.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="archive or unpacked folder")
     flags.add_data_dir(parser)
     parser.add_argument(
         "--study",
-        help="the study that was to be handed in, whole, each experiment with five seeds at least; trained with other "
-        "settings than its own, named as its folder is: mnist-norms,dataset=mnist_sample,epochs=3",
+        help="the assigned study: all its experiments are required, each with at least five seeds; for a study with "
+        "overrides, give its folder's name: mnist-norms,dataset=mnist_sample,epochs=3",
     )
-    parser.add_argument("--seeds", help="the seeds that were to be trained of every experiment: 0-4, 7 or 0,3,5-9")
-    parser.add_argument("--retrain", metavar="STUDY/TITLE", help="train five fresh seeds of an experiment and compare")
+    parser.add_argument("--seeds", help="the seeds required for every experiment: 0-4, 7 or 0,3,5-9")
+    parser.add_argument("--retrain", metavar="STUDY/TITLE", help="train an experiment with five new seeds and compare")
     parser.add_argument("--gradescope", type=Path, metavar="FILE", help="write Gradescope's results.json")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line for each submission")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV file with a line for each submission")
     return parser
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The grader's own mistakes: they cost no student a point, nor the grader the time until a class is graded. Each of
-# these functions raises a `UserError`.
+# Mistakes in the command line. They are found before grading, so that they cost no student a point and the grader no
+# time. Each of these functions raises a `UserError`.
 
 
 def check_output(flag: str, path: Path | None, suffix: str) -> None:
-    """Check that a file can be what a flag writes: `--csv *.zip` would write over the first submission."""
+    """Check the suffix and folder of a file to be written: `--csv *.zip` would overwrite the first submission."""
     if path and path.suffix != suffix:
         raise UserError(f"{flag} {path}: expected a name that ends in {suffix}")
     if path and not path.parent.is_dir():
@@ -98,7 +99,7 @@ def check_output(flag: str, path: Path | None, suffix: str) -> None:
 
 
 def read_study(words: str) -> Study:
-    """Read a study with its overrides, as its folder is named: `mnist-norms,dataset=mnist_sample,epochs=3`."""
+    """Read the name of a study's folder, `mnist-norms,epochs=3`, and return the study with these overrides."""
     name, *settings = words.split(",")
     if name not in STUDIES:
         raise UserError(f"--study {words}: expected one of {', '.join(STUDIES)}")
@@ -116,25 +117,27 @@ def read_study(words: str) -> Study:
 
 
 def check_retrain(name: str | None) -> None:
-    """Check that a study has the experiment that is to be trained again, or that it was typed by hand."""
+    """Check that the experiment to retrain belongs to a study or was typed by hand."""
     if name is None:
         return
     group, _, title = name.partition("/")
     study = STUDIES.get(group.partition(",")[0])
     if not title or (study is None and group != SINGLE):
-        raise UserError(f'--retrain "{name}": expected STUDY/TITLE, with one of {", ".join([*STUDIES, SINGLE])}')
+        raise UserError(
+            f'--retrain "{name}": expected STUDY/TITLE, where STUDY is one of {", ".join([*STUDIES, SINGLE])}'
+        )
     if study and title not in study.experiments:
         known = ", ".join(f'"{known}"' for known in study.experiments)
-        raise UserError(f'--retrain "{name}": {study.name} has no such experiment, but {known}')
+        raise UserError(f'--retrain "{name}": expected an experiment of {study.name}: {known}')
 
 
 def check_submissions(paths: list[Path]) -> None:
-    """Check that every submission is there, and is not a folder of archives."""
+    """Check that every submission exists and is not a folder of archives."""
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: not found; expected a submission.zip or its unpacked folder")
         if path.is_dir() and any(path.glob("*.zip")):
-            raise UserError(f"{path}: holds archives; name them: {path / '*.zip'}")
+            raise UserError(f"{path}: is a folder of archives; name the archives: {path / '*.zip'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The textbook networks, of standard layers: MLPs, small CNNs, and their normalization layers.
+"""The textbook networks, built from standard layers: MLPs, small CNNs and their normalization layers.
 
 network = build_network("cnn1", (1, 28, 28), seed=0, norm="batch")      # images -> logits (batch, classes)
 """
@@ -16,12 +16,12 @@ MakeBlock = Callable[..., list[nn.Module]]  # (linear layer or convolution, its 
 
 
 class Conv(NamedTuple):
-    """A convolution without bias, and the layers of its block: normalization, ReLU, dropout."""
+    """A convolution without bias, followed by the other layers of its block: normalization, ReLU, dropout."""
 
-    channels: int | None  # None: as many as there are classes
+    channels: int | None  # None: the number of classes
     kernel: int = 3
     padding: int = 0  # with 1, a kernel of 3 keeps the images' size
-    block: bool = True  # False: no layer of a block follows
+    block: bool = True  # False: only the convolution
     dropout: bool = True
     residual: bool = False  # the block's output is added to its input
 
@@ -67,12 +67,12 @@ def build_network(
     ghost_splits: int | None = None,
     freeze_gamma: bool = False,
 ) -> nn.Sequential:
-    """Build the network of one run, initialized as torch does it after `manual_seed(seed)`.
+    """Build the network for one run, with torch's default initialization after `manual_seed(seed)`.
 
     Args:
         model: `mlp`, which takes the widths of its hidden layers from `hidden`, or a name in `MLP_WIDTHS` or `CNNS`.
-        shape: of one image, (channels, height, width).
-        dropout: comes last in a block; with ReLU, its place before or after the activation makes no difference.
+        shape: (channels, height, width) of one image.
+        dropout: probability to drop an output. Dropout comes last in a block; before ReLU it would do the same.
         norm, groups, group_size, ghost_splits, freeze_gamma: see `build_norm`.
         norm_position: `before` or `after` the activation.
 
@@ -96,7 +96,7 @@ def build_network(
 
 
 def build_mlp(shape: Sequence[int], widths: Iterable[int], classes: int, make_block: MakeBlock) -> nn.Sequential:
-    """Build a multilayer perceptron of one block for each width, and a linear layer for the logits."""
+    """Build a multilayer perceptron: one block for each width, then a linear layer for the logits."""
     layers: list[nn.Module] = [nn.Flatten()]
     features = math.prod(shape)
     for width in widths:
@@ -106,7 +106,7 @@ def build_mlp(shape: Sequence[int], widths: Iterable[int], classes: int, make_bl
 
 
 def build_cnn(model: str, shape: Sequence[int], classes: int, make_block: MakeBlock) -> nn.Sequential:
-    """Build the CNN that `CNNS` describes; its layers have to leave a single pixel of the images."""
+    """Build a CNN from `CNNS`; the layers must reduce the images to a single pixel."""
     layers: list[nn.Module] = []
     channels, *size = shape
     for step in CNNS[model]:
@@ -135,7 +135,7 @@ def build_cnn(model: str, shape: Sequence[int], classes: int, make_block: MakeBl
 
 
 def build_block(linear: nn.Module, norm: nn.Module | None, norm_position: str, dropout: float) -> list[nn.Module]:
-    """List the layers of a block in order; without `norm` or dropout, it has no such layer."""
+    """List the layers of a block in order; `norm` None and dropout 0 add no layer."""
     before, after = (norm, None) if norm_position == "before" else (None, norm)
     layers = [linear, before, nn.ReLU(), after, nn.Dropout(dropout) if dropout else None]
     return [layer for layer in layers if layer is not None]
@@ -160,12 +160,12 @@ def build_norm(
     ghost_splits: int | None = None,
     freeze_gamma: bool = False,
 ) -> nn.Module | None:
-    """Build a normalization layer, or None if `norm` is `none`.
+    """Build a normalization layer; return None if `norm` is `none`.
 
     Args:
-        shape: of what is normalized, (features,) or (channels, height, width).
+        shape: (features,) or (channels, height, width) of the input, without the batch.
         norm: `batch`, `ghost` (batch normalization in `ghost_splits` parts), `group` (`groups` groups of channels, or
-            groups of `group_size` channels), `layer` (all channels one group, a scale and shift for each channel) or
+            groups of `group_size` channels), `layer` (all channels in one group, a scale and shift for each channel) or
             `layer_chw` (the same with a scale and shift for each channel and pixel).
         freeze_gamma: the scale stays 1; the shift is learned.
 
@@ -197,16 +197,16 @@ def build_norm(
 
 
 class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalization of each part of the batch by the part's mean and variance.
+    """Batch normalization that normalizes each part of a batch with the part's own mean and variance.
 
-    The source is Hoffer, Hubara, Soudry 2017, "Train longer, generalize better".
-    Input is (batch, features) or (batch, features, height, width); image n belongs to part n mod `splits`. A batch
-    that `splits` does not divide is cut into the largest smaller number of equal parts of at least two images.
-    The running statistics move by the mean over the parts' statistics, so that `state_dict` and evaluation are those of
+    Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better".
+    The input is (batch, features) or (batch, features, height, width); image n belongs to part n mod `splits`. If
+    `splits` does not divide the batch, the largest smaller number of equal parts with at least two images is used.
+    The running statistics are updated with the mean over the parts, so `state_dict` and evaluation are the same as in
     plain batch normalization.
     """
 
-    running_mean: Tensor  # these are never None, unlike the parent's
+    running_mean: Tensor  # never None, unlike in the parent class
     running_var: Tensor
     num_batches_tracked: Tensor
     momentum: float
@@ -227,7 +227,7 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         if parts == 1 or not self.training:
             return super().forward(x)
         self._check_input_dim(x)
-        # One plain batch normalization, whose columns are all parts' channels, is three times as fast as a loop.
+        # One batch normalization over the channels of all parts is three times as fast as a loop over the parts.
         by_part = x.unflatten(0, (-1, parts)).movedim(2, -1)  # (images in a part, parts, ..., features)
         columns = by_part.movedim(1, -2).reshape(-1, parts * self.num_features)
         mean, var, weight, bias = (
@@ -242,7 +242,7 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def count_equal_parts(images: int, splits: int) -> int:
-    """Return the largest number of equal parts, at most `splits`, of at least two images each; at least 1."""
+    """Return the largest number of equal parts, up to `splits`, with at least two images each; at least 1."""
     most = max(1, min(splits, images // 2))
     return next(parts for parts in range(most, 0, -1) if images % parts == 0)
 
@@ -252,12 +252,12 @@ def count_equal_parts(images: int, splits: int) -> int:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Count a network's parameters, frozen ones included."""
+    """Count a network's parameters, including frozen parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def list_layers(network: nn.Sequential, shape: Sequence[int]) -> list[tuple[str, tuple[int, ...], int]]:
-    """List (layer, output shape without the batch, parameters) of a network for images of `shape`."""
+    """List (layer, output shape without the batch, parameters) for the layers of a network on images of `shape`."""
     rows: list[tuple[str, tuple[int, ...], int]] = [("images", tuple(shape), 0)]
 
     def compute(layers: Iterable[nn.Module], x: Tensor) -> Tensor:

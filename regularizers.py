@@ -1,7 +1,7 @@
-"""L1 and L2 on a network's weights: the penalty, its gradient added in place, and the proximal step.
+"""L1 and L2 on a network's weights: the penalty, its gradient and the proximal step.
 
-All functions take models of any number of runs side by side: the first dimension of every parameter is a multiple of
-the number of runs, and every run has a penalty that depends on its part of the parameters alone.
+All functions take models with any number of runs side by side. The first dimension of every parameter is a multiple of
+the number of runs, and the penalty of a run depends only on that run's part of the parameters.
 """
 
 import math
@@ -29,7 +29,7 @@ class LayerMetrics(TypedDict):
 def penalized_parameters(model: nn.Module, penalize: str = "weights") -> dict[str, nn.Parameter]:
     """Return the parameters that L1, L2 and weight decay act on, {name: parameter}.
 
-    `weights` leaves out biases and the scale and shift of normalization layers; `all` takes everything that is trained.
+    `weights` leaves out biases and the scale and shift of normalization layers; `all` includes every trained parameter.
     """
     chosen = {}
     for layer_name, layer in model.named_modules():
@@ -44,7 +44,7 @@ def penalized_parameters(model: nn.Module, penalize: str = "weights") -> dict[st
 def parameter_groups(model: nn.Module, weight_decay: float, penalize: str = "weights") -> list[dict[str, Any]]:
     """Group the parameters for a torch optimizer by whether weight decay acts on them.
 
-    Without weight decay, all are in one group.
+    Without weight decay, all parameters are in one group.
     """
     if not weight_decay:
         return [dict(params=list(model.parameters()), weight_decay=0.0)]
@@ -55,15 +55,16 @@ def parameter_groups(model: nn.Module, weight_decay: float, penalize: str = "wei
 
 
 class Penalty:
-    """λ₁·Σ|w| + λ₂·Σw² over the penalized parameters of each run.
+    """The penalty λ₁·Σ|w| + λ₂·Σw² over the penalized parameters of each run.
 
-    With both terms it is the elastic net (Zou and Hastie 2005). The gradient, λ₁·sign(w) + 2λ₂·w, is known, so it is
-    added to the parameters' `.grad` instead of asking autograd. With `l1_mode` `proximal`, L1 has no part in the
-    gradient: `shrink` soft-thresholds the weights after each step, which sets weights exactly to zero where the
-    subgradient only makes them small.
+    With both terms, this is the elastic net (Zou and Hastie 2005). The gradient, λ₁·sign(w) + 2λ₂·w, is known, so it is
+    added directly to the parameters' `.grad`, without autograd. With `l1_mode` `proximal`, L1 is not in the gradient:
+    `shrink` soft-thresholds the weights after each step and sets small weights exactly to zero, where the subgradient
+    only makes them small.
 
-    Assignments use two other forms: with `l1_reduction` `mean`, the sum over tensors of λ₁·mean|w|, which divides λ₁
-    by the tensor's size; with `l2_form` `norm`, the sum over tensors of λ₂·‖W‖₂, with gradient λ₂·W/‖W‖₂.
+    Some assignments use other forms. With `l1_reduction` `mean`, the L1 term is the sum over tensors of λ₁·mean|w|,
+    which divides λ₁ by the tensor's size. With `l2_form` `norm`, the L2 term is the sum over tensors of λ₂·‖W‖₂, with
+    gradient λ₂·W/‖W‖₂.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Penalty:
                 gradient.add_(parameter, alpha=2 * self.l2)
             elif self.l2:
                 norms = parameter.reshape(self.runs, -1).norm(dim=1)
-                norms.masked_fill_(norms == 0, math.inf)  # no gradient at 0, nor where the squares underflow
+                norms.masked_fill_(norms == 0, math.inf)  # zero gradient if W is 0 or its squares underflow
                 per_row = norms.repeat_interleave(len(parameter) // self.runs)
                 gradient.addcdiv_(parameter, per_row.view(-1, *[1] * (parameter.dim() - 1)), value=self.l2)
 
@@ -115,10 +116,11 @@ class Penalty:
     def shrink(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the proximal step of L1 after `optimizer.step()`: w becomes sign(w)·max(|w| − threshold, 0).
 
-        The threshold is λ₁ in the metric of the optimizer, so that λ₁ means the same with every optimizer: lr·λ₁/(1−μ)
-        under SGD with momentum μ, lr·λ₁/(√v̂ + ε) weight by weight under Adam and AdamW (ProxGen: Yun, Lozano, Yang
-        2021). At its fixed points the loss's gradient is at most λ₁ on zeros and exactly λ₁ elsewhere. In the first
-        1/(1−μ) steps, before the momentum has built up, the threshold is larger than the gradient's own steps.
+        The threshold is λ₁ times the optimizer's step size, so that λ₁ means the same with every optimizer: lr·λ₁/(1−μ)
+        for SGD with momentum μ, and lr·λ₁/(√v̂ + ε) for each weight with Adam and AdamW (ProxGen: Yun, Lozano, Yang
+        2021). At a fixed point, the magnitude of the loss's gradient is at most λ₁ for zero weights and exactly λ₁ for
+        other weights. In the first 1/(1−μ) steps, before the momentum has built up, the threshold is larger than the
+        steps of the gradient.
         """
         if not self.l1 or self.l1_mode != "proximal":
             return
@@ -131,15 +133,15 @@ class Penalty:
 
 
 def compute_step_size(group: dict[str, Any], state: dict[str, Tensor]) -> float | Tensor:
-    """Compute how far a constant gradient of 1 moves a weight in a step, in the long run.
+    """Compute the step size: how far a gradient of 1 moves a weight in a step, once the momentum has built up.
 
-    Takes one of an optimizer's `param_groups` and a parameter's state. SGD has one step size for all weights, Adam one
-    for each weight.
+    `group` is an entry of an optimizer's `param_groups`, `state` the optimizer's state for a parameter. SGD has the
+    same step size for all weights, Adam a different one for each weight.
     """
     if "momentum" in group:
         return group["lr"] / (1 - group["momentum"])
     second_moment = state["exp_avg_sq"]
-    step = state["step"].to(second_moment.dtype)  # stays on its device: moving it would wait for the GPU
+    step = state["step"].to(second_moment.dtype)  # stays on the device: moving it would wait for the GPU
     correction = -torch.expm1(step * math.log(group["betas"][1]))  # 1 − β₂ᵗ
     return group["lr"] / ((second_moment / correction).sqrt_().add_(group["eps"]))
 
@@ -149,7 +151,7 @@ def compute_step_size(group: dict[str, Any], state: dict[str, Tensor]) -> float 
 
 
 def measure_layers(network: nn.Module) -> list[LayerMetrics]:
-    """Count a network's weights layer by layer, and how many are zero or small, and compute their norms."""
+    """Count all, zero and small weights of each layer of a network, and compute the norms of each layer."""
     rows = []
     for name, parameter in penalized_parameters(network).items():
         weights = parameter.detach().double()
@@ -167,7 +169,7 @@ def measure_layers(network: nn.Module) -> list[LayerMetrics]:
 
 
 def summarize_layers(rows: list[LayerMetrics]) -> dict[str, float]:
-    """Compute {zeros, small} of the whole network, as shares of its weights, and its {l1_norm, l2_norm}."""
+    """Compute {zeros, small}, as shares of all weights of a network, and {l1_norm, l2_norm} of all weights."""
     weights = sum(row["weights"] for row in rows)
     return dict(
         zeros=sum(row["zeros"] for row in rows) / weights,

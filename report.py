@@ -1,9 +1,9 @@
-"""Make the report of everything trained so far: a document to hand in, with every claim of the studies judged.
+"""Write the report on all finished runs: a document to hand in, with a verdict on every claim of the studies.
 
 examples:
   python report.py                          report/report.md, report/report.html, figures and tables
-  python report.py --open                   and show the page
-  python report.py --study mnist-norms      one study
+  python report.py --open                   the same, then show it in the browser
+  python report.py --study mnist-norms      a report on this study only
   python report.py --bundle submission.zip  report, records, weights and code in one archive
   python report.py --runs-dir other --out other-report
 """
@@ -14,8 +14,9 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from engine import flags
 from experiments import UserError
-from studies import STUDIES, flags
+from studies import STUDIES
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         check_runs(runs_dir, study)
 
-        from analysis.sections import make_report  # with torch, matplotlib and scikit-learn: a refusal need not wait
+        from analysis.sections import make_report  # late, because importing torch takes seconds
         from engine.checkpoints import find_begun
         from grading import submission, untrusted
 
@@ -50,36 +51,36 @@ def main(argv: list[str] | None = None) -> None:
     try:
         print(f"{document.summary}\n\nwritten to {out / 'report.md'} and {out / 'report.html'}", flush=True)
         for folder in find_begun(runs_dir, study):
-            print(f"begun, and not in the report: {folder}; its command, typed again, resumes it", flush=True)
+            print(f"unfinished, not in the report: {folder}; repeat its command to resume it", flush=True)
         if bundle:
             print(f"packed {packed:,} files into {bundle}", flush=True)
-    except BrokenPipeError:  # nobody reads the output any more, as with `| head`
+    except BrokenPipeError:  # the output's reader has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if args.open and not webbrowser.open(page.as_uri()):
         print(f"--open: no browser was found; open {page}", file=sys.stderr)
 
 
 def make_report_parser() -> flags.OneLineParser:
-    """Make the parser of report.py's command line."""
+    """Make the parser for report.py's command line."""
     parser = flags.make_parser("report.py", __doc__)
-    parser.add_argument("--study", choices=STUDIES, help="report this study alone, with whatever settings it was given")
+    parser.add_argument("--study", choices=STUDIES, help="report on this study only, with and without overrides")
     flags.add_data_dir(parser)
     flags.add_runs_dir(parser)
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: %(default)s)")
-    about = "pack report, records, weights and code to hand in"
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (default: %(default)s)")
+    about = "pack the report, records, weights and code into an archive to hand in"
     parser.add_argument("--bundle", type=Path, metavar="FILE.zip", help=about)
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
     return parser
 
 
 def check_runs(runs_dir: Path, study: str | None) -> None:
-    """Check that there is a run to report, before anything slow is imported."""
+    """Check that a run exists, before slow modules are imported."""
     if not runs_dir.is_dir() or not any(runs_dir.glob("*/*/seed-*")):
         refuse_without_runs(runs_dir, study, problems=[])
 
 
 def refuse_without_runs(runs_dir: Path, study: str | None, problems: list[str]) -> None:
-    """Say that no run was found, and how to train one.
+    """Raise an error that says that no run was found and how to train one.
 
     Raises:
         UserError: always.
@@ -96,5 +97,5 @@ def refuse_without_runs(runs_dir: Path, study: str | None, problems: list[str]) 
 
 
 if __name__ == "__main__":
-    gc.disable()  # what a report makes, it keeps to its end; looking for garbage in it took an eighth of the time
+    gc.disable()  # a report keeps its objects until the end; searching them for garbage took an eighth of the time
     main()

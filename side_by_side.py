@@ -1,15 +1,15 @@
-"""Any number of networks that differ in their weights alone, joined side by side into one model.
+"""Networks that differ only in their weights, joined side by side into one model.
 
     networks = [build_network("mlp1", (1, 28, 28), seed=seed) for seed in range(5)]
     model = join_networks(networks)        # images (batch, 5*channels, height, width) -> logits (batch, 5*classes)
     network = networks[0]
     network.load_state_dict(extract_run(model.state_dict(), run=0, runs=5))
 
-Every layer keeps the runs apart: run r owns the r-th part of the features, and no product or sum crosses between parts.
-So the gradient of the sum of the runs' losses is, for each run, the gradient of the run's loss.
+Every layer keeps the runs apart: run r owns the r-th part of the features, and no product or sum mixes two parts. So
+the gradient of the sum of all losses, taken for one run's weights, is the gradient of that run's loss.
 
-`torch.func.vmap` was slower: 0.38 s per run-epoch of an MLP, where this takes 0.19 to 0.31 s. Its random numbers are
-shared by all runs or differ between them, but cannot come from a generator for each run, as they do in `RunsDropout`.
+`torch.func.vmap` was slower: 0.38 s for an epoch of one run of an MLP, where this model takes 0.19 to 0.31 s. vmap can
+use the same or different random numbers for the runs, but not a separate generator for each run, as `RunsDropout` does.
 """
 
 import math
@@ -23,25 +23,25 @@ from torch.nn import functional as F
 
 from models import GhostBatchNorm
 
-PURPOSES = ("order", "dropout", "augmentation")  # what a run draws random numbers for; the position is part of the seed
+PURPOSES = ("order", "dropout", "augmentation")  # uses of random numbers; the position of a use is part of the seed
 
 
 def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
-    """Join networks that differ in their weights alone into one model that computes all of them at once."""
+    """Join networks that differ only in their weights into one model that computes all of them at once."""
     model = _widen(networks[0], len(networks))
     model.load_state_dict(_join_states([network.state_dict() for network in networks]))
-    return nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)  # convolutions are faster in it
+    return nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)  # faster for convolutions
 
 
 def _widen(layer: nn.Module, runs: int) -> nn.Module:
-    """Build the layer that does for `runs` runs side by side what `layer` does for a single run."""
+    """Build the form of a layer that computes `runs` runs side by side."""
     wide: nn.Module
     match layer:
-        case nn.Sequential():  # a Residual too
+        case nn.Sequential():  # also a Residual
             wide = type(layer)(*(_widen(part, runs) for part in layer))
         case nn.Linear():
             wide = RunsLinear(layer.in_features, layer.out_features, runs)
-        case nn.Conv2d():
+        case nn.Conv2d(stride=(1, 1), dilation=(1, 1), groups=1, bias=None):
             channels = runs * layer.in_channels, runs * layer.out_channels
             # Any, because torch's type hints forget that these tuples are pairs.
             sizes: dict[str, Any] = dict(kernel_size=layer.kernel_size, padding=layer.padding)
@@ -71,7 +71,7 @@ def _widen(layer: nn.Module, runs: int) -> nn.Module:
 
 def _join_states(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     def join(tensors: list[Tensor]) -> Tensor:
-        if tensors[0].dim() == 0:  # the count of batches, which all runs share
+        if tensors[0].dim() == 0:  # a count of batches, the same for all runs
             return tensors[0]
         if tensors[0].dim() == 2:  # a linear layer's weight (out, in)
             tensors = [tensor.T for tensor in tensors]
@@ -81,7 +81,7 @@ def _join_states(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def extract_run(state: Mapping[str, Tensor], run: int, runs: int) -> dict[str, Tensor]:
-    """Copy one run's part of a joined model's `state_dict`, as the `state_dict` of the run's network."""
+    """Copy one run's part of a joined model's `state_dict` into a `state_dict` for the run's network."""
 
     def extract(tensor: Tensor) -> Tensor:
         if tensor.dim() == 0:
@@ -127,16 +127,16 @@ class RunsLayerNorm(nn.GroupNorm):
 
 
 class RunsDropout(nn.Module):
-    """`nn.Dropout` for runs side by side; what a run drops is drawn from a generator of that run alone.
+    """`nn.Dropout` for runs side by side, with a separate random generator for each run.
 
-    `F.dropout` draws a number for every element, which took 30 % of the resnet's time on a CPU. Here a CPU draws the
-    gaps between dropped elements, which are geometrically distributed: that takes a share `p` of the numbers, and the
-    elements in between are not looked at. A GPU draws a number for every element, because its host would have to wait
-    for the number of gaps.
+    `F.dropout` draws a random number for every element, which took 30 % of the resnet's time on a CPU. On a CPU, this
+    layer draws the gaps between dropped elements instead. Gaps follow a geometric distribution and need only a share
+    `p` of the random numbers. On a GPU, this layer draws a number for every element, because the host would have to
+    wait for the GPU to count the gaps.
 
     Args:
-        block: gaps that a run draws at once; a call for each step would cost more than its numbers.
-        gap_devices: types of the devices on which gaps are drawn.
+        block: number of gaps that a run draws at once; drawing them step by step would be slower.
+        gap_devices: device types on which gaps are drawn.
     """
 
     def __init__(self, p: float, runs: int, block: int = 1 << 16, gap_devices: Sequence[str] = ("cpu",)) -> None:
@@ -144,10 +144,10 @@ class RunsDropout(nn.Module):
         self.p, self.runs, self.block, self.gap_devices = p, runs, block, gap_devices
 
     def seed(self, generators: list[torch.Generator]) -> None:
-        """Restart the draws from these generators, one for each run, on the device of the elements."""
+        """Start new draws with these generators, one for each run, on the device of the input."""
         self.generators = generators
         self.drawn = [torch.tensor([-1]) for _ in generators]  # positions of dropped elements drawn so far
-        self.passed = [0] * self.runs  # elements in the steps so far
+        self.passed = [0] * self.runs  # number of elements in the steps so far
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -159,18 +159,18 @@ class RunsDropout(nn.Module):
         places = []
         for run in range(self.runs):
             dropped = self._draw_dropped(run, x.numel() // self.runs)
-            # From a place among the run's elements to the place in memory, where the runs' features alternate.
+            # Turn positions among the run's elements into positions in memory, where the runs' features alternate.
             places.append((dropped // features * self.runs + run) * features + dropped % features)
         return _Dropped.apply(x, torch.cat(places), 1 / (1 - self.p))
 
     def _draw_mask(self, x: Tensor) -> Tensor:
-        """Draw 1 where an element of x, (batch, runs*features, ...), is kept and 0 where it is dropped."""
+        """Draw a mask for x, (batch, runs*features, ...): 1 keeps an element, 0 drops it."""
         shape = (len(x), x.shape[1] // self.runs, *x.shape[2:])
         numbers = [torch.rand(shape, generator=generator, device=x.device) for generator in self.generators]
         return (torch.cat(numbers, 1) >= self.p).to(x.dtype)
 
     def _draw_dropped(self, run: int, count: int) -> Tensor:
-        """Draw which of the next `count` elements of a run are dropped, whatever the sizes of earlier steps."""
+        """Draw the positions to drop in a run's next `count` elements; step sizes do not change the draws."""
         drawn = self.drawn[run]
         while drawn[-1] < self.passed[run] + count:
             uniform = torch.rand(self.block, dtype=torch.float64, generator=self.generators[run])
@@ -184,7 +184,7 @@ class RunsDropout(nn.Module):
 
 
 class _Dropped(torch.autograd.Function):
-    """Multiply x by `scale` and set it to 0 at `places` of its memory.
+    """Multiply x by `scale`, and set its elements at the memory positions `places` to 0.
 
     x is (batch, features) or in the channels-last format.
     """
@@ -202,12 +202,12 @@ class _Dropped(torch.autograd.Function):
 
 
 def _order(x: Tensor) -> Tensor:
-    """Lay the features next to each other in memory."""
+    """Return x with its features next to each other in memory."""
     return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
 
 
 def _zero(x: Tensor, places: Tensor) -> Tensor:
-    """Set x to 0 at `places` of its memory, in place."""
+    """Set the elements of x at the memory positions `places` to 0, in place."""
     x.movedim(1, -1).view(-1).index_fill_(0, places, 0)
     return x
 
@@ -219,7 +219,7 @@ def _zero(x: Tensor, places: Tensor) -> Tensor:
 def make_generator(
     seed: int, purpose: str, epoch: int, *which: int, device: str | torch.device = "cpu"
 ) -> torch.Generator:
-    """Make a generator of random numbers for one run, one purpose and one epoch, so that no draw depends on another."""
+    """Make a random generator for one run, purpose and epoch, so that no draw depends on another."""
     mixed = np.random.SeedSequence([seed, PURPOSES.index(purpose), epoch, *which]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(mixed))
 

@@ -1,9 +1,9 @@
-"""The loop: train an experiment with some of its seeds side by side, in one process.
+"""The training loop: train several seeds of an experiment side by side, in one process.
 
     dataset = data.load("fashion_mnist", "data")
     runs = train(Experiment(model="mlp3", l1=0.001), [0, 1, 2], dataset)
 
-A student who knows the textbook loop recognizes `train_epoch`; what is new is that losses are (runs,).
+`train_epoch` is the textbook loop, with a separate loss for each run.
 """
 
 import math
@@ -27,21 +27,21 @@ from early_stopping import EarlyStopping
 from experiments import Experiment
 from side_by_side import make_generator
 
-MOMENTUM = (0.85, 0.95)  # what one_cycle moves it between
-EVALUATION_BATCH = 250  # images; large enough to keep the arithmetic busy, small enough for the cache
+MOMENTUM = (0.85, 0.95)  # range of the momentum with one_cycle
+EVALUATION_BATCH = 250  # images; large enough for fast arithmetic, small enough for the cache
 
-Row = dict[str, Any]  # of a history: seed, epoch, lr and metrics
-State = dict[str, Any]  # of an unfinished training: tensors, numbers, strings, lists and dicts
+Row = dict[str, Any]  # a row of a history: seed, epoch, lr and metrics
+State = dict[str, Any]  # the state of unfinished training: tensors, numbers, strings, lists and dicts
 Weights = dict[str, Tensor]  # state_dict of a textbook network
-Metrics = dict[str, list[float]]  # name: a value a run
+Metrics = dict[str, list[float]]  # {name: a value for each run}
 
-# Weights that a penalty drives into denormal numbers slow training down fivefold. It reaches threads made from here on.
+# Penalties drive weights into denormal numbers, which slow training fivefold: flush them in this and later threads.
 torch.set_flush_denormal(True)
 
 
 @dataclass
 class Run:
-    """One seed's finished training."""
+    """The finished training of one seed."""
 
     seed: int
     result: dict[str, Any]
@@ -52,19 +52,19 @@ class Run:
 
 @dataclass
 class RunState:
-    """What one run carries through its training."""
+    """The state of one run during training."""
 
     seed: int
-    history: list[Row] = field(default_factory=list)  # a row an epoch
-    chosen: tuple[int, Weights] = (0, {})  # the epoch whose weights it hands in, and these weights
+    history: list[Row] = field(default_factory=list)  # a row for each epoch
+    chosen: tuple[int, Weights] = (0, {})  # the epoch whose weights will be recorded, and these weights
     diverged: bool = False
 
 
-RUN_STATE = ("chosen", "history", "diverged")  # what of a `RunState` a checkpoint keeps
+RUN_STATE = ("chosen", "history", "diverged")  # the fields of a `RunState` that a checkpoint holds
 
 
 class Keeper(Protocol):
-    """What keeps a training so that it can be resumed: `engine.checkpoints.Checkpoint`."""
+    """A store for the state of unfinished training: `engine.checkpoints.Checkpoint`."""
 
     def read(self) -> State | None: ...
 
@@ -72,7 +72,7 @@ class Keeper(Protocol):
 
 
 class Trainer:
-    """The model of an experiment's runs side by side, with its optimizer, scheduler, penalty and early stopping."""
+    """The model of several runs side by side, with an optimizer, a scheduler, a penalty and early stopping."""
 
     def __init__(self, experiment: Experiment, dataset: Dataset, seeds: list[int], device: str) -> None:
         networks = [build_network(experiment, dataset.shape, len(dataset.classes), seed) for seed in seeds]
@@ -85,11 +85,11 @@ class Trainer:
         self.stopping = make_stopping(experiment, len(seeds))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that training changes, but no random state: each epoch seeds its generators."""
+        """Return everything that training changes, without random state: each epoch seeds new generators."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state_dict` returned."""
+        """Continue from a state that `state_dict` returned."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -106,18 +106,18 @@ def train(
     on_epoch: Callable[[list[Row]], None] | None = None,
     checkpoint: Keeper | None = None,
 ) -> list[Run]:
-    """Train the seeds of an experiment side by side and return a `Run` for each.
+    """Train the seeds of an experiment side by side and return a `Run` for each seed.
 
     Args:
-        dataset: passed in so that only one process has to find, verify and split it.
+        dataset: loaded by the caller, so that only one process has to find, verify and split the data set.
         on_epoch: called after each epoch with the latest history rows of the runs that have not stopped.
-        checkpoint: where the training is kept, and resumed from if it was begun before.
+        checkpoint: stores the state of the training; if it holds a state, training continues from that state.
     """
     dataset = replace(dataset, is_standardized=experiment.standardize).to(device)
     started = time.perf_counter()
     trainer = Trainer(experiment, dataset, seeds, device)
     runs = [RunState(seed) for seed in seeds]
-    resumed_at: list[int] = []  # the epochs after which an interrupted training was taken up
+    resumed_at: list[int] = []  # the epochs after which training was interrupted and resumed
     if checkpoint and (state := checkpoint.read()):
         trainer.load_state_dict(state)
         for name in RUN_STATE:
@@ -150,12 +150,12 @@ def train(
 
 
 def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
-    """Train one pass over the train images, each run in its own order; return running means of loss and accuracy."""
+    """Train for one pass over the train images; return the mean loss and accuracy of each run during the pass."""
     model, optimizer, scheduler, penalty = trainer.model, trainer.optimizer, trainer.scheduler, trainer.penalty
     runs, lr_scheduler = len(trainer.seeds), trainer.experiment.lr_scheduler
     model.train()
     side_by_side.seed_dropout(model, trainer.seeds, epoch, dataset.train.labels.device)
-    all_losses, all_correct = [], []  # read once at the end: a sum for each step would cost more than its numbers
+    all_losses, all_correct = [], []  # averaged once at the end: adding up in every step would cost more time
     for images, labels in draw_batches(trainer.experiment, dataset, trainer.seeds, epoch):
         optimizer.zero_grad()
         logits = model(images).view(len(labels), runs, -1)
@@ -175,10 +175,10 @@ def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
 
 
 def end_epoch(trainer: Trainer, runs: list[RunState], epoch: int, lr: float, metrics: Metrics) -> list[Row]:
-    """Record an epoch of every run that has not stopped, keep what it hands in, and decide whether it stops.
+    """Record an epoch of each run that has not stopped, keep the weights to be recorded, and apply early stopping.
 
     Returns:
-        The history rows that were added.
+        The new history rows, one for each run that had not stopped before.
     """
     was_running = trainer.stopping.is_running
     improved = trainer.stopping.step(metrics)
@@ -192,7 +192,7 @@ def end_epoch(trainer: Trainer, runs: list[RunState], epoch: int, lr: float, met
         if improved[number] or not restores_best(trainer.experiment) or not run.chosen[0]:
             run.chosen = epoch, side_by_side.extract_run(trainer.model.state_dict(), number, len(runs))
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
-            run.diverged = True  # its part of the model is lost, and no other part is reached by it
+            run.diverged = True  # the run's part of the model is lost, but the other parts are not affected
             trainer.stopping.stop(number, f"diverged: its loss was not finite in epoch {epoch}")
     return latest
 
@@ -202,7 +202,7 @@ def draw_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (images, labels), each run in its own order: (batch, runs*channels, height, width) and (batch, runs).
 
-    Every train image is seen once an epoch, augmented as the experiment says.
+    A run sees every train image once an epoch, with the experiment's augmentation.
     """
     train_set, shape = dataset.train, dataset.shape
     count, device = len(train_set), train_set.labels.device
@@ -221,7 +221,7 @@ def draw_batches(
 
 @torch.no_grad()
 def predict(model: nn.Module, dataset: Dataset, split: Split, runs: int) -> Tensor:
-    """Return every run's log-probabilities of a split's images, (images, runs, classes), in evaluation mode."""
+    """Return each run's log-probabilities for a split's images, (images, runs, classes), in evaluation mode."""
     model.eval()
     outputs = []
     for batch in split.images.split(EVALUATION_BATCH):
@@ -231,12 +231,12 @@ def predict(model: nn.Module, dataset: Dataset, split: Split, runs: int) -> Tens
 
 
 def evaluate(model: nn.Module, dataset: Dataset, split: Split, runs: int) -> Metrics:
-    """Measure every run on a split: {loss, accuracy: a value a run}."""
+    """Measure every run on a split: {loss, accuracy}, with a value for each run."""
     return measure(predict(model, dataset, split, runs), split.labels)
 
 
 def measure(log_probabilities: Tensor, labels: Tensor) -> Metrics:
-    """Measure predictions, (images, runs, classes), against labels, (images,): {loss, accuracy: a value a run}."""
+    """Compute {loss, accuracy} for each run from predictions, (images, runs, classes), and labels, (images,)."""
     of_labels = labels.view(-1, 1, 1).expand(-1, log_probabilities.shape[1], 1)
     losses = -log_probabilities.gather(2, of_labels).squeeze(2)
     correct = log_probabilities.argmax(2) == labels.view(-1, 1)
@@ -244,7 +244,7 @@ def measure(log_probabilities: Tensor, labels: Tensor) -> Metrics:
 
 
 def finish_run(trainer: Trainer, dataset: Dataset, number: int, run: RunState, shared: dict[str, Any]) -> Run:
-    """Measure the weights that a run hands in, with the textbook network, and make its record."""
+    """Measure a run's chosen weights with the textbook network, and return the finished `Run`."""
     experiment, (chosen_epoch, weights) = trainer.experiment, run.chosen
     network = build_network(experiment, dataset.shape, len(dataset.classes), seed=0)
     network.load_state_dict(weights)
@@ -274,13 +274,13 @@ def finish_run(trainer: Trainer, dataset: Dataset, number: int, run: RunState, s
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The parts of a training, as an experiment describes them
+# Building the parts of a trainer from an experiment's settings
 
 
 def build_network(experiment: Experiment, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Sequential:
-    """Build an experiment's textbook network for images of a shape (channels, height, width).
+    """Build an experiment's textbook network for images of `shape` (channels, height, width).
 
-    It is in the channels-last memory format, in which convolutions on a CPU are faster.
+    Its weights have the channels-last memory format, which makes convolutions on a CPU faster.
 
     Raises:
         ValueError: the images or the groups do not fit the network.
@@ -292,7 +292,7 @@ def build_network(experiment: Experiment, shape: tuple[int, int, int], classes: 
 
 
 def make_optimizer(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer, with weight decay on what the experiment penalizes."""
+    """Make the optimizer, with weight decay on the parameters that the experiment penalizes."""
     groups = regularizers.parameter_groups(model, experiment.weight_decay, experiment.penalize)
     match experiment.optimizer:
         case "sgd":
@@ -305,13 +305,13 @@ def make_optimizer(experiment: Experiment, model: nn.Module) -> torch.optim.Opti
 
 
 def make_scheduler(experiment: Experiment, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Make the learning rate's scheduler, which steps once an epoch or, with one cycle, once for each batch.
+    """Make the learning rate scheduler, which steps once an epoch or, with one_cycle, once a batch.
 
     Args:
-        steps: of an epoch.
+        steps: number of batches in an epoch.
 
     Returns:
-        None if the learning rate is constant.
+        The scheduler, or None if the learning rate is constant.
     """
     match experiment.lr_scheduler:
         case "step" if experiment.lr_step_size:
@@ -328,14 +328,14 @@ def make_scheduler(experiment: Experiment, optimizer: torch.optim.Optimizer, ste
 
 
 def make_penalty(experiment: Experiment, model: nn.Module, runs: int) -> regularizers.Penalty:
-    """Make the L1 and L2 penalty on what the experiment penalizes."""
+    """Make the L1 and L2 penalty on the parameters that the experiment penalizes."""
     parameters = regularizers.penalized_parameters(model, experiment.penalize).values()
     names = ("l1", "l2", "l1_mode", "l1_reduction", "l2_form")
     return regularizers.Penalty(parameters, runs=runs, **{name: getattr(experiment, name) for name in names})
 
 
 def make_stopping(experiment: Experiment, runs: int) -> EarlyStopping:
-    """Make the early stopping of some runs; without patience, none ever stops."""
+    """Make the early stopping for some runs; without patience, no run stops early."""
     return EarlyStopping(
         experiment.monitor,
         patience=experiment.patience or math.inf,
@@ -346,5 +346,5 @@ def make_stopping(experiment: Experiment, runs: int) -> EarlyStopping:
 
 
 def restores_best(experiment: Experiment) -> bool:
-    """Tell whether a run hands in the weights of its best epoch, not of its last."""
+    """Tell whether a run's record holds the weights of its best epoch instead of its last epoch."""
     return experiment.patience is not None and experiment.restore == "best"

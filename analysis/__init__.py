@@ -1,7 +1,7 @@
-"""What was found: from records to the report.
+"""The analysis: from the records of runs to the report.
 
-`compare.py` has the statistics, and `metrics.py` takes them from records. `findings.py` gathers what a group of records
-says, and `claims.py` judges a study's claims. Findings are shown by `tables.py`, by `figures.py` (drawn by `plots.py`,
-which sees numbers alone) and in the sentences of `wording.py`. `sections.py` puts everything in order, `background.py`
-explains the techniques, and `document.py` writes the files. Nothing here trains, or changes a record.
+`compare.py` computes the statistics, and `metrics.py` applies them to records. `findings.py` collects the results of a
+group of records, and `claims.py` judges the claims of a study. `tables.py`, `figures.py` and `wording.py` show these
+findings; `plots.py` draws the figures and receives only numbers. `sections.py` orders the report, `background.py`
+explains the techniques, and `document.py` writes the files. Nothing here trains a network or changes a record.
 """

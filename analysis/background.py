@@ -1,7 +1,7 @@
-"""The report's background section: each technique with its formula, our convention, examples and sources.
+"""The background section of the report: formulas, conventions, examples and sources for each technique.
 
-The text is `templates/background.md`. The numbers of its examples are computed here for every report, with the layers
-and penalties that networks are trained with.
+The text is in `templates/background.md`. The numbers in its examples are computed here for every report, with the same
+layers and penalties that the networks are trained with.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,11 +22,11 @@ from regularizers import SMALL, Penalty
 
 Loss = Callable[[Tensor], Tensor]
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
-Numbers = dict[str, Any]  # {name: what the template shows}
+Numbers = dict[str, Any]  # {name in the template: value}
 
 SHAPE = (32, 16, 4, 4)  # images, channels, rows, columns
 DROPOUT = 0.25
-NORM_EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {  # {norm: (its settings, how many means it takes of a batch)}
+NORM_EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {  # {norm: (settings, formula for the number of means)}
     "batch": ({}, "channels"),
     "ghost": ({"ghost_splits": 4}, "splits × channels"),
     "layer": ({}, "images"),
@@ -40,12 +40,12 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
     "Adam": partial(torch.optim.Adam, lr=LR),
     "AdamW": partial(torch.optim.AdamW, lr=LR),
 }
-TARGETS = torch.tensor([1.0, 0.35, 0.12, -0.05], dtype=torch.float64)  # the a in ½(w − a)²
+TARGETS = torch.tensor([1.0, 0.35, 0.12, -0.05], dtype=torch.float64)  # the values of a in ½(w − a)²
 
 
 @cache
 def write_background() -> str:
-    """Write the section in Markdown, with headings of the third level; its text is the same every time."""
+    """Write the section in Markdown, with third-level headings; the text is the same in every report."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= dict(number=format_number, listed=format_list)
     return environment.get_template("background.md").render(
@@ -64,7 +64,7 @@ def write_background() -> str:
 
 
 def format_number(value: float, places: int) -> str:
-    """Format a number; an exact zero is `0`, which tells it from a number that is rounded to zero."""
+    """Format a number; an exact zero becomes `0`, a number rounded to zero keeps its decimals (`0.00`)."""
     return f"{value:z.{places}f}".replace("-", "−") if value else "0"
 
 
@@ -79,7 +79,7 @@ def format_list(values: Iterable[float], places: int) -> str:
 
 
 def minimize(loss: Loss, start: Tensor, make_optimizer: MakeOptimizer, **settings: Any) -> Tensor:
-    """Train weights of any shape for STEPS steps from `start`, by a loss and a `Penalty` with these settings."""
+    """Minimize a loss plus a `Penalty` with these settings, for STEPS steps from `start` (any shape)."""
     weights = nn.Parameter(start.clone())
     optimizer, penalty = make_optimizer([weights]), Penalty([weights], **settings)
     for _ in range(STEPS):
@@ -97,14 +97,14 @@ def compute_distance(weights: Tensor) -> Tensor:
 
 
 def make_outlier_example(numbers: Sequence[int] = (1, 2, 3, 4, 90), l1: float = 0.5) -> Numbers:
-    """Find the number of least L1 loss, of least L2 loss, and of least mean L2 loss ÷ 2 with an L1 penalty."""
+    """Find the minima of the L1 loss, of the L2 loss, and of half the mean squared error plus an L1 penalty."""
     data, start = torch.tensor(numbers, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     penalized = minimize(lambda weight: (weight - data).square().mean() / 2, start, OPTIMIZERS["SGD"], l1=l1)
     return dict(numbers=numbers, l1=l1, median=median(numbers), mean=mean(numbers), penalized=penalized.item())
 
 
 def make_zeros_example(l1: float = 0.2) -> Numbers:
-    """Minimize ½(w − a)² + λ·|w| in both ways, for rows of (a, minimum, subgradient, proximal)."""
+    """Minimize ½(w − a)² + λ·|w| in both L1 modes; the rows are (a, exact minimum, subgradient, proximal)."""
     minima = TARGETS.sign() * (TARGETS.abs() - l1).clamp(min=0)
     minimize_by = partial(minimize, compute_distance, TARGETS, OPTIMIZERS["SGD"], l1=l1)
     subgradient, proximal = minimize_by(l1_mode="subgradient"), minimize_by(l1_mode="proximal")
@@ -119,19 +119,19 @@ def make_zeros_example(l1: float = 0.2) -> Numbers:
 
 
 def make_decay_example(l2: float = 0.05) -> Numbers:
-    """Measure the largest difference between weights trained with L2 of λ and weight decay of 2λ, by optimizer."""
+    """Measure for each optimizer the largest difference between weights with L2 of λ and weight decay of 2λ."""
     start = torch.ones_like(TARGETS)
     largest = {}
     for name, optimizer in OPTIMIZERS.items():
         decayed = minimize(compute_distance, start, partial(optimizer, weight_decay=2 * l2))
-        without_decay = partial(optimizer, weight_decay=0)  # which is not the default of AdamW
+        without_decay = partial(optimizer, weight_decay=0)  # AdamW decays weights by default
         penalized = minimize(compute_distance, start, without_decay, l2=l2)
         largest[name] = (decayed - penalized).abs().max().item()
     return dict(l2=l2, steps=STEPS, largest=largest)
 
 
 def make_stopping_example() -> Numbers:
-    """Find after which epoch early stopping ends a training, and which epoch it hands in."""
+    """Find the epoch after which early stopping stops a run, and the epoch with the best loss."""
     losses, patience = (0.50, 0.42, 0.40, 0.41, 0.39, 0.40, 0.42, 0.45, 0.47), 3
     stopping = EarlyStopping("val_loss", patience=patience)
     for loss in losses:
@@ -140,7 +140,7 @@ def make_stopping_example() -> Numbers:
 
 
 def make_seeds_example() -> Numbers:
-    """Compute an interval over seeds, and the chance that any of several 5 % tests finds a difference by chance."""
+    """Compute an interval over seeds, and the probability of a false positive among several tests at 5 %."""
     accuracies, comparisons = (87.9, 88.3, 88.1, 87.6, 88.6), 10
     average, half_width = compute_mean_interval(accuracies)
     by_chance = 1 - 0.95**comparisons
@@ -154,7 +154,7 @@ def make_seeds_example() -> Numbers:
 
 
 def make_batch_norm_example(numbers: Sequence[int] = (0, 0, 0, 0, 0, 0, 0, 8)) -> Numbers:
-    """Normalize one feature of a batch of images, then undo it by the layer's scale and shift."""
+    """Normalize one feature of a batch of images, then undo the normalization with the layer's scale and shift."""
     x = torch.tensor(numbers, dtype=torch.float64).view(-1, 1)
     layer = build_norm((1,), "batch")
     assert isinstance(layer, nn.BatchNorm1d)
@@ -174,14 +174,14 @@ def make_batch_norm_example(numbers: Sequence[int] = (0, 0, 0, 0, 0, 0, 0, 8)) -
 
 
 def find_means(layer: nn.Module, x: Tensor) -> list[tuple[int, ...]]:
-    """Find the means that a layer takes of a batch, by which inputs each output depends on.
+    """Find the means that a layer computes over a batch, from the inputs that each output depends on.
 
     Args:
-        x: (images, channels, rows, columns).
+        x: the batch, (images, channels, rows, columns).
 
     Returns:
-        For each mean, over how many (images, channels, rows, columns) it is taken. A layer whose outputs each depend
-        on a single input takes none.
+        For each mean, the numbers of (images, channels, rows, columns) that it is taken over. The list is empty if
+        each output depends on a single input.
     """
     x = x.clone().requires_grad_()
     y = layer(x)
@@ -196,7 +196,7 @@ def find_means(layer: nn.Module, x: Tensor) -> list[tuple[int, ...]]:
 
 
 def make_norm_rows() -> list[Numbers]:
-    """List the flags, the means and the number of scales and shifts of each normalization layer."""
+    """List the flags, the means, and the number of scales and shifts for each normalization layer."""
     x = torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = []
     for norm, (settings, formula) in NORM_EXAMPLES.items():

@@ -1,6 +1,6 @@
-"""The claims of a study, judged by what its records say.
+"""Verdicts on the claims of a study, from the metrics in its records.
 
-judgements = judge(study.claims, study.trained_as, trained, labels, margin=0.001)
+judgements = judge_claims(study, trained, labels, margin=0.001)
 judgements[0].verdict       # 'supported'
 """
 
@@ -21,21 +21,21 @@ from studies.study import Claim, Study
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim with its comparisons, and the verdict or the reason why there is none."""
+    """A claim with its comparisons and its verdict, or the reason why there is no verdict."""
 
     claim: Claim
-    subject: str  # the title that was compared
-    comparisons: dict[str, Comparison]  # with each title, or the constant, that the claim names
+    subject: str  # the title of the experiment that the claim is about
+    comparisons: dict[str, Comparison]  # {title or constant: comparison of the subject with it}
     verdict: str
 
 
 def judge_claims(study: Study, trained: dict[str, Record], labels: NDArray[np.int64], margin: float) -> list[Judgement]:
-    """Judge each claim of a study; the intervals are corrected over all comparisons of the claims.
+    """Judge each claim of a study; intervals are corrected for the comparisons of all claims together.
 
     Args:
-        trained: {title: record} of what was trained, with the study's own settings.
-        labels: of the test images, (images,).
-        margin: differences in accuracy within it make no practical difference.
+        trained: {title: record} of the experiments that were trained without overrides.
+        labels: the classes of the test images, (images,).
+        margin: accuracies that differ by less than this make no practical difference.
     """
     judgements = [_compare(claim, study, trained, labels) for claim in study.claims]
     comparisons = [comparison for judgement in judgements for comparison in judgement.comparisons.values()]
@@ -44,7 +44,7 @@ def judge_claims(study: Study, trained: dict[str, Record], labels: NDArray[np.in
 
 
 def _compare(claim: Claim, study: Study, trained: dict[str, Record], labels: NDArray[np.int64]) -> Judgement:
-    """Compare what a claim names, or say why it cannot be compared."""
+    """Compare the experiments that a claim names, or give the reason why they cannot be compared."""
     subject = _choose_subject(claim, trained)
     titles = claim.against if isinstance(claim.against, tuple) else ()
     if missing := [title for title in (subject, *titles) if title not in trained]:
@@ -68,7 +68,7 @@ def _choose_subject(claim: Claim, trained: dict[str, Record]) -> str:
     if isinstance(claim.subject, str):
         return claim.subject
     if missing := [title for title in claim.subject if title not in trained]:
-        return missing[0]  # without it the best is not known
+        return missing[0]  # the best is known only when all are trained
 
     def validation_accuracy(title: str) -> float:
         return mean(result["val_accuracy"] for result in trained[title].results.values())
@@ -77,7 +77,7 @@ def _choose_subject(claim: Claim, trained: dict[str, Record]) -> str:
 
 
 def _decide(judgement: Judgement, margin: float, corrected: Iterator[Comparison]) -> Judgement:
-    """Give a judgement its corrected comparisons, the next of `corrected`, and its verdict."""
+    """Complete a judgement with the next comparisons from `corrected` and with a verdict."""
     if judgement.verdict:
         return judgement
     claim = judgement.claim

@@ -1,7 +1,7 @@
 """Statistics over seeds: intervals, paired differences, and verdicts on claims.
 
-A difference between two experiments varies with the seeds, which differ from run to run, and with the test images,
-which all runs share. The standard error of a comparison counts both.
+The difference between two experiments varies with the seeds, which differ from run to run, and with the test images,
+which all runs share. The standard error of a comparison includes both sources of variation.
 """
 
 import math
@@ -13,31 +13,31 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-FEWEST_SEEDS = 5  # for a verdict
-MOST_SEEDS = 1000  # that are advised to reach a verdict
+FEWEST_SEEDS = 5  # needed for a verdict
+MOST_SEEDS = 1000  # the most that a report recommends for a verdict
 
 
 def compute_mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Compute the mean and half the width of its 95 % interval (Student's t), which is NaN for one value."""
+    """Compute the mean and the half-width of its 95 % interval (Student's t; NaN for one value)."""
     if len(values) < 2:
         return mean(values), math.nan
     return mean(values), _student_quantile(0.95, len(values)) * stdev(values) / math.sqrt(len(values))
 
 
 def compute_prediction_interval(values: Sequence[float], draws: int = 1) -> tuple[float, float]:
-    """Compute the interval that holds `draws` more draws of the same normal variable with 95 % confidence."""
+    """Compute the 95 % prediction interval for `draws` more values from the same normal distribution."""
     half_width = _student_quantile(0.95, len(values), draws) * stdev(values) * math.sqrt(1 + 1 / len(values))
     return mean(values) - half_width, mean(values) + half_width
 
 
 def _student_quantile(confidence: float, values: int, tests: int = 1) -> float:
-    """Compute how many standard errors each half of an interval spans, corrected for `tests` tests (Bonferroni)."""
+    """Compute the half-width of an interval in standard errors, corrected for `tests` tests (Bonferroni)."""
     return float(stats.t.ppf(1 - (1 - confidence) / 2 / tests, values - 1))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A mean difference over seeds: one experiment's metric minus the other's."""
+    """The mean over seeds of a paired difference: the metric of one experiment minus that of another."""
 
     difference: float
     seeds: int
@@ -53,7 +53,7 @@ class Comparison:
 
     @property
     def p(self) -> float:
-        """The two-sided p of no difference, not corrected: Student's t with seeds − 1 degrees of freedom."""
+        """The uncorrected two-sided p-value for no difference: Student's t with seeds − 1 degrees of freedom."""
         if self.seeds < 2:
             return math.nan
         if self.standard_error == 0:
@@ -68,21 +68,21 @@ class Comparison:
         return self.difference - half_width, self.difference + half_width
 
     def interval_for_margin(self) -> tuple[float, float]:
-        """Compute the uncorrected 90 % interval; within a margin, it passes two one-sided tests at 5 % (TOST)."""
+        """Compute the uncorrected 90 % interval, which tests equivalence by two one-sided tests at 5 % (TOST)."""
         return replace(self, tests=1).interval(0.90)
 
 
 def compare_paired(one: Sequence[float], other: Sequence[float], by_image: ArrayLike | None = None) -> Comparison:
-    """Compare two experiments by a metric, given for the same seeds in the same order.
+    """Compare the values of a metric in two experiments, with the same seeds in the same order.
 
     Args:
-        by_image: (seeds, images), the difference of each test image, for a metric that is a mean over images.
+        by_image: the difference on each test image, (seeds, images), if the metric is a mean over test images.
 
     Raises:
         ValueError: the numbers of seeds differ or are zero.
     """
     if not len(one) == len(other) > 0:
-        raise ValueError(f"{len(one)} and {len(other)} seeds: expected the same seeds, one at least")
+        raise ValueError(f"{len(one)} and {len(other)} seeds: expected the same seeds, at least one")
     differences = [mine - theirs for mine, theirs in zip(one, other, strict=True)]
     deviation = stdev(differences) if len(differences) > 1 else math.nan
     image_error = 0.0 if by_image is None else _estimate_image_error(np.asarray(by_image, dtype=np.float64))
@@ -90,10 +90,10 @@ def compare_paired(one: Sequence[float], other: Sequence[float], by_image: Array
 
 
 def _estimate_image_error(by_image: NDArray[np.float64]) -> float:
-    """Estimate the standard error over test images from their differences, (seeds, images).
+    """Estimate the standard error over test images from the difference on each image, (seeds, images).
 
-    The mean over seeds shows how images vary. What varies from run to run on a single image is already in the
-    deviation over seeds, so it is subtracted (two-way analysis of variance).
+    The means over seeds show how much the images vary. They still contain noise from run to run, which the deviation
+    over seeds already includes, so this noise is subtracted (two-way analysis of variance).
     """
     seeds, images = by_image.shape
     variance = by_image.mean(0).var(ddof=1)
@@ -104,11 +104,11 @@ def _estimate_image_error(by_image: NDArray[np.float64]) -> float:
 
 
 def correct_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Set `tests` and `holm_p` of every comparison by Holm's step-down procedure (Holm 1979).
+    """Return the comparisons with `tests` and `holm_p` set by Holm's step-down procedure (Holm 1979).
 
-    The smallest p is multiplied by the number of comparisons, the next by one fewer, and so on; no corrected p is
-    smaller than the one before it. After the first p that is not significant at 5 %, none is, so all later intervals
-    share its number of tests: an interval excludes zero exactly if its corrected p is below 5 %.
+    The smallest of n p-values is multiplied by n, the next by n − 1, and so on; a corrected p is never smaller than the
+    previous one. If a p is not significant at 5 %, no larger p is significant, and all their intervals are corrected
+    for the same number of tests. An interval therefore excludes zero exactly if its corrected p is below 5 %.
     """
     order = sorted(range(len(comparisons)), key=lambda index: (comparisons[index].seeds < 2, comparisons[index].p))
     corrected, tests, holm_p = list(comparisons), len(comparisons), 0.0
@@ -121,14 +121,14 @@ def correct_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def judge_comparison(comparison: Comparison, direction: str, margin: float | None = None) -> str:
-    """Decide whether a comparison supports the claim that its difference has a direction.
+    """Decide whether a comparison supports a claim about the direction of its difference.
 
     Args:
-        direction: `higher` or `lower` than zero, `not higher`, or the `same`.
-        margin: differences within it make no practical difference; None for metrics without a margin.
+        direction: the claim: `higher` (a difference above zero), `lower`, `not higher` or `same`.
+        margin: smaller differences make no practical difference; None for a metric without a margin.
 
     Returns:
-        `supported`, `contradicted`, `undecided`, `too few seeds` or, for a claim of `higher` or `lower`,
+        `supported`, `contradicted`, `undecided`, `too few seeds` or, if the claim is `higher` or `lower`,
         `no practical difference`.
     """
     if comparison.seeds < FEWEST_SEEDS:
@@ -147,7 +147,7 @@ def judge_comparison(comparison: Comparison, direction: str, margin: float | Non
 
 
 def join_verdicts(verdicts: Sequence[str]) -> str:
-    """Join the verdicts on a claim against several experiments: it holds if it holds against each of them."""
+    """Join the verdicts on a claim: it is supported only if it is supported against every experiment."""
     for worst in ("too few seeds", "contradicted", "undecided", "no practical difference"):
         if worst in verdicts:
             return worst
@@ -155,10 +155,10 @@ def join_verdicts(verdicts: Sequence[str]) -> str:
 
 
 def count_seeds_to_decide(comparison: Comparison, direction: str, margin: float | None = None) -> int | None:
-    """Count the seeds that would probably bring a verdict if the difference and its deviation stay as they are.
+    """Estimate how many seeds would decide a claim if the difference and its deviation stayed the same.
 
     Returns:
-        None if not even MOST_SEEDS would: no number of seeds reduces the error over test images.
+        The number of seeds. None if MOST_SEEDS are not enough: seeds do not reduce the error over test images.
     """
     for seeds in range(max(comparison.seeds + 1, FEWEST_SEEDS), MOST_SEEDS + 1):
         if judge_comparison(replace(comparison, seeds=seeds), direction, margin) != "undecided":

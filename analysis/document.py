@@ -1,4 +1,4 @@
-"""The report as a document: paragraphs of Markdown with figures and tables, written as report.md and as one HTML page.
+"""The report as a document: Markdown paragraphs, figures and tables, written as report.md and as one HTML page.
 
 document = Document()
 document.say("# Report", "What was found.")
@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 class Document:
-    """Paragraphs in reading order, with the figures and tables among them and the summary they begin with."""
+    """The paragraphs of a report in reading order, with its figures, its tables and its opening summary."""
 
     def __init__(self) -> None:
         self.paragraphs: list[str] = []
@@ -52,7 +52,7 @@ class Document:
         self.say(f"*Table {len(self.tables)}. {escaped(caption)}.*", table.markdown())
 
     def end_summary(self) -> None:
-        """Make the paragraphs so far, without figures, the summary."""
+        """Set the summary to all paragraphs so far, without figures."""
         self.summary = "\n\n".join(self._without_figures)
 
     @property
@@ -61,10 +61,10 @@ class Document:
         return "\n\n".join(self.paragraphs) + "\n"
 
     def write(self, folder: Path) -> None:
-        """Write the report into a folder and remove the files of an earlier report that this one lacks.
+        """Write the report into a folder, and delete files of an earlier report that were not written again.
 
         Raises:
-            OSError: a file cannot be written.
+            OSError: a file cannot be written or deleted.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.md").write_text(self.text, encoding="utf-8")
@@ -81,7 +81,7 @@ class Document:
 
 
 def read_contents(folder: Path) -> set[str]:
-    """List the files of the report in a folder, relative to it; none if there is no report."""
+    """Read the relative paths of the report's files in a folder; the set is empty if there is no report."""
     try:
         lines = (folder / CONTENTS).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -91,11 +91,11 @@ def read_contents(folder: Path) -> set[str]:
 
 
 def render_page(markdown: str, folder: Path) -> str:
-    """Render Markdown as one HTML page with figures and style inside, no script and nothing from the network.
+    """Render Markdown as one HTML page with embedded figures and style, without scripts or network access.
 
     Args:
-        markdown: its first heading is the page's title; HTML in it is shown as text.
-        folder: holds the figures; an image that is not a PNG in it is replaced by its alternative text.
+        markdown: the text; its first heading becomes the page's title, and HTML tags are shown as text.
+        folder: where the figures are; an image that is not a PNG in this folder becomes its alternative text.
 
     Raises:
         OSError: a figure cannot be read.
@@ -113,7 +113,7 @@ def render_page(markdown: str, folder: Path) -> str:
                 if path.suffix == ".png" and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
                     child.attrs["src"] = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
                 else:
-                    child.type = "text"  # its content is the alternative text
+                    child.type = "text"  # the token's content is the alternative text
     title = next(after.content for token, after in pairwise(tokens) if token.type == "heading_open")
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     return environment.get_template("page.html").render(

@@ -1,6 +1,6 @@
-"""The figures of the report: each function takes what was found and adds a figure to the document.
+"""The figures of the report: each function adds one or more figures of the findings to the document.
 
-add_forest(document, findings)      # numbers from the findings, drawn by plots.py
+add_forest(document, findings)      # passes numbers from the findings to plots.py
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from engine import records
 from engine.records import Record
 from regularizers import SMALL
 
-AUGMENTED_ROWS = 3  # of the samples
+AUGMENTED_ROWS = 3  # rows of augmented images in the figure of samples
 
 
 def add_forest(document: Document, findings: Findings) -> None:
-    """Add a figure of every experiment's difference to its baseline."""
+    """Add a figure of the difference in test accuracy between each experiment and its baseline."""
     if not findings.differences:
         return
     baselines = {findings.baselines[title] for title in findings.differences}
@@ -55,12 +55,12 @@ def _styles_of(findings: Findings) -> dict[str, dict[str, str]]:
 
 
 def _relabel(findings: Findings, by_title: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping with the labels of figures as keys instead of titles."""
+    """Return a mapping whose keys are changed from titles to the labels in figures."""
     return {findings.labels_of[title]: value for title, value in by_title.items()}
 
 
 def add_samples(document: Document, findings: Findings, dataset: Dataset) -> None:
-    """Add a figure of an image of each class as it is, and as the baseline's training augments it."""
+    """Add a figure of one train image for each class, plain and as augmented for the baseline."""
     train, names = dataset.train, dataset.classes
     first = next(iter(findings.trained))
     baseline = findings.trained.get(findings.baselines[first], findings.trained[first])
@@ -82,7 +82,7 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
 
 
 def add_sweep(document: Document, findings: Findings) -> None:
-    """Add a figure of accuracy and zeros against the setting that a study sweeps."""
+    """Add a figure of test accuracy and the share of zero weights against the setting that a study sweeps."""
     study = findings.study
     points: dict[str, dict[float, tuple]] = {}
     for title, (line, place) in study.sweep.items():
@@ -101,7 +101,7 @@ def add_sweep(document: Document, findings: Findings) -> None:
 
 
 def add_curves_and_seeds(document: Document, findings: Findings) -> None:
-    """Add the figures of the histories and of every seed's test accuracy."""
+    """Add a figure of the training curves and a figure of each seed's test accuracy."""
 
     def draw_curves() -> Figure:
         histories = {
@@ -129,7 +129,7 @@ def add_curves_and_seeds(document: Document, findings: Findings) -> None:
 
 
 def add_weights(document: Document, findings: Findings) -> None:
-    """Add figures of how large and how sparse the weights of the baseline and of penalized experiments are."""
+    """Add figures of the size and the sparsity of the weights, for baselines and penalized experiments."""
     experiments = {title: record.experiment for title, record in findings.trained.items()}
     penalized = [title for title, each in experiments.items() if each.l1 or each.l2 or each.weight_decay]
     if not penalized:
@@ -163,7 +163,7 @@ def add_weights(document: Document, findings: Findings) -> None:
 
 
 def _read_magnitudes(record: Record) -> NDArray[np.float32]:
-    """Read |w| of all weights of all runs, (weights,)."""
+    """Read the absolute values |w| of all weights in all runs, (weights,)."""
     parts = []
     for seed, result in record.results.items():
         state = records.read_weights(record.run_folder(seed), result["layers"])
@@ -172,7 +172,7 @@ def _read_magnitudes(record: Record) -> NDArray[np.float32]:
 
 
 def _share_by_layer(record: Record) -> NDArray[np.float64]:
-    """Return each layer's shares of zero and of small weights, means over runs, (layers, 2)."""
+    """Average the shares of zero weights and of small weights in each layer over runs, (layers, 2)."""
     shares = [
         [np.array([layer["zeros"], layer["small"]]) / layer["weights"] for layer in result["layers"]]
         for result in record.results.values()
@@ -181,13 +181,13 @@ def _share_by_layer(record: Record) -> NDArray[np.float64]:
 
 
 def add_classes(document: Document, findings: Findings, dataset: Dataset) -> None:
-    """Add figures of what each class is taken for, and how often it is found."""
+    """Add figures of the confusion matrices and of the test accuracy for each class."""
     names, labels = dataset.classes, findings.labels
     best = findings.by_validation[0]
     shown = [title for title in dict.fromkeys([findings.baselines[best], best]) if title in findings.trained]
 
     def share_predictions(title: str) -> NDArray[np.float64]:
-        """Return the shares of predicted classes by actual class, (classes, classes), means over runs."""
+        """Compute the confusion matrix over all runs, (actual, predicted), as shares of each actual class."""
         predicted = findings.predictions(title).argmax(2)
         actual = np.tile(labels, len(predicted))
         return confusion_matrix(actual, predicted.flatten(), labels=range(len(names)), normalize="true")
@@ -208,7 +208,7 @@ def add_classes(document: Document, findings: Findings, dataset: Dataset) -> Non
 
 
 def add_mistakes(document: Document, findings: Findings, dataset: Dataset) -> None:
-    """Add figures of the most confident mistakes of the experiments that the study names."""
+    """Add figures of the most confident mistakes, for the experiments in `mistakes_of` or else the baseline."""
     study = findings.study
     for title in study.mistakes_of or (study.baseline or findings.by_validation[0],):
         if title in findings.titles:
@@ -235,14 +235,14 @@ def _draw_mistakes(findings: Findings, dataset: Dataset, title: str) -> Figure:
 def find_confident_mistakes(
     log_probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Find the images that most runs take for the same wrong class, those of equal votes by their mean probability.
+    """Find misclassified images, sorted by how many runs agree on the wrong class, then by mean probability.
 
     Args:
         log_probabilities: (runs, images, classes).
 
     Returns:
-        Four arrays of `count` elements at most: the images' places, the class they are taken for by the mean of the
-        runs' probabilities, how many runs take them for it, and that mean probability.
+        Four arrays of at most `count` elements: the indices of the images, the class with the highest mean probability
+        over runs, the number of runs that predict this class, and its mean probability.
     """
     probabilities = np.exp(log_probabilities.astype(np.float64)).mean(0)
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)

@@ -1,4 +1,4 @@
-"""What the records say: each experiment's metrics, its difference to its baseline, and the claims' verdicts.
+"""Findings from records: the metrics of experiments, their differences from baselines, and verdicts on claims.
 
 all_findings, problems = gather(found, data_dir)
 all_findings[0].differences["GN"]       # a compare.Comparison
@@ -32,21 +32,21 @@ from training import build_network
 
 @dataclass
 class Findings:
-    """What is found in one group of records on one data set."""
+    """The findings from one group of records on one data set."""
 
     group: str
-    study: Study  # with its overrides; of what was typed by hand, one that is made of the records
+    study: Study  # with its overrides; for experiments typed by hand, a study made from the records
     dataset_name: str
-    trained: dict[str, Record]  # title: record with a run, in the study's order
-    dataset: Dataset | None = None  # None where it could not be read
-    problem: str = ""  # why it could not
-    left_out: list[str] = field(default_factory=list)  # titles that hold other settings than the study's
-    diverged: list[str] = field(default_factory=list)  # titles of which every run diverged
-    split_seed: int = 0  # of the images, where experiments were typed by hand
+    trained: dict[str, Record]  # {title: record with at least one finished run}, in the study's order
+    dataset: Dataset | None = None  # None if it could not be read
+    problem: str = ""  # why the data set could not be read
+    left_out: list[str] = field(default_factory=list)  # titles of records whose settings differ from the study's
+    diverged: list[str] = field(default_factory=list)  # titles of experiments in which every run diverged
+    split_seed: int = 0  # the seed that splits the images, for experiments typed by hand
 
     @property
     def name(self) -> str:
-        """The prefix of its files' names."""
+        """The prefix for the names of the figure and table files."""
         if not self.study.is_single:
             return self.group
         name = f"{self.group},{self.dataset_name}"
@@ -54,12 +54,12 @@ class Findings:
 
     @cached_property
     def titles(self) -> list[str]:
-        """The titles to show: trained ones, and those whose settings equal a trained one's."""
+        """The titles to show: trained experiments, and experiments with the same settings as a trained experiment."""
         return [title for title, first in self.study.trained_as.items() if first in self.trained]
 
     @cached_property
     def labels_of(self) -> dict[str, str]:
-        """{title: what figures call it}; of experiments typed by hand, the settings in which they differ."""
+        """{title: label in figures}; for experiments typed by hand, the label lists the settings that differ."""
         if not self.study.is_single or len(self.trained) == 1:
             return {title: title for title in self.trained}
         settings = {title: record.experiment.whole_name.split(",") for title, record in self.trained.items()}
@@ -71,16 +71,16 @@ class Findings:
 
     @property
     def reference(self) -> str:
-        """The title that a study's others are described by: its baseline or, if that is left out, the first."""
+        """The title whose settings the others are compared with: the baseline or, without it, the first trained."""
         return self.study.baseline if self.study.baseline in self.study.experiments else next(iter(self.trained))
 
     def record(self, title: str) -> Record:
-        """Return the record under which a title was trained."""
+        """Return the record for a title; experiments with the same settings share a record."""
         return self.trained[self.study.trained_as[title]]
 
     @cached_property
     def baselines(self) -> dict[str, str]:
-        """{title: its baseline's title}, whether that is trained or not."""
+        """{title: title of its baseline}; the baseline may be untrained."""
         return {title: self.study.baseline_of(title) for title in self.trained}
 
     @property
@@ -91,7 +91,7 @@ class Findings:
 
     @property
     def missing_baselines(self) -> list[Experiment]:
-        """Baselines of experiments typed by hand that are not trained yet."""
+        """The baselines that are not trained yet, for experiments typed by hand."""
         if not self.study.is_single:
             return []
         baselines = {record.experiment.baseline() for record in self.trained.values()}
@@ -100,7 +100,7 @@ class Findings:
 
     @cached_property
     def differences(self) -> dict[str, Comparison]:
-        """{title: comparison of its test accuracy with its baseline's}, corrected for each baseline (Holm)."""
+        """{title: comparison of test accuracy with the baseline}; Holm's correction is made for each baseline."""
         found: dict[str, Comparison] = {}
         for baseline in dict.fromkeys(self.baselines.values()):
             if self.dataset and baseline in self.trained:
@@ -111,12 +111,12 @@ class Findings:
     @property
     def labels(self) -> NDArray[np.int64]:
         """The test images' classes, (images,)."""
-        assert self.dataset, "labels are asked for where the data set was read"
+        assert self.dataset, "labels need a data set that could be read"
         return self.dataset.test.labels.numpy()
 
     @cached_property
     def judgements(self) -> list[Judgement]:
-        """The study's claims, judged if it was trained with its own settings."""
+        """The judged claims; empty if the study has overrides or the data set could not be read."""
         if self.study.overrides or not self.dataset:
             return []
         records = {title: self.record(title) for title in self.titles}
@@ -124,12 +124,12 @@ class Findings:
 
     @cached_property
     def by_validation(self) -> list[str]:
-        """The titles, the best mean validation accuracy first."""
+        """The trained titles, sorted by mean validation accuracy, best first."""
         return sorted(self.trained, key=lambda title: -mean(self.values(title, "val_accuracy")))
 
     @cached_property
     def lead(self) -> str:
-        """Whether the best by validation differs from the second, paired by seed: the verdict, or `alone`."""
+        """The verdict on whether the best title by validation beats the second; `alone` if there is only one."""
         if len(self.trained) < 2:
             return "alone"
         best, second = (self.trained[title] for title in self.by_validation[:2])
@@ -138,7 +138,7 @@ class Findings:
 
     @property
     def margin(self) -> float:
-        """Differences in accuracy within it make no practical difference."""
+        """The margin within which differences in accuracy make no practical difference."""
         return MARGINS.get(self.dataset_name, MARGIN) if self.study.margin is None else self.study.margin
 
     def published(self, title: str) -> dict[str, float]:
@@ -146,12 +146,12 @@ class Findings:
         return self.study.experiments[title].published
 
     def predictions(self, title: str) -> NDArray[np.float32]:
-        """Return the log-probabilities of the test images, (runs, images, classes)."""
+        """Read the log-probabilities for the test images, (runs, images, classes)."""
         record = self.record(title)
         return np.stack([read_predictions(record, seed, len(self.labels)) for seed in record.results])
 
     def values(self, title: str, name: str) -> list[float]:
-        """Return a metric of each of its runs."""
+        """Return the values of a metric in all runs of an experiment."""
         return [read_metric(result, name) for result in self.record(title).results.values()]
 
 
@@ -159,7 +159,7 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
     """Group records by study and data set.
 
     Returns:
-        (findings, a line for each group of which no record is of its study).
+        (findings, problems); a problem is one line about a group in which no record has the study's settings.
     """
     all_findings, problems = [], []
 
@@ -189,18 +189,18 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
 
 
 def _study_of(records: dict[str, Record]) -> Study:
-    """Return the study of a group's records with its overrides, or make one of experiments typed by hand."""
+    """Return the study of a group of records, with its overrides; experiments typed by hand become a study."""
     first = next(iter(records.values()))
     if first.study not in STUDIES:
         return Study.typed_by_hand({title: record.experiment for title, record in records.items()})
     overrides: Settings = {}
-    for record in records.values():  # those of format 2 do not all know every override
+    for record in records.values():  # a record of format 2 may lack some overrides
         overrides |= record.overrides
     return STUDIES[first.study].with_overrides(overrides)
 
 
 def is_of(study: Study, record: Record) -> bool:
-    """Tell whether a record's settings are those that its study has under its title."""
+    """Tell whether a record has the settings of the study's experiment with the same title."""
     if study.is_single:
         return True
     entry = study.experiments.get(record.title)
@@ -210,7 +210,7 @@ def is_of(study: Study, record: Record) -> bool:
 
 
 def load_test_set(record: Record, data_dir: Path) -> tuple[Dataset | None, str]:
-    """Load the data set that a record's runs were tested on: (the data set, ""), or (None, why it cannot be had)."""
+    """Load the data set that a record was tested on: (data set, ""), or (None, why it cannot be used)."""
     try:
         dataset = data.load(record.dataset["name"], data_dir, record.experiment.split_seed)
     except DataError as error:
@@ -221,10 +221,10 @@ def load_test_set(record: Record, data_dir: Path) -> tuple[Dataset | None, str]:
 
 
 def build_network_of(record: Record) -> nn.Sequential:
-    """Build the textbook network of a record's experiment.
+    """Build the network of a record's experiment, for one run.
 
     Raises:
-        RecordError: its settings, which were edited, are of none.
+        RecordError: the settings in the file were edited, and no network can be built from them.
     """
     source = SOURCES[record.dataset["name"]]
     try:

@@ -1,4 +1,4 @@
-"""The metrics of runs: what they are called, how they are shown, and how those of two experiments compare."""
+"""The metrics of runs: their names, how they are shown, and how they are compared between experiments."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Metric:
     """How a metric is shown and compared."""
 
     name: str  # in sentences
-    is_share: bool = True  # shown in percent, and its differences in points
+    is_share: bool = True  # shown in percent, with differences in points
     places: int = 2  # decimals
     has_margin: bool = False  # whether a difference can be too small to matter
-    of_images: str | None = None  # the metric of single test images, whose chance its differences contain
+    of_images: str | None = None  # metric of single test images, to estimate the error over test images
 
 
 METRICS = dict(
@@ -41,7 +41,7 @@ METRICS = dict(
 
 
 def read_metric(result: dict[str, Any], name: str) -> float:
-    """Return one metric of a run's result.json."""
+    """Return one metric from a run's result.json."""
     match name:
         case "gap":
             return result["train_accuracy"] - result["test_accuracy"]
@@ -54,14 +54,14 @@ def read_metric(result: dict[str, Any], name: str) -> float:
 def compare_records(
     subject: Record, other: Record | float, name: str, labels: NDArray[np.int64] | None = None
 ) -> Comparison | None:
-    """Compare a metric of two records over the seeds both have, or of a record with a constant.
+    """Compare a metric between two records over their common seeds, or between a record and a constant.
 
     Args:
-        labels: of the test images, (images,); a metric that is a mean over test images, or contains one, counts their
-            chance too.
+        labels: the classes of the test images, (images,). If they are given, the standard error of a metric on test
+            images includes the variation over images.
 
     Returns:
-        None without a common seed.
+        The comparison, or None if the records have no common seed.
     """
     if not isinstance(other, Record):
         values = [read_metric(result, name) for result in subject.results.values()]
@@ -83,7 +83,7 @@ def compare_records(
 def compare_with_baseline(
     baseline: Record, records: Iterable[Record], name: str, labels: NDArray[np.int64]
 ) -> dict[str, Comparison]:
-    """Compare records with their baseline, {title: comparison}, corrected by Holm's procedure."""
+    """Compare a metric of each record with the baseline: {title: comparison}, with Holm's correction."""
     found = {}
     for record in records:
         if record is not baseline and (comparison := compare_records(record, baseline, name, labels)):
@@ -92,7 +92,7 @@ def compare_with_baseline(
 
 
 def measure_images(record: Record, seed: int, name: str, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return what each test image adds to a run's accuracy (0 or 1) or loss, (images,)."""
+    """Return a run's accuracy (0 or 1) or loss on each test image, (images,)."""
     log_probabilities = read_predictions(record, seed, len(labels))
     if name == "test_accuracy":
         return (log_probabilities.argmax(1) == labels).astype(np.float64)
@@ -100,16 +100,16 @@ def measure_images(record: Record, seed: int, name: str, labels: NDArray[np.int6
 
 
 def read_predictions(record: Record, seed: int, images: int) -> NDArray[np.float32]:
-    """Read a run's log-probabilities of the test images, (images, classes).
+    """Read a run's log-probabilities for the test images, (images, classes).
 
     Raises:
-        RecordError: they cannot be read, or are of another number of images or classes.
+        RecordError: the file cannot be read, or has the wrong number of images or classes.
     """
     log_probabilities = records.read_log_probabilities(record.run_folder(seed))
     expected = images, len(SOURCES[record.dataset["name"]].classes)
     if log_probabilities.shape != expected:
         raise RecordError(
-            f"{record.run_folder(seed)}: predictions of {log_probabilities.shape} images and classes, expected "
+            f"{record.run_folder(seed)}: predictions for {log_probabilities.shape} images and classes, expected "
             f"{expected}; train it again with --seeds {seed} --force"
         )
     return log_probabilities

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from analysis.compare import Comparison, compute_mean_interval
 
-Shares = list[float]  # one for each seed
+Shares = list[float]  # a share for each seed
 Styles = dict[str, dict[str, Any]]  # {title: arguments of matplotlib's `plot`}
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; with more experiments than colours the dashes differ.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; experiments with the same colour differ in dashes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
 GREY = "#808080"
@@ -35,7 +35,7 @@ in_style = rc_context(  # a decorator
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
-        "axes.titley": 1.0,  # fixed, so that matplotlib need not measure all ticks to keep titles clear of them
+        "axes.titley": 1.0,  # fixed, so that matplotlib does not measure all ticks to place the titles
         "grid.alpha": 0.3,
         "legend.frameon": False,
         "figure.dpi": 150,
@@ -50,7 +50,7 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     png, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf"))
     if layout := figure.get_layout_engine():
         layout.execute(figure)
-        figure.set_layout_engine(None)  # otherwise either file would repeat the layout
+        figure.set_layout_engine(None)  # otherwise each `savefig` would compute the layout again
     figure.savefig(png, metadata={"Software": None})
     figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return [png, pdf]
@@ -81,13 +81,13 @@ def assign_styles(titles: Iterable[str]) -> Styles:
 
 @in_style
 def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styles) -> Figure:
-    """Plot loss and accuracy of train and validation images against the epoch for all experiments.
+    """Plot the train and validation loss and accuracy of all experiments against the epoch.
 
-    The line is the mean of the runs that are still training, the band spans their lowest to their highest value. A dot
-    marks the last epoch of a run that ended before the longest, beside the number of runs that are still training.
+    The line is the mean over the runs that are still training, and the band spans their values. A dot marks the last
+    epoch of each run that ended before the longest run; the number beside it counts the runs that are still training.
 
     Args:
-        histories: {title: [a run's history, rows of `records.HISTORY`]}.
+        histories: {title: [history of each run, rows with the columns `records.HISTORY`]}.
     """
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
@@ -131,7 +131,7 @@ def plot_seeds(accuracies: dict[str, Shares], published: dict[str, float], style
     """Plot the test accuracy of every run as a dot, with the mean, its 95 % interval and the published accuracy.
 
     Args:
-        published: {title: share} of the titles that have a published accuracy.
+        published: {title: share} for the titles with a published accuracy.
     """
     figure, panel = _make_rows(accuracies)
     for place, (title, values) in enumerate(accuracies.items()):
@@ -154,7 +154,7 @@ def plot_forest(
     """Plot differences in test accuracy from the baseline with their intervals, in points.
 
     Args:
-        margin: differences within it make no practical difference; shaded.
+        margin: differences within this margin make no practical difference; this range is shaded.
         published: {title: the published difference}.
     """
     figure, panel = _make_rows(differences)
@@ -173,13 +173,13 @@ def plot_forest(
 
 
 def _make_rows(titles: Iterable[str], height: float = 0.34) -> tuple[Figure, Axes]:
-    """Make a figure of one panel that has a row for each title, at least `height` inches high."""
+    """Make a figure with one panel and a row for each title; a row is at least `height` inches high."""
     labels = [wrap_title(title) for title in titles]
     lines = max(label.count("\n") + 1 for label in labels)
     figure = Figure(figsize=(8, 1.2 + max(height, 0.17 * lines) * len(labels)), layout="constrained")
     panel = figure.subplots()
     panel.set_yticks(range(len(labels)), labels)
-    panel.set_ylim(len(labels) - 0.5, -0.5)  # the first on top
+    panel.set_ylim(len(labels) - 0.5, -0.5)  # the first title on top
     panel.grid(axis="y", visible=False)
     return figure, panel
 
@@ -230,8 +230,8 @@ def plot_weights(weights: dict[str, NDArray[np.floating]], small: float, styles:
     """Plot a histogram of each experiment's |w|, with exact zeros as a separate bar.
 
     Args:
-        weights: {title: |w| of all runs' weights, (weights,)}.
-        small: the limit of what counts as nearly zero, marked by a line.
+        weights: {title: |w| of all weights in all runs, (weights,)}.
+        small: the limit below which a weight counts as nearly zero, marked by a line.
     """
     powers = np.linspace(-8, 1, 46)
     figure, panels = _make_grid(len(weights), columns=min(3, len(weights)), width=3.3, height=2)
@@ -244,7 +244,7 @@ def plot_weights(weights: dict[str, NDArray[np.floating]], small: float, styles:
         panel.set_title(wrap_title(title), fontsize=8)
         panel.set_yscale("log")
         panel.set_ylim(0.01, 100)
-        panel.yaxis.set_minor_locator(NullLocator())  # ticks take most of the time of drawing
+        panel.yaxis.set_minor_locator(NullLocator())  # drawing ticks takes most of the time
         panel.set_xticks([powers[0] - 1, -6, -3, 0], ["0", "10⁻⁶", "10⁻³", "1"])
         panel.tick_params(labelbottom=True)
         panel.axvline(math.log10(small), color=GREY, linewidth=1, linestyle=":")
@@ -256,10 +256,10 @@ def plot_weights(weights: dict[str, NDArray[np.floating]], small: float, styles:
 
 @in_style
 def plot_sparsity(layers: dict[str, Sequence[Sequence[float]]], styles: Styles) -> Figure:
-    """Plot the share of weights that are exactly zero, and nearly zero, in each layer from the input on.
+    """Plot the shares of weights that are exactly zero and nearly zero in each layer, from input to output.
 
     Args:
-        layers: {title: [(share of zeros, share of small weights) of each layer]}.
+        layers: {title: [(share of zeros, share of small weights) for each layer]}.
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -277,7 +277,7 @@ def plot_sparsity(layers: dict[str, Sequence[Sequence[float]]], styles: Styles) 
 
 @in_style
 def plot_confusion(matrices: dict[str, NDArray[np.floating]], classes: Sequence[str]) -> Figure:
-    """Plot confusion matrices side by side: the share (%) of each class's images that is taken for each class.
+    """Plot confusion matrices side by side, in percent of the images in each actual class.
 
     Args:
         matrices: {title: shares (classes, classes), a row for each actual class}.
@@ -285,7 +285,7 @@ def plot_confusion(matrices: dict[str, NDArray[np.floating]], classes: Sequence[
     figure = Figure(figsize=(5.2 * len(matrices), 5), layout="constrained")
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for panel, (title, shares) in zip(panels, matrices.items(), strict=True):
-        panel.imshow(shares, cmap="Blues", norm=PowerNorm(0.4, vmin=0, vmax=1))  # so that small shares show
+        panel.imshow(shares, cmap="Blues", norm=PowerNorm(0.4, vmin=0, vmax=1))  # makes small shares visible
         _write_cells(panel, shares, lambda share: f"{100 * share:.1f}" if share >= 0.0005 else "", dark=0.25)
         panel.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
         panel.set_yticks(range(len(classes)), classes)
@@ -323,7 +323,7 @@ def plot_gallery(images: NDArray[np.uint8], titles: Sequence[str], columns: int)
     """Plot images in rows of `columns`, each under its title.
 
     Args:
-        images: uint8 (n, channels, height, width), grey or red, green, blue.
+        images: uint8 (n, channels, height, width), greyscale or RGB.
     """
     width, height = max(0.9, 9 / columns), max(1.1, 9 / columns)
     figure, panels = _make_grid(len(images), columns, width, height, share=False)
@@ -335,7 +335,7 @@ def plot_gallery(images: NDArray[np.uint8], titles: Sequence[str], columns: int)
 
 
 def _make_grid(count: int, columns: int, width: float, height: float, share: bool = True) -> tuple[Figure, list[Axes]]:
-    """Make a figure of `count` panels of this size in inches, in rows of `columns`; the last row may have fewer."""
+    """Make a figure of `count` panels in rows of `columns`; the size of a panel is in inches."""
     rows = max(1, math.ceil(count / columns))  # a network without mistakes has an empty gallery
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flatten()

@@ -1,4 +1,4 @@
-"""What the report shows, in which order: from the first page to the provenance, with its tables and figures.
+"""The sections of the report in their order, from the first page to the provenance.
 
 document = make_report(found, problems=[], runs_dir=Path("runs"), data_dir=Path("data"))
 document.write(Path("report"))
@@ -19,24 +19,22 @@ from analysis.document import Document
 from analysis.findings import Findings, build_network_of, gather
 from analysis.tables import Number, Table, escaped
 from analysis.wording import HOW_TO_READ, describe_training, write_findings, write_gaps, write_heading
+from engine.flags import format_seeds
 from engine.records import Record, RecordError
 from sources.catalogue import SOURCES
-from studies.flags import format_seeds
-
-AUGMENTED_ROWS = 3  # of the samples
 
 
 def make_report(found: list[Record], problems: list[str], runs_dir: Path, data_dir: Path) -> Document:
-    """Make the report of records, as a document that is not written yet.
+    """Make the report from records, as a document that is not yet written to files.
 
     Args:
         problems: a line for each file under `runs_dir` that could not be read.
 
     Raises:
-        RecordError: no record is of its study, or a file of one cannot be read.
+        RecordError: no record has the settings of its study, or a file of a record cannot be read.
     """
     opening, closing = read_notes(runs_dir / "notes.md")
-    torch.set_num_threads(1)  # for layers as small as these; on a busy machine, threads would wait for each other
+    torch.set_num_threads(1)  # the layers are small, and on a busy machine threads would wait for each other
     all_findings, unused = gather(found, data_dir)
     if not all_findings:
         raise RecordError(f"{runs_dir}: {'; '.join(unused)}; --force trains them again")
@@ -60,12 +58,12 @@ def make_report(found: list[Record], problems: list[str], runs_dir: Path, data_d
 
 
 def read_notes(path: Path) -> tuple[list[str], list[str]]:
-    """Read the student's own words, two lists of Markdown: what opens the report and what closes it.
+    """Read the student's notes, two lists of Markdown paragraphs: the opening and the closing of the report.
 
-    A line of `---` parts them. Without the file, the report says how to write it.
+    A line of `---` separates the two. If there is no file, the report explains how to write it.
 
     Raises:
-        RecordError: it cannot be read.
+        RecordError: the file cannot be read.
     """
     try:
         opening, _, closing = path.read_text(encoding="utf-8").partition("\n---\n")
@@ -87,7 +85,7 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
 
 
 def add_first_page(document: Document, findings: Findings) -> None:
-    """Add what was found in one study, in sentences and one figure."""
+    """Add the main findings of one study, as one figure and a few sentences."""
     document.say(f"### {write_heading(findings)}")
     if findings.dataset_name.endswith("_sample"):
         full = findings.dataset_name.removesuffix("_sample")
@@ -103,7 +101,7 @@ def add_first_page(document: Document, findings: Findings) -> None:
 
 
 def add_chapter(document: Document, findings: Findings) -> None:
-    """Add the chapter of one study: setting, tables, figures and networks."""
+    """Add the chapter on one study: setting, tables, figures and networks."""
     document.say(f"## {write_heading(findings)}")
     if findings.study.asks:
         document.say(escaped(findings.study.asks))
@@ -126,7 +124,7 @@ def add_chapter(document: Document, findings: Findings) -> None:
 
 
 def add_setting(document: Document, findings: Findings) -> None:
-    """Add the data, the baseline's training and what the other experiments change."""
+    """Describe the data, the training of the baseline, and how the other experiments differ from it."""
     study, first = findings.study, next(iter(findings.trained.values()))
     height_width = "×".join(map(str, SOURCES[findings.dataset_name].shape[1:]))
     document.say(
@@ -153,13 +151,13 @@ def add_setting(document: Document, findings: Findings) -> None:
 
 
 def add_layers(document: Document, findings: Findings) -> None:
-    """Add a table of layers for each distinct network, with the experiments that share it."""
+    """Add a table of layers for each distinct network; the caption names the experiments that use it."""
     titles_by_rows: dict[tuple, list[str]] = {}
     for title, record in findings.trained.items():
         rows: list[tuple] = []
         shape: tuple[int, ...] = SOURCES[findings.dataset_name].shape
         for layer, out, parameters in models.list_layers(build_network_of(record), shape):
-            if parameters or out != shape:  # activations and dropout change neither
+            if parameters or out != shape:  # activations and dropout have no parameters and keep the shape
                 rows.append((layer, "×".join(map(str, out)), parameters))
             shape = out
         titles_by_rows.setdefault(tuple(rows), []).append(title)
@@ -199,7 +197,7 @@ def add_provenance(document: Document, all_findings: list[Findings]) -> None:
 
 
 def _range_of(results: Iterable[dict[str, Any]], name: str) -> str:
-    """Return a value that all runs share, or the first and the last; of a commit ten digits, of a time the day."""
+    """Return the value that all runs share, or `first … last`; commits are cut to ten digits, times to the day."""
     values = {str(result.get(name) or "unknown") for result in results}
     if name == "commit":
         values = {re.sub("^([0-9a-f]{10})[0-9a-f]+", r"\1", value) for value in values}

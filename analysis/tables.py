@@ -1,4 +1,4 @@
-"""The report's tables: the same rows as Markdown, as CSV with whole numbers, and as LaTeX (booktabs).
+"""The tables of the report: the same rows as Markdown, as CSV with unrounded numbers, and as LaTeX (booktabs).
 
 table = make_accuracy_table(findings)
 print(table.markdown())
@@ -49,22 +49,22 @@ class Number(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a header, to be written in several forms."""
+    """A header and rows, to be written as Markdown, CSV or LaTeX."""
 
-    name: str  # of its files
+    name: str  # the name of its files, without the extension
     header: tuple[str, ...]
-    rows: list[tuple]  # of texts, integers and Numbers; "" where there is nothing to say
-    bold: int | None = None  # the row set in bold
+    rows: list[tuple]  # cells are texts, integers or Numbers; "" is an empty cell
+    bold: int | None = None  # the index of the row whose first cell is bold
 
     def markdown(self) -> str:
-        """Return the table as GitHub reads it, without empty columns."""
+        """Return the table in GitHub's Markdown, without empty columns."""
         cells = [[escaped(_text(cell)) for cell in row] for row in self._full()]
         if self.bold is not None:
             cells[self.bold][0] = f"**{cells[self.bold][0]}**"
         return self._laid_out(cells, "pipe")
 
     def latex(self) -> str:
-        """Return the table for LaTeX, without empty columns."""
+        """Return the table in LaTeX, without empty columns."""
         text = self._laid_out([[_text(cell) for cell in row] for row in self._full()], "latex_booktabs")
         for sign, command in LATEX.items():
             text = text.replace(sign, command)
@@ -86,7 +86,7 @@ class Table:
         return tabulate(cells, header, tablefmt=form, disable_numparse=True, colalign=align)
 
     def columns(self) -> tuple[list[str], list[tuple]]:
-        """Return header and rows of the CSV file, in which half-widths have columns of their own."""
+        """Return the header and rows of the CSV file, with half-widths in separate columns."""
         header: list[str] = []
         columns: list[list] = []
         for name, cells in zip(self.header, zip(*self.rows, strict=True), strict=True):
@@ -114,16 +114,16 @@ def _text(cell: object) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text that Markdown shows as it is."""
+    """Escape a text so that Markdown shows it unchanged."""
     return re.sub(r"([\\`*\[\]&<>|~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Experiments, a row each
+# Tables with a row for each experiment
 
 
 def make_settings_table(findings: Findings) -> Table:
-    """Tabulate how each experiment of a study differs from the one that the others are described by."""
+    """Tabulate how the settings of each experiment in a study differ from those of `findings.reference`."""
     study, reference = findings.study, findings.study.experiments[findings.reference].experiment
     rows = [
         (title, entry.kind, _describe_changes(entry.experiment, reference) or "the same", entry.note)
@@ -134,7 +134,7 @@ def make_settings_table(findings: Findings) -> Table:
 
 
 def make_commands_table(findings: Findings) -> Table:
-    """Tabulate the commands of experiments that were typed by hand, whose titles may be shortened."""
+    """Tabulate the commands of experiments typed by hand, because their titles may be shortened."""
     rows = [(title, record.experiment.command) for title, record in findings.trained.items()]
     return Table(f"{findings.name}-experiments", ("experiment", "command"), rows)
 
@@ -159,7 +159,7 @@ def _describe_value(value: object) -> str:
 
 
 def make_accuracy_table(findings: Findings) -> Table:
-    """Tabulate the accuracy of every experiment and its difference to the baseline's."""
+    """Tabulate the accuracy of each experiment and its difference from the baseline."""
     rows = []
     for title in findings.titles:
         comparison = findings.differences.get(title)
@@ -183,7 +183,7 @@ def make_accuracy_table(findings: Findings) -> Table:
 
 
 def make_loss_table(findings: Findings) -> Table:
-    """Tabulate loss, weights and cost of every experiment."""
+    """Tabulate the loss, the weights and the training time of each experiment."""
     rows = [
         (
             _label(findings, title),
@@ -226,18 +226,18 @@ def _describe_epochs(epochs: list) -> int | str:
 
 
 def show_difference(comparison: Comparison, name: str) -> Number:
-    """Return a difference of a metric as a signed Number, in points if the metric is a share."""
+    """Return a difference in a metric as a signed Number, in points if the metric is a share."""
     low, high = comparison.interval()
     scale = _scale(name)
     return Number(scale * comparison.difference, scale * (high - low) / 2, METRICS[name].places, signed=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Claims and images
+# Tables of claims and of images
 
 
 def make_claims_table(findings: Findings) -> Table:
-    """Tabulate each claim of a study with what was found, a row for each comparison that it takes."""
+    """Tabulate the claims of a study with their verdicts, in a row for each comparison."""
     rows: list[tuple] = []
     for judgement in findings.judgements:
         claim = judgement.claim
@@ -261,7 +261,7 @@ def make_claims_table(findings: Findings) -> Table:
 
 
 def _show_interval_for_margin(comparison: Comparison, name: str) -> Number | str:
-    """Return half the width of the interval that the margin is compared with; empty if there is none."""
+    """Return the half-width of the interval that is compared with the margin; empty without one."""
     if not METRICS[name].has_margin or comparison.seeds < 2:
         return ""
     low, high = comparison.interval_for_margin()
@@ -269,7 +269,7 @@ def _show_interval_for_margin(comparison: Comparison, name: str) -> Number | str
 
 
 def make_data_table(findings: Findings, dataset: Dataset) -> Table:
-    """Tabulate the images of every split: their number, and each channel's minimum, maximum, mean and deviation."""
+    """Tabulate the number of images in each split, and the statistics of each channel's values."""
     rows = []
     for name in ("train", "validation", "test"):
         split = getattr(dataset, name)

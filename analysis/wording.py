@@ -1,4 +1,4 @@
-"""The sentences of the report: what was found, what is missing, and how to read it."""
+"""The sentences of the report: the findings, what is missing, and how to read the report."""
 
 import math
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ figure in `figures/` as PNG and PDF."""
 
 
 def write_heading(findings: Findings) -> str:
-    """Name the group of the findings, their data set and, where it matters, the seed of its split."""
+    """Write the heading: the group, the data set and, unless it is 0, the seed of the split."""
     heading = f"{findings.group}: {findings.dataset_name}"
     if findings.split_seed:
         heading += f", split with seed {findings.split_seed}"
@@ -36,7 +36,7 @@ def write_heading(findings: Findings) -> str:
 
 
 def write_findings(findings: Findings) -> Iterator[str]:
-    """Write what was found: verdicts or else differences, then the best by validation and what is undecided."""
+    """Write the verdicts or, without verdicts, the differences; then the best experiment and undecided claims."""
     sentences = [*_write_verdicts(findings)] or [*_write_differences(findings), *_write_others(findings)]
     yield from sentences
     yield from _write_best(findings)
@@ -59,7 +59,7 @@ def _write_verdicts(findings: Findings) -> Iterator[str]:
 
 
 def _write_undecided(findings: Findings) -> Iterator[str]:
-    claims: dict[str, dict[str, None]] = {}  # reason: claims, each once
+    claims: dict[str, dict[str, None]] = {}  # {reason: claims without repetition}
     for judgement in findings.judgements:
         if judgement.verdict not in DECIDED:
             why, claim = judgement.verdict.partition(" (")[0], judgement.claim
@@ -76,7 +76,7 @@ def _write_differences(findings: Findings) -> Iterator[str]:
 
 
 def _write_others(findings: Findings) -> Iterator[str]:
-    """Write the test accuracy of what is neither compared nor a baseline."""
+    """Write the test accuracy of each experiment that is neither compared nor a baseline."""
     compared = {*findings.differences, *(findings.baselines[title] for title in findings.differences)}
     for title in findings.trained:
         if title not in compared:
@@ -100,10 +100,10 @@ def _name(title: str) -> str:
 
 
 def describe_effects(comparisons: dict[str, Comparison], metric: str) -> str:
-    """Describe differences of a metric: `lowers test accuracy by 1.14 ± 0.30 points against *third*`.
+    """Describe differences in a metric: `lowers test accuracy by 1.14 ± 0.30 points against *third*`.
 
     Args:
-        comparisons: {title: comparison with it}.
+        comparisons: {title: comparison with this experiment}.
     """
     words, unit = METRICS[metric].name, " points" if METRICS[metric].is_share else ""
     amounts: dict[str, list[str]] = {}
@@ -121,7 +121,7 @@ def describe_effects(comparisons: dict[str, Comparison], metric: str) -> str:
 
 
 def write_gaps(findings: Findings) -> Iterator[str]:
-    """Write what stands in the way of verdicts, with the commands that would change it."""
+    """Write why verdicts are missing, with the commands that fill the gaps."""
     study = findings.study
     if findings.problem:
         yield f"The test images could not be read, so nothing is compared: {escaped(findings.problem)}"

@@ -1,15 +1,15 @@
 """Checkpoints of unfinished training, and the lock that keeps a second command out.
 
     runs/<group>/<experiment>/checkpoint-0-2.pt     seeds 0 to 2, side by side, at the end of an epoch
-    runs/<group>/.<experiment>.lock                 who trains it
+    runs/<group>/.<experiment>.lock                 which process trains the experiment
 
-A unit's first checkpoint is written before any training and says only which seeds belong together, since a run's bits
-depend on the seeds beside it and on the threads. So a command that was killed resumes the same units, and its results
-are bit-identical to those of one that was not. A checkpoint outranks finished runs of its seeds (they may be older, or
-the command may have been killed while it wrote them), so it is deleted last.
+A run's bits depend on the seeds trained beside it and on the number of threads. So a unit's first checkpoint, written
+before any training, records both. A command that was killed resumes the same units, and its results are bit-identical
+to those of an uninterrupted command. A checkpoint takes precedence over finished runs of its seeds (the runs may be
+older, or the command may have been killed while it wrote them), so the checkpoint is deleted last.
 
-The file is what `torch.save` writes, then 32 bytes: SHA-256 of experiment.json and all before them. torch.load does not
-notice a flipped bit; the digest does, and it tells another experiment's checkpoint.
+The file is the output of `torch.save`, followed by the SHA-256 (32 bytes) of experiment.json and this output. The
+digest reveals flipped bits, which torch.load does not notice, and checkpoints of other experiments.
 """
 
 import contextlib
@@ -32,42 +32,45 @@ from filelock import FileLock, Timeout
 
 from engine import files, records
 from engine.files import RecordError
+from engine.flags import format_seeds
 from experiments import UserError
-from studies.flags import format_seeds
 from training import State
 
-SECONDS_APART = 10  # at least, of two checkpoints of a unit
-WRITINGS_APART = 20  # times the seconds that writing the last one took, so that it costs at most 5 % of the time
+SECONDS_APART = 10  # least time between two checkpoints of a unit
+WRITINGS_APART = 20  # least time, in multiples of the last write's duration: writing costs at most 5 % of the time
 DIGEST = hashlib.sha256().digest_size
-CONTENT = dict(seeds=[int], threads=int, units=[[int]], device=str, epoch=int)  # of the file, beside the state
+CONTENT = dict(seeds=[int], threads=int, units=[[int]], device=str, epoch=int)  # types in the file, except the state
 MOST_THREADS = 1024
 
 
 class TrainedElsewhere(UserError):
-    """Another command trains the experiment; the message says which."""
+    """Another command is training the experiment; the message names the command."""
 
 
 @dataclass
 class Checkpoint:
-    """How far a unit of work is trained, in a file that is whole at any moment; without an epoch there may be none."""
+    """The saved progress of a unit of work.
 
-    folder: Path  # of the experiment
-    seeds: list[int]  # side by side
-    threads: int  # of the process
-    units: list[list[int]]  # the seeds of every unit in the plan; after a kill, some of them may have no file
+    The file is replaced atomically, so it is never incomplete. Before the first epoch is saved, it may not exist.
+    """
+
+    folder: Path  # the experiment's folder
+    seeds: list[int]  # trained side by side
+    threads: int  # of the process that trains the seeds
+    units: list[list[int]]  # the seeds of every unit in the plan; after a kill, some units may have no file
     device: str = "cpu"
-    epoch: int = 0  # the last one in the file; 0 if nothing is trained
+    epoch: int = 0  # the last epoch in the file; 0 if none was saved
 
     @property
     def path(self) -> Path:
-        """The file, named after the unit's first and last seed."""
+        """The checkpoint file, named after the unit's lowest and highest seed."""
         ends = sorted({min(self.seeds), max(self.seeds)})
         return self.folder / f"checkpoint-{'-'.join(map(str, ends))}.pt"
 
     def read(self) -> State | None:
         """Return the saved state, or None if no epoch was finished.
 
-        The clock of `write_if_due` starts here; without a first file, as in a benchmark, none will ever be due.
+        This starts the clock of `write_if_due`. Without a first file, as in a benchmark, no checkpoint is ever due.
         """
         if not self.path.exists():
             self.due = math.inf
@@ -78,10 +81,10 @@ class Checkpoint:
         return content["state"]
 
     def begin(self) -> None:
-        """Write the first file, unless it exists.
+        """Write the unit's first checkpoint file, unless it exists.
 
         Raises:
-            RecordError: it cannot be written.
+            RecordError: the file cannot be written.
         """
         if not self.path.exists():
             try:
@@ -90,10 +93,10 @@ class Checkpoint:
                 raise RecordError(f"{self.path}: cannot be written ({error.strerror})") from None
 
     def write(self, epoch: int, state: State | None) -> None:
-        """Replace the file by one with this state.
+        """Save this state in the file, replacing an older checkpoint.
 
         Raises:
-            OSError: it cannot be written; the file is as it was.
+            OSError: the file cannot be written; the older checkpoint is unchanged.
         """
         plan = dict(seeds=self.seeds, threads=self.threads, units=self.units, device=self.device)
         content = plan | dict(epoch=epoch, state=state)
@@ -103,7 +106,7 @@ class Checkpoint:
         self.epoch = epoch
 
     def write_if_due(self, epoch: int, make_state: Callable[[], State]) -> None:
-        """Save what `make_state` returns if enough time has passed. A failed write warns and turns checkpoints off."""
+        """Save what `make_state` returns, if enough time has passed; if writing fails, warn and save no more."""
         started = time.monotonic()
         if started < self.due:
             return
@@ -121,13 +124,13 @@ class Checkpoint:
             self.due = ended + max(SECONDS_APART, WRITINGS_APART * (ended - started))
 
     def delete(self) -> None:
-        """Delete the file, once its runs are recorded or are not wanted.
+        """Delete the file, after its runs were recorded or discarded.
 
         Raises:
-            RecordError: it cannot be deleted.
+            RecordError: the file cannot be deleted.
         """
         try:
-            if os.name == "posix":  # power that fails must not undo the runs' renames and leave this deletion
+            if os.name == "posix":  # a power failure must not undo the runs' renames but keep this deletion
                 folder = os.open(self.folder, os.O_RDONLY)
                 try:
                     os.fsync(folder)
@@ -139,10 +142,10 @@ class Checkpoint:
 
 
 def find_unfinished(folder: Path) -> list[Checkpoint]:
-    """Read the checkpoints of an experiment's unfinished units; unreadable files are renamed, with a warning.
+    """Read the checkpoints of an experiment's unfinished units; rename unreadable files, with a warning.
 
     Raises:
-        RecordError: one that cannot be read cannot be renamed either.
+        RecordError: an unreadable file cannot be renamed.
     """
     found = []
     for path in sorted(folder.glob("checkpoint-*.pt")):
@@ -153,13 +156,13 @@ def find_unfinished(folder: Path) -> list[Checkpoint]:
             if checkpoint.path != path or not all(seeds and min(seeds) >= 0 for seeds in checkpoint.units):
                 raise ValueError("it is named after other seeds than it holds")
             found.append(checkpoint)
-        except Exception as error:  # whatever is wrong with it, training can start again
+        except Exception as error:  # whatever is wrong with the file, its seeds can be trained again
             says = str(error).partition("\n")[0]
             aside = path.with_name(f"{path.name}.unreadable")
             try:
                 os.replace(path, aside)
             except OSError as problem:
-                raise RecordError(f"{path}: cannot be read, nor renamed ({problem.strerror})") from None
+                raise RecordError(f"{path}: cannot be read or renamed ({problem.strerror})") from None
             print(f"{path}: cannot be read ({says}); set aside as {aside.name}, its seeds start again", file=sys.stderr)
     taken = {seed for checkpoint in found for seed in checkpoint.seeds} | set(records.finished_seeds(folder))
     for checkpoint in tuple(found):
@@ -171,13 +174,13 @@ def find_unfinished(folder: Path) -> list[Checkpoint]:
 
 
 def find_begun(runs_dir: Path, study: str | None = None) -> list[Path]:
-    """Find the folders of experiments, or of a study's, of which some seeds were begun and not finished."""
+    """Find the folders of experiments with unfinished training, in all studies or in one."""
     folders = sorted({checkpoint.parent for checkpoint in runs_dir.glob("*/*/checkpoint-*.pt")})
     if study is None:
         return folders
     found = []
     for folder in folders:
-        with contextlib.suppress(RecordError):  # which the report names
+        with contextlib.suppress(RecordError):  # the report names the unreadable file
             if records.read_description(folder / "experiment.json").study == study:
                 found.append(folder)
     return found
@@ -186,11 +189,11 @@ def find_begun(runs_dir: Path, study: str | None = None) -> list[Path]:
 def _read(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     if content[-DIGEST:] != _digest(path.parent, content[:-DIGEST]):
-        raise ValueError("it is damaged or another experiment's")
+        raise ValueError("it is damaged or belongs to another experiment")
     try:
         content = torch.load(io.BytesIO(content[:-DIGEST]), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError("it does not hold the state of a training") from None
+        raise ValueError("it does not hold a training state") from None
     files.check_types(content, CONTENT)
     if not 1 <= content["threads"] <= MOST_THREADS:
         raise ValueError(f"threads is {content['threads']}, expected 1 to {MOST_THREADS}")
@@ -203,10 +206,10 @@ def _digest(folder: Path, content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Lock an experiment's folder, which need not exist yet; the lock opens even if this process is killed.
+    """Lock an experiment's folder, which need not exist yet; the lock is released even if this process is killed.
 
     Raises:
-        TrainedElsewhere: another command holds it.
+        TrainedElsewhere: another command holds the lock.
         RecordError: the lock cannot be written.
     """
     path = folder.with_name(f".{folder.name}.lock")
@@ -220,17 +223,17 @@ def lock(folder: Path) -> Iterator[None]:
         raise RecordError(f"{path}: cannot be written ({error.strerror}); name another --runs-dir") from None
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with contextlib.suppress(OSError):  # a full disk: who finds it locked is not told by whom
+        with contextlib.suppress(OSError):  # on a full disk, the lock works but does not name this process
             path.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}", encoding="utf-8")
         yield
     finally:
-        with contextlib.suppress(OSError):  # of Windows, where it stays
+        with contextlib.suppress(OSError):  # on Windows, the locked file cannot be deleted
             path.unlink()
         lock.release()
 
 
 def _holder(path: Path) -> str:
-    with contextlib.suppress(OSError):  # of Windows, which lets no other process read it
+    with contextlib.suppress(OSError):  # on Windows, no other process can read a locked file
         if holder := path.read_text(encoding="utf-8", errors="replace"):
             return holder
     return "another command"

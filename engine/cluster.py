@@ -1,10 +1,10 @@
-"""Units of work on a Dask cluster, whose workers need the code and nothing else of this machine.
+"""Training units of work on a Dask cluster, whose workers need a copy of the code and nothing else.
 
     with connect("tcp://host:8786") as client:
         plan = make_plan(tasks, TrainOptions(seeds, jobs=len(client.nthreads()), threads=1))
         failures = train_and_record(plan, options, partial(train_units, client))
 
-This is Dask's own client and not joblib's backend of it, which waits for ever for a unit that its workers died of.
+This uses Dask's own client, because joblib's Dask backend waits forever for a unit that kills its workers.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from engine.provenance import code_files
 from experiments import UserError
 from training import State
 
-# distributed need not be installed where no cluster is used, so the functions that need it import it.
+# distributed is needed only for a cluster, so it is imported in the functions that use it.
 
-REACH_SECONDS = 5  # a scheduler that has not answered by then counts as out of reach
+REACH_SECONDS = 5  # time in which a scheduler must answer
 
 
 class ClusterError(UserError):
@@ -38,16 +38,16 @@ class ClusterError(UserError):
 
 @contextlib.contextmanager
 def connect(address: str, workers: int = 1) -> Iterator[Any]:
-    """Connect to a scheduler, and yield its `distributed.Client` once enough workers are there.
+    """Connect to a scheduler, wait until enough workers have joined, and yield its `distributed.Client`.
 
-    Leaving the context ends what they still train.
+    Leaving the context stops all training on the workers.
 
     Raises:
-        ClusterError: there is no scheduler, or a worker has other code than this process or several threads.
+        ClusterError: Dask is missing, no scheduler answers, or a worker has different code or more than one thread.
     """
     if not re.fullmatch(r"(tcp|tls)://[^\s/]+:\d{1,5}", address):
         raise ClusterError(
-            f"--cluster {address}: expected an address as a scheduler prints it, such as tcp://host:8786"
+            f"--cluster {address}: expected the address that a scheduler prints, such as tcp://host:8786"
         )
     try:
         from distributed import Client, Security
@@ -56,22 +56,22 @@ def connect(address: str, workers: int = 1) -> Iterator[Any]:
     except ImportError:
         raise ClusterError(f"--cluster {address}: needs Dask; pip install -r requirements-cluster.txt") from None
 
-    async def knock() -> None:  # a client alone would wait for ever for a port that answers nothing
+    async def knock() -> None:  # a client alone would wait forever for a port that never answers
         dialling = dial(address, **Security().get_connection_args("client"))
         (await asyncio.wait_for(dialling, REACH_SECONDS)).abort()
 
-    quiet = silence_logging_cmgr(logging.CRITICAL)  # a lost connection is a line of ours instead of its tracebacks
+    quiet = silence_logging_cmgr(logging.CRITICAL)  # we report a lost connection in one line, without Dask's tracebacks
     try:
         asyncio.run(knock())
         client = Client(address, timeout=REACH_SECONDS)
-    except Exception as error:  # whatever another program answers at that port
+    except Exception as error:  # another program at that port may answer anything
         says = " ".join(str(error).split()) or f"no answer in {REACH_SECONDS} s"
         raise ClusterError(
             f"--cluster {address}: no scheduler there ({says}); start one with python -m dask scheduler"
         ) from None
     with quiet, client:
         if (there := len(client.nthreads())) < workers:
-            print(f"{address}: waiting for workers, {there} of {workers} there (Ctrl-C gives up)", flush=True)
+            print(f"{address}: waiting for workers, {there} of {workers} connected (Ctrl-C gives up)", flush=True)
             client.wait_for_workers(workers)
         for worker, threads in client.nthreads().items():
             if threads != 1:
@@ -84,29 +84,29 @@ def connect(address: str, workers: int = 1) -> Iterator[Any]:
 
 @lru_cache(maxsize=1)
 def hash_code() -> dict[str, str]:
-    """Return {file: SHA-256} of this toolkit as this process has loaded it, even if the files change later."""
+    """Return {file: SHA-256} for this toolkit's code, cached so that later changes to the files do not count."""
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in code_files().items()}
 
 
 def find_difference(found: dict[str, str] | Exception) -> str | None:
-    """Say how a worker's code differs from ours; None if it is equal.
+    """Describe how a worker's code differs from ours; return None if it does not.
 
     Args:
-        found: its `hash_code()`, or the exception that it raised instead.
+        found: the worker's `hash_code()`, or the exception that it raised.
     """
-    same = "start it in a copy of this folder, and again after every change"
+    same = "start it in a copy of this folder, and again after changes"
     if isinstance(found, Exception):
         return f"cannot load the code ({found}); {same}"
     for name in sorted(hash_code().keys() | found.keys()):
         if hash_code().get(name) != found.get(name):
-            return f"has another {name}; {same}"
+            return f"has a different {name}; {same}"
     return None
 
 
 def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Iterator[workers.UnitResult]:
-    """Train the units of a plan on a cluster, and yield each result as it comes.
+    """Train the units of a plan on a cluster, and yield each result when it arrives.
 
-    A unit is resumed from its checkpoint, and if its worker dies, from there again, on another one.
+    Each unit starts from its checkpoint. If its worker dies, another worker starts it from the same checkpoint.
     """
     from distributed import KilledWorker, as_completed
 
@@ -119,14 +119,14 @@ def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Ite
             lost = [number for future, number in list(left.items()) if future.key in message["processing-tasks"]]
             if lost:
                 names = "; ".join(plan.units[number].name for number in lost)
-                progress.say(f"{message['worker']} is gone; its units go to others: {names}")
+                progress.say(f"{message['worker']} is gone; its units go to other workers: {names}")
 
     client.subscribe_topic("all", say_who_is_gone)
-    warnings.filterwarnings("ignore", "Sending large graph")  # the data, once
+    warnings.filterwarnings("ignore", "Sending large graph")  # each data set is sent only once
     for number, unit in enumerate(plan.units):
         dataset = unit.task.dataset
         if id(dataset) not in sent:
-            # A result and not scattered, so that it can be had again when all workers that hold it have died.
+            # Submitted, not scattered: if all workers that hold the data have died, Dask can compute a result again.
             sent[id(dataset)] = client.submit(lambda data: data, dataset, pure=False)
         checkpoint = SentCheckpoint(**asdict(unit.checkpoint), state=unit.checkpoint.read())
         sent_once: Any = None
@@ -139,9 +139,9 @@ def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Ite
             result = future.result()
             progress.count(plan.units[number].count_trained(result.runs))
         except KilledWorker as error:
-            deaths = f"{error.allowed_failures + 1} workers died of it, perhaps for lack of memory"
+            deaths = f"{error.allowed_failures + 1} workers died while training it, perhaps for lack of memory"
             result = workers.UnitResult(number, error=f"{deaths}; try --runs-at-once 1")
-        except Exception as error:  # such as a lost connection: other units may be done already
+        except Exception as error:  # such as a lost connection; other units may still succeed
             says = str(error).partition("\n")[0]
             result = workers.UnitResult(number, error=f"{type(error).__name__}: {says}")
         del left[future]
@@ -150,13 +150,13 @@ def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Ite
 
 def _train(number: int, unit: Unit, dataset: Dataset, device: str, expected_code: dict[str, str]) -> workers.UnitResult:
     if difference := find_difference(expected_code):
-        return workers.UnitResult(number, error=f"a worker that came later {difference}")
+        return workers.UnitResult(number, error=f"a worker that joined later {difference}")
     return workers.train_unit(number, replace(unit, task=replace(unit.task, dataset=dataset)), device, show=None)
 
 
 @dataclass
 class SentCheckpoint(Checkpoint):
-    """A checkpoint on a worker, without a file; writing it ends a training that is not waited for any more."""
+    """A checkpoint on a worker, which writes no file but stops training if the client no longer waits for it."""
 
     state: State | None = None
 
@@ -165,13 +165,13 @@ class SentCheckpoint(Checkpoint):
         return self.state
 
     def write_if_due(self, epoch: int, make_state: Callable[[], State]) -> None:
-        """End the training if its client is gone.
+        """Stop training if the client is gone.
 
         Raises:
-            ClusterError: it is.
+            ClusterError: the client is gone.
         """
         from distributed import get_worker
 
         worker = get_worker()
         if worker.state.tasks[worker.get_current_task()].state == "cancelled":
-            raise ClusterError("the command that asked for it has ended")
+            raise ClusterError("the command that started this training has ended")

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and JSON whose contents are of known types."""
+"""Files that are written completely or not at all, and JSON with checked types."""
 
 import json
 import math
@@ -9,19 +9,19 @@ from typing import Any
 
 from experiments import UserError
 
-UNFINISHED = ".unfinished-"  # what the names of files and folders begin with while they are written
-LARGEST = 1e50  # number that is read: no training in float32 gives a larger one, and its square is finite
+UNFINISHED = ".unfinished-"  # prefix of files and folders that are still being written
+LARGEST = 1e50  # largest number accepted: float32 training gives none that is larger, and its square is finite
 
 
 class RecordError(UserError):
-    """Records or checkpoints cannot be written or read."""
+    """A record or checkpoint cannot be written or read."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file's content, or leave it as it was, even if the process is killed meanwhile.
+    """Replace a file atomically: even if the process is killed, the file has the old or the new content.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     workshop = path.with_name(f"{UNFINISHED}{path.name}-{os.getpid()}")
     try:
@@ -33,13 +33,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have a file's content written to the disk, not only to the system's cache."""
+    """Write a file's content to the disk, not only to the system's cache."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def put_in_place(workshop: Path, target: Path) -> None:
-    """Rename a folder to its target; an older folder there is deleted once the new one is in place."""
+    """Rename a folder to its target, and then delete the older folder that it replaces, if any."""
     old = workshop.with_name(f"{workshop.name}-old")
     is_replaced = target.exists()
     if is_replaced:
@@ -54,10 +54,10 @@ def put_in_place(workshop: Path, target: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, with null for each number that is not finite, since JSON has no such number.
+    """Write a JSON file, with null for numbers that are not finite, which JSON cannot represent.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     text = json.dumps(_without_nan(content), indent=2, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
@@ -75,14 +75,14 @@ def _without_nan(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a file that holds a JSON object.
 
     Raises:
-        RecordError: it cannot be read, or is something else.
+        RecordError: the file cannot be read, or does not hold a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair could not be written into a report
+        json.dumps(content, ensure_ascii=False).encode()  # a report cannot contain half a surrogate pair
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None
     if not isinstance(content, dict):
@@ -91,10 +91,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_types(value: Any, expected: Any, name: str = "") -> None:
-    """Check that a value, as of JSON, is of a type, or a list or dictionary whose contents are.
+    """Check the types of a value, such as one read from JSON.
+
+    Args:
+        expected: a type, `[type]` for a list, or `{key: type}` for a dictionary with at least these keys.
+        name: what error messages call the value.
 
     Raises:
-        ValueError: it is not; the message names it.
+        ValueError: a value is missing, too large or of another type; the message names it.
     """
     kind = expected if isinstance(expected, type) else type(expected)
     fits = isinstance(value, kind) or (kind is float and type(value) is int)

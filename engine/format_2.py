@@ -1,4 +1,4 @@
-"""Records of format 2, which tell their study and its overrides by the names of their folders alone."""
+"""Reading records of format 2, which name their study and its overrides only in the names of their folders."""
 
 from dataclasses import fields
 
@@ -8,11 +8,11 @@ from studies.study import SINGLE
 
 
 def read_folder_names(group: str, title: str, experiment: Experiment) -> tuple[str | None, Settings]:
-    """Return the study and the overrides of a record: by its group's name or, if that was cut, by its settings.
+    """Find a record's study and overrides from its group's name or, if the name was shortened, from its settings.
 
     Args:
-        group: the name of the folder of the study, such as `mnist-norms,epochs=3`.
-        title: the name of the folder of the experiment.
+        group: the name of the study's folder, such as `mnist-norms,epochs=3`.
+        title: the name of the experiment's folder.
     """
     name, *overridden = group.split(",")
     if name not in STUDIES:

@@ -1,4 +1,4 @@
-"""What `train.py --list` and `--summary` print: the studies with what is trained, and the layers of networks."""
+"""The output of `train.py --list` and `--summary`: studies with finished seeds, and networks with their layers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,20 +7,20 @@ from tabulate import tabulate
 
 import models
 from engine import records
+from engine.flags import format_seeds
 from engine.plan import check_network
 from sources.catalogue import SOURCES
-from studies.flags import format_seeds
 from studies.study import Study
 
 
 def print_study(study: Study, titles: Iterable[str], runs_dir: Path) -> None:
-    """Print experiments of a study, with the seeds of each that are finished."""
+    """Print experiments of a study, each with its finished seeds."""
     rows = []
     for title in titles:
         entry, first = study.experiments[title], study.trained_as[title]
         sample = SOURCES[entry.experiment.dataset_name].sample
         groups = {"": study.group}
-        if sample and "dataset" not in study.overrides:  # it may have stood in for the full data set
+        if sample and "dataset" not in study.overrides:  # runs may have used the sample instead of the full data set
             groups[f" on {sample}"] = study.with_overrides(dict(dataset=sample)).group
         trained = {where: records.finished_seeds(runs_dir / group / first) for where, group in groups.items()}
         rows.append(
@@ -38,7 +38,7 @@ def print_study(study: Study, titles: Iterable[str], runs_dir: Path) -> None:
 
 
 def print_summary(study: Study, titles: Iterable[str]) -> None:
-    """Print the layers of experiments' networks, with their shapes and parameters."""
+    """Print the layers of each experiment's network, with their output shapes and numbers of parameters."""
     for title in titles:
         experiment = study.experiments[title].experiment
         network = check_network(experiment, study, title)

@@ -1,4 +1,4 @@
-"""What is left to train, and which seeds of it go side by side in which process.
+"""Which seeds are left to train, and which of them train side by side in one process.
 
 with contextlib.ExitStack() as locks:
     tasks, elsewhere = make_tasks(study, ["GN", "BN"], TrainOptions(seeds=[0, 1]), locks)
@@ -22,45 +22,46 @@ import regularizers
 from data import Dataset
 from engine import checkpoints, records
 from engine.checkpoints import Checkpoint
+from engine.flags import format_seeds
 from experiments import Experiment, UserError
 from sources.catalogue import SOURCES
 from sources.finding import DataNotFound
-from studies.flags import format_seeds
 from studies.study import Study
 from training import Run, build_network
 
-# What measured fastest per run-epoch on a CPU, by kind of network: (runs side by side in a process, threads of a
-# process). Grouped convolutions are slower than as many plain ones, and threads that wait for each other after every
-# layer gain nothing and lose much where other programs use the cores: cnn1 took 11.3 s with one run, 19 s a run with
-# four, and 13.9 s with two threads. The products of an MLP are small: ten runs' cost little more than one's.
+# The fastest settings measured on a CPU, by kind of network: (runs side by side in a process, threads per process).
+# A grouped convolution is slower than the plain convolutions that it replaces. Threads that wait for each other after
+# every layer gain nothing, and lose much while other programs use the cores. For cnn1, a run-epoch took 11.3 s with one
+# run and one thread, 19 s with four runs, and 13.9 s with two threads. The matrix products of an MLP are small, so ten
+# runs take little longer than one.
 MEASURED = {"mlp": (10, 1), "cnn": (1, 1), "resnet": (1, 2)}
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training needs beside its experiments."""
+    """The options for training, apart from the experiments."""
 
     seeds: list[int]
     runs_dir: Path = Path("runs")
     data_dir: Path = Path("data")
     device: str = "cpu"
-    jobs: int | None = None  # processes at a time; None: one for each core, one for a GPU
-    threads: int | None = None  # of a process; None: as measured
-    runs_at_once: int | None = None  # in a process, at most; None: as measured, on a GPU all
+    jobs: int | None = None  # processes at a time; None: one for each CPU core, or one for a GPU
+    threads: int | None = None  # per process; None: as measured fastest
+    runs_at_once: int | None = None  # most runs per process; None: as measured fastest, on a GPU all
     force: bool = False
-    command: str = ""  # that is recorded
+    command: str = ""  # the command line, for the records
 
 
 @dataclass(frozen=True)
 class Task:
-    """An experiment with what is left of it to train."""
+    """An experiment with the seeds that are left to train."""
 
-    label: str  # its title in a study; empty if it was typed by hand
+    label: str  # the experiment's title in a study; empty if typed by hand
     experiment: Experiment
     dataset: Dataset
-    folder: Path  # of its records
-    seeds: list[int]  # in no unit yet
-    begun: list[Checkpoint] = field(default_factory=list)  # units of other seeds, resumed as they were planned
+    folder: Path  # the folder of the experiment's records
+    seeds: list[int]  # not in any unit yet
+    begun: list[Checkpoint] = field(default_factory=list)  # unfinished units of other seeds
 
 
 @dataclass(frozen=True)
@@ -72,34 +73,34 @@ class Unit:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds, in the order of the runs."""
+        """The unit's seeds, in the order of the runs."""
         return self.checkpoint.seeds
 
     @property
     def epochs(self) -> int:
-        """How many epochs are left at most, summed over the runs."""
+        """The largest possible number of epochs left, summed over the runs."""
         return (self.task.experiment.epochs - self.checkpoint.epoch) * len(self.seeds)
 
     def count_trained(self, runs: list[Run]) -> int:
-        """Return how many epochs its runs were trained since the checkpoint, summed over the runs."""
+        """Return the number of epochs trained since the checkpoint, summed over the runs."""
         return sum(max(0, run.result["epochs"] - self.checkpoint.epoch) for run in runs)
 
     @property
     def name(self) -> str:
-        """What messages call it: its title, if it has one, and its seeds."""
+        """The unit's name in messages: its task's label, if not empty, and its seeds."""
         return join_label(self.task.label, format_seeds(self.seeds))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The units of a training, the longest first, and how many processes train them."""
+    """The units to train, the longest first, and the number of processes that train them."""
 
     units: list[Unit]
     jobs: int  # processes at a time
 
     @property
     def threads(self) -> list[int]:
-        """The distinct numbers of threads of the processes."""
+        """The distinct numbers of threads per process."""
         return sorted({unit.checkpoint.threads for unit in self.units})
 
     def __str__(self) -> str:
@@ -111,12 +112,12 @@ class Plan:
 
 
 def join_label(label: str, rest: str) -> str:
-    """Put a label before something, with a comma, unless it is empty."""
+    """Put a label and a comma before a text, unless the label is empty."""
     return f"{label}, {rest}" if label else rest
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is left
+# What is left to train
 
 
 def make_tasks(
@@ -125,13 +126,13 @@ def make_tasks(
     """Decide which seeds of some experiments still have to be trained, and print what is skipped or resumed.
 
     Args:
-        locks: keeps the folders of the tasks from other commands.
+        locks: keeps the locks of the tasks' folders until it is closed.
 
     Returns:
-        (a task for each experiment with something to train, a line for each that another command trains).
+        (a task for each experiment with seeds to train, a line for each experiment that another command is training).
 
     Raises:
-        UserError: a network that cannot be, data that cannot be had, or a folder that holds something else.
+        UserError: a network is impossible, a data set cannot be loaded, or a folder holds another experiment.
     """
     experiments = {title: study.experiments[title].experiment for title in titles}
     networks = {title: check_network(experiment, study, title) for title, experiment in experiments.items()}
@@ -169,10 +170,10 @@ def make_tasks(
 
 
 def check_network(experiment: Experiment, study: Study, title: str) -> nn.Sequential:
-    """Build an experiment's network, so that it is refused before anything is downloaded or written.
+    """Build an experiment's network, to refuse impossible settings before anything is downloaded or written.
 
     Raises:
-        UserError: its images or groups do not fit.
+        UserError: the images or the groups do not fit the network.
     """
     source = SOURCES[experiment.dataset_name]
     try:
@@ -182,12 +183,12 @@ def check_network(experiment: Experiment, study: Study, title: str) -> nn.Sequen
 
 
 def load_datasets(experiments: Iterable[Experiment], data_dir: Path) -> dict[tuple[str, int], Dataset]:
-    """Load the data sets of experiments, {(name, split seed): data set}, and print what was found.
+    """Load the experiments' data sets, {(name, split seed): data set}, and print where each was found.
 
-    Where none was named and the model's cannot be had, its embedded sample stands in, with a warning.
+    If a model's default data set cannot be found, its embedded sample is used instead, with a warning.
 
     Raises:
-        sources.finding.DataError: one that was named cannot be had, or is damaged.
+        sources.finding.DataError: a data set is damaged, or it cannot be found and no sample may replace it.
     """
     datasets: dict[tuple[str, int], Dataset] = {}
     for experiment in experiments:
@@ -213,16 +214,16 @@ def load_datasets(experiments: Iterable[Experiment], data_dir: Path) -> dict[tup
 
 
 def split_seeds(folder: Path, options: TrainOptions) -> tuple[list[int], list[Checkpoint], list[str]]:
-    """Split the seeds asked for into those in no unit yet, those of unfinished units, and finished ones.
+    """Sort the requested seeds into those not yet in any unit, those in an unfinished unit, and finished seeds.
 
-    A unit that was begun with any of the seeds is resumed whole, with the runs and threads it was begun with: they
-    determine its bits. Where nothing of it is trained yet, options that say otherwise have it planned again.
+    If an unfinished unit contains any of these seeds, the whole unit is resumed with its original runs and threads,
+    because both affect the results bit for bit. If no epoch is saved and the options differ, the seeds are replanned.
 
     Returns:
-        (seeds in no unit yet, checkpoints of unfinished units, all of this in words).
+        (seeds not yet in any unit, checkpoints of unfinished units, lines that tell the user about all seeds).
 
     Raises:
-        UserError: a unit was begun on another device.
+        UserError: an unfinished unit began on another device.
     """
     begun, lines = [], []
     for checkpoint in checkpoints.find_unfinished(folder):
@@ -256,7 +257,7 @@ def split_seeds(folder: Path, options: TrainOptions) -> tuple[list[int], list[Ch
 
 
 def describe_penalties(experiment: Experiment, network: nn.Module) -> list[str]:
-    """Say what the penalties act on, in a list of one line; of none if there is no penalty."""
+    """Describe the penalized parameters in a list of one line; without a penalty, return an empty list."""
     if not (experiment.l1 or experiment.l2 or experiment.weight_decay):
         return []
     chosen = regularizers.penalized_parameters(network, experiment.penalize)
@@ -268,18 +269,24 @@ def describe_penalties(experiment: Experiment, network: nn.Module) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What goes side by side
+# Which seeds train side by side
+
+
+def measured_for(model: str, measured: Mapping[str, tuple[int, int]] = MEASURED) -> tuple[int, int]:
+    """Return (runs side by side, threads) that measured fastest for a model, by its kind: `cnn` for `cnn1`."""
+    return measured[model.rstrip("0123456789")]
 
 
 def make_plan(tasks: list[Task], options: TrainOptions, measured: Mapping[str, tuple[int, int]] = MEASURED) -> Plan:
-    """Plan units enough to keep every core busy, none with more runs than measured fastest, the longest first.
+    """Divide the seeds of tasks into units, and sort the units so that the longest comes first.
 
-    A GPU has one process, and all runs of an experiment side by side in it. A resumed unit keeps its seeds and threads:
-    they determine its bits.
+    By default, there are enough units to keep every core busy, and no unit has more runs than measured fastest. On a
+    GPU, one process trains all runs of an experiment side by side. A resumed unit keeps its seeds and threads, because
+    both affect the results bit for bit.
     """
     cores, on_cpu = joblib.cpu_count(), options.device == "cpu"
     processes = options.jobs or (cores if on_cpu else 1)
-    fastest = [measured[task.experiment.model.rstrip("0123456789")] for task in tasks]
+    fastest = [measured_for(task.experiment.model, measured) for task in tasks]
     planned = []  # for each task, the seeds of each new unit
     for task, (fastest_runs, _) in zip(tasks, fastest, strict=True):
         most = options.runs_at_once or (fastest_runs if on_cpu else max(len(task.seeds), 1))
@@ -290,7 +297,7 @@ def make_plan(tasks: list[Task], options: TrainOptions, measured: Mapping[str, t
         bounds = [len(task.seeds) * unit // max(count, 1) for unit in range(count + 1)]
         planned.append([task.seeds[start:end] for start, end in pairwise(bounds)])
     processes = min(processes, sum(len(task.begun) + len(new) for task, new in zip(tasks, planned, strict=True)))
-    threads = options.threads or max(1, min(cores // processes, *(threads for _, threads in fastest)))
+    threads = options.threads or max(1, min(cores // processes, *(most_threads for _, most_threads in fastest)))
     units = []
     for task, new in zip(tasks, planned, strict=True):
         units += [Unit(task, checkpoint) for checkpoint in task.begun]

@@ -1,4 +1,4 @@
-"""Progress bar over the epochs of all runs, whichever processes train them; without a terminal, a line an epoch."""
+"""Progress bar over the epochs of all runs in all processes; without a terminal, a line for each epoch."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from studies.flags import format_seeds
+from engine.flags import format_seeds
 from training import Row
 
 
 class Progress:
-    """Show how far the training of some runs is; a context manager, which closes the bar."""
+    """Progress bar for training; leaving the context closes the bar."""
 
     def __init__(self, epochs: int) -> None:
         self.bar = tqdm(total=epochs, unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
@@ -29,7 +29,12 @@ class Progress:
         self.bar.close()
 
     def show(self, label: str, epochs: int, rows: list[Row]) -> None:
-        """Show the history rows of an epoch, one of `epochs` at most, that the runs of a unit have just ended."""
+        """Show the mean metrics of an epoch that the runs of a unit have just finished.
+
+        Args:
+            epochs: the experiment's largest number of epochs.
+            rows: the history row of each run for this epoch.
+        """
         means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         line = (
             f"train loss {means['train_loss']:.4f} accuracy {100 * means['train_accuracy']:.2f} %, "
@@ -46,7 +51,7 @@ class Progress:
             self.bar.update(len(rows))
 
     def count(self, epochs: int) -> None:
-        """Advance by epochs that were not shown one by one."""
+        """Advance the bar by epochs that were not shown one by one."""
         self.bar.update(epochs)
 
     def spare(self, epochs: int) -> None:
@@ -60,7 +65,7 @@ class Progress:
 
     @contextlib.contextmanager
     def receive_from_processes(self) -> Iterator[Any]:
-        """Yield a picklable `show` for worker processes; each call opens a short connection to a thread here."""
+        """Yield a picklable `show` for worker processes; each call opens a short connection to this process."""
         key = os.urandom(32)
 
         def answer() -> None:
@@ -79,12 +84,12 @@ class Progress:
                 yield partial(send, listener.address, key)
             finally:
                 if thread.is_alive():
-                    _send(listener.address, key, None)  # comes last, so every call before it has been shown
+                    _send(listener.address, key, None)  # arrives last, so every earlier call has been shown
                 thread.join()
 
 
 def send(address: Any, key: bytes, *shown: Any) -> None:
-    """Send the arguments of `Progress.show` to the process that shows them; training does not depend on success."""
+    """Send the arguments of `Progress.show` to the process that shows them; if this fails, training continues."""
     _send(address, key, shown)
 
 

@@ -1,4 +1,4 @@
-"""With what a run was made: this toolkit's files and commit, the machine, and the versions of libraries."""
+"""Provenance of a run: this toolkit's files and commit, the machine, and the versions of libraries."""
 
 import contextlib
 import platform
@@ -14,13 +14,13 @@ FOLDERS = ("studies", "sources", "engine", "analysis", "grading")
 
 
 def code_files() -> dict[str, Path]:
-    """Return every Python file of this toolkit, tests left out, {path below the toolkit's folder: file}."""
+    """Return the Python files of this toolkit, without its tests: {path below the toolkit's folder: file}."""
     files = [*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))]
     return {file.relative_to(ROOT).as_posix(): file for file in sorted(files)}
 
 
 def git_commit() -> str | None:
-    """Return the commit of this code, with `-dirty` if it was changed since; None outside a repository."""
+    """Return the commit of this code, with `-dirty` if files were changed since; None outside a repository."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -28,7 +28,7 @@ def git_commit() -> str | None:
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Return where and with what this process trains, as result.json has it."""
+    """Return this process's device, threads, platform and library versions, in the form of result.json."""
     return dict(
         device=torch.cuda.get_device_name() if device == "cuda" else f"{device} ({platform.machine()})",
         threads=torch.get_num_threads(),

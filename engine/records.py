@@ -1,12 +1,12 @@
-"""The format on disk: the one file that writes finished runs and reads them back.
+"""The format on disk: only this module writes finished runs and reads them back.
 
     runs/<group>/<experiment>/experiment.json      the settings and the data, shared by all seeds
-    runs/<group>/<experiment>/seed-0/result.json   metrics and circumstances of one finished run
-                                     history.csv   a row an epoch
+    runs/<group>/<experiment>/seed-0/result.json   metrics of one finished run, and how it was trained
+                                     history.csv   a row for each epoch
                                      weights.pt    state_dict of the textbook network
                                      predictions.npz  log-probabilities of the test images, (images, classes)
 
-A run's folder is written under a temporary name and renamed: it is there and whole, or it is not there.
+A run's folder is written under a temporary name and then renamed, so it is never incomplete.
 """
 
 import csv
@@ -33,31 +33,31 @@ from studies.study import SINGLE
 from training import Row, Run, Weights
 
 FORMAT = 3
-FORMATS = (2, 3)  # that are read
+FORMATS = (2, 3)  # the formats that can be read
 FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
 
 
 @dataclass
 class Record:
-    """What is on disk of one experiment."""
+    """One experiment and its runs, as read from disk."""
 
     folder: Path
     experiment: Experiment
     dataset: dict[str, Any]
-    study: str | None = None  # its name; None if the experiment was typed by hand
-    overrides: Settings = field(default_factory=dict)  # that the study was given
-    results: dict[int, dict[str, Any]] = field(default_factory=dict)  # seed: result.json
+    study: str | None = None  # the study's name; None if the experiment was typed by hand
+    overrides: Settings = field(default_factory=dict)  # settings given beside the study
+    results: dict[int, dict[str, Any]] = field(default_factory=dict)  # seed: content of result.json
     diverged: dict[int, str] = field(default_factory=dict)  # seed: why it diverged
 
     @property
     def group(self) -> str:
-        """The folder that holds its folder: a study's, or that of what was typed by hand."""
+        """The name of the folder under runs/ that holds this experiment's folder."""
         return self.folder.parent.name
 
     @property
     def title(self) -> str:
-        """What its study calls it, or the name of its settings."""
+        """The experiment's title in its study; if it was typed by hand, the name of its settings."""
         return self.folder.name
 
     def run_folder(self, seed: int) -> Path:
@@ -72,7 +72,7 @@ class Record:
 def describe(
     experiment: Experiment, dataset: Dataset, title: str, study: str | None = None, overrides: Settings | None = None
 ) -> dict[str, Any]:
-    """Return what experiment.json holds."""
+    """Return the content of experiment.json."""
     return dict(
         format=FORMAT,
         study=study,
@@ -92,13 +92,13 @@ def describe(
 
 
 def open_folder(folder: Path, description: dict[str, Any], replace: bool = False) -> None:
-    """Make an experiment's folder, or check that it holds this experiment; no other command may write to it.
+    """Create an experiment's folder, or check that it holds this experiment; the caller must hold its lock.
 
     Args:
-        replace: delete a folder that holds another experiment, with its runs.
+        replace: if the folder holds another experiment, delete it with its runs.
 
     Raises:
-        RecordError: it holds another experiment or other data, cannot be read, or cannot be written.
+        RecordError: the folder holds another experiment or other data, or cannot be read or written.
     """
     path = folder / "experiment.json"
     try:
@@ -111,21 +111,21 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, (json.dumps(description, indent=2) + "\n").encode())
-        for left in folder.glob(f"{UNFINISHED}*"):  # by a command that was killed
+        for left in folder.glob(f"{UNFINISHED}*"):  # files of a command that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder):
-            pass  # better refused now than after the training
+            pass  # a folder that cannot be written is refused before training, not after
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error.strerror}); name another --runs-dir") from None
 
 
 def _find_difference(path: Path, description: dict[str, Any]) -> str | None:
-    """Say in what a recorded description differs, or why it cannot be read; None if it is equal."""
+    """Describe how a recorded description differs, or why it cannot be read; return None if it is equal."""
     try:
         content = read_json(path)
     except RecordError as error:
         return str(error).removeprefix(f"{path}: ")
-    if content.get("format") == 2:  # the names of its folders say study, title and overrides
+    if content.get("format") == 2:  # only the folders' names have the study, title and overrides
         description = dict(format=2, experiment=description["experiment"], dataset=description["dataset"])
     recorded, expected = _flatten(content), _flatten(description)
     for name in [*expected, *recorded]:
@@ -135,7 +135,7 @@ def _find_difference(path: Path, description: dict[str, Any]) -> str | None:
 
 
 def _flatten(description: dict[str, Any]) -> dict[str, Any]:
-    """Return {"experiment l1": 0.001, ...} of nested dictionaries."""
+    """Flatten nested dictionaries into {"experiment l1": 0.001, ...}."""
     flat: dict[str, Any] = {}
     for name, value in description.items():
         flat |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
@@ -143,10 +143,10 @@ def _flatten(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_run(folder: Path, run: Run) -> Path:
-    """Write one run's folder, replacing an older run of that seed; return its path.
+    """Write a run's folder, replacing an older run with the same seed, and return the folder's path.
 
     Raises:
-        RecordError: it cannot be written; the other runs are as they were.
+        RecordError: the folder cannot be written; the other runs are unchanged.
     """
     target = folder / f"seed-{run.seed}"
     if target.exists() and not target.is_dir():
@@ -161,17 +161,17 @@ def write_run(folder: Path, run: Run) -> Path:
             writer = csv.DictWriter(file, HISTORY)
             writer.writeheader()
             writer.writerows(run.history)
-        weights = io.BytesIO()  # torch's own file writer does not answer a full disk with an OSError
+        weights = io.BytesIO()  # if the disk is full, torch's own file writer does not raise an OSError
         torch.save(run.weights, weights)
         (workshop / "weights.pt").write_bytes(weights.getvalue())
         np.savez_compressed(workshop / "predictions.npz", log_probabilities=run.log_probabilities)
         for path in workshop.iterdir():
             flush(path)
-        workshop.chmod(0o755)  # mkdtemp makes private folders; records are to be shared
+        workshop.chmod(0o755)  # mkdtemp makes private folders, but records are meant to be shared
         put_in_place(workshop, target)
     except OSError as error:
         raise RecordError(f"{target}: cannot be written ({error.strerror}); the other runs are unharmed") from None
-    except (TypeError, ValueError, AttributeError) as error:  # a checkpoint that was tampered with
+    except (TypeError, ValueError, AttributeError) as error:  # the checkpoint was tampered with
         raise RecordError(f"{target}: cannot be written ({error}); --force trains it again") from None
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
@@ -183,7 +183,7 @@ def write_run(folder: Path, run: Run) -> Path:
 
 
 def finished_seeds(folder: Path) -> list[int]:
-    """Return the seeds whose folders hold all their files and a result that can be read."""
+    """Return the seeds whose folders have all files and a readable result.json."""
     return sorted(int(seed) for seed, result in _read_results(folder) if isinstance(result, dict))
 
 
@@ -203,10 +203,10 @@ def _read_results(folder: Path) -> Iterator[tuple[str, dict[str, Any] | RecordEr
 
 
 def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], list[str]]:
-    """Read every experiment under a runs folder, or those of one study, in the order of the folders' names.
+    """Read the records of all studies in a runs folder, or of one study, in the order of the folders' names.
 
     Returns:
-        (records that have a run, a line for each file that cannot be read).
+        (records with at least one run, a line for each file that cannot be read).
     """
     records, problems = [], []
     try:
@@ -236,10 +236,10 @@ def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], li
 
 
 def read_description(path: Path) -> Record:
-    """Read an experiment.json, also one of format 2, into a record without runs.
+    """Read an experiment.json of format 2 or 3 into a record without runs.
 
     Raises:
-        RecordError: it is missing, damaged, of another version, or was altered or renamed.
+        RecordError: the file is missing or damaged, has another format, or was altered, or its folder was renamed.
     """
     if not path.exists():
         raise RecordError(f"{path}: missing; the command that trained its runs writes it again")
@@ -265,7 +265,7 @@ def read_description(path: Path) -> Record:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"{path}: not an experiment of this version ({error})") from None
     if record.study is None:
-        title = experiment.name if record.group == SINGLE else record.title  # a copy elsewhere may have any name
+        title = experiment.name if record.group == SINGLE else record.title  # a copied folder may have any name
     if title != record.title:
         raise RecordError(f"{path}: holds {title}; its settings or its folder's name were changed")
     return record
@@ -275,10 +275,10 @@ def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> We
     """Read the state_dict of a run's textbook network.
 
     Args:
-        layers: of its result; its weights must be theirs.
+        layers: the layers in the run's result.json; the weights must have their sizes.
 
     Raises:
-        RecordError: it cannot be read, or is no dictionary of plain tensors of float32 or int64.
+        RecordError: the file cannot be read, does not fit `layers`, or is not a dict of plain float32 or int64 tensors.
     """
     path = folder / "weights.pt"
     try:
@@ -288,9 +288,9 @@ def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> We
         for layer in layers or ():
             if weights[f"{layer['layer']}.weight"].numel() != layer["weights"]:
                 raise ValueError(f"layer {layer['layer']} has not the {layer['weights']} weights of result.json")
-    except Exception as error:  # torch.load raises what the damage leads to
+    except Exception as error:  # a damaged file can make torch.load raise anything
         says = str(error).partition("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's own words tell how to load it all the same
+        if isinstance(error, pickle.UnpicklingError):  # torch's message says how to load the file anyway
             says = "it does not hold weights"
         raise RecordError(f"{path}: cannot be read ({says}); train it again with --force") from None
     return weights
@@ -311,11 +311,11 @@ def read_log_probabilities(folder: Path) -> np.ndarray:
     """Read a run's log-probabilities of the test images, float32 (images, classes).
 
     Raises:
-        RecordError: they cannot be read, or are no finite numbers of that shape.
+        RecordError: the file cannot be read, has the wrong shape, or contains values that are not finite.
     """
     path = folder / "predictions.npz"
     try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:  # np.load takes lone arrays, too
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:  # np.load alone accepts .npy files
             log_probabilities = arrays["log_probabilities"]
         if log_probabilities.ndim != 2 or log_probabilities.dtype != np.float32:
             raise ValueError(f"{log_probabilities.dtype} {log_probabilities.shape}, expected float32 (images, classes)")
@@ -330,7 +330,7 @@ def read_history(folder: Path) -> list[Row]:
     """Read a run's history: a row for each epoch.
 
     Raises:
-        RecordError: it cannot be read, its epochs do not count from 1, or a number is not finite.
+        RecordError: the file cannot be read, its epochs are not 1, 2, 3, ..., or a number is not finite.
     """
     path = folder / "history.csv"
     try:

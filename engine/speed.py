@@ -1,4 +1,4 @@
-"""How long a run-epoch takes: a plain loop as tutorials teach it, ours, and the matrix products alone.
+"""Time per run-epoch: for the plain loop of tutorials, for our training, and for the matrix products alone.
 
 seconds = time_ours(experiment, dataset, seeds=10, device="cpu")
 """
@@ -38,10 +38,10 @@ LATE = 10  # epochs after which L2 has driven the weights of always-black pixels
 
 
 def take_part(dataset: Dataset, images: int | None) -> tuple[Dataset, float]:
-    """Take so many train images and as large a share of the validation images; return them and that share.
+    """Return a data set with fewer train images and the same share of the validation images, and this share.
 
     Args:
-        images: None takes all.
+        images: number of train images to keep; None keeps all.
     """
     if images is None or images >= len(dataset.train):
         return dataset, 1.0
@@ -53,11 +53,11 @@ def take_part(dataset: Dataset, images: int | None) -> tuple[Dataset, float]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Each returns seconds per run-epoch: training on all train images and validation, for one run
+# These functions return seconds per run-epoch: one run's training on all train images, and its validation
 
 
 def time_plain_loop(experiment: Experiment, dataset: Dataset) -> float:
-    """Time one epoch as tutorials teach it: PIL images, torchvision's transforms, DataLoader, L1 by autograd."""
+    """Time one epoch of a tutorial's loop: PIL images, torchvision's transforms, DataLoader, L1 by autograd."""
     torch.set_num_threads(joblib.cpu_count())
     transforms = import_torchvision().transforms
     normalize = [transforms.ToTensor()]
@@ -108,7 +108,7 @@ def time_plain_loop(experiment: Experiment, dataset: Dataset) -> float:
 
 
 class PlainImages(torch.utils.data.Dataset):
-    """A map-style data set as torchvision's are: each item is made from an array through a PIL image."""
+    """A map-style data set like those of torchvision: it converts an array to a PIL image and transforms it."""
 
     def __init__(self, split: Split, transform: Callable) -> None:
         self.arrays = split.images.permute(0, 2, 3, 1).squeeze(3).numpy()
@@ -122,14 +122,14 @@ class PlainImages(torch.utils.data.Dataset):
 
 
 def time_ours(experiment: Experiment, dataset: Dataset, seeds: int, device: str) -> float:
-    """Time training as train.py plans it: what its processes took, shared by those that ran at a time.
+    """Time training as train.py plans it: all runs' seconds, divided by the processes, epochs and runs.
 
     Raises:
         UserError: a unit failed.
     """
     options = TrainOptions(list(range(seeds)), device=device)
     plan = make_plan([Task("", experiment, dataset, Path(), options.seeds)], options)
-    with contextlib.redirect_stdout(sys.stderr):  # progress goes there; the table stands alone
+    with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that stdout has only the table
         results = list(train_units(plan, device, Progress(experiment.epochs * seeds)))
     for result in results:
         if result.error:
@@ -139,7 +139,7 @@ def time_ours(experiment: Experiment, dataset: Dataset, seeds: int, device: str)
 
 
 def time_arithmetic(experiment: Experiment, dataset: Dataset, runs: int) -> float:
-    """Time the matrix products of an MLP's runs side by side, forward and backward, on all cores."""
+    """Time the forward and backward matrix products of an MLP, with several runs side by side, on all cores."""
     torch.set_num_threads(joblib.cpu_count())
     batch, sizes = experiment.batch_size, [math.prod(dataset.shape), *models.MLP_WIDTHS[experiment.model], 10]
     layers = [
@@ -166,9 +166,10 @@ def time_arithmetic(experiment: Experiment, dataset: Dataset, runs: int) -> floa
 
 
 def compare_late_epoch(dataset: Dataset) -> float:
-    """Return the time of an epoch with L2 after `LATE` epochs over that of a first one, medians of four.
+    """Return the ratio of a late epoch's time (after `LATE` epochs with L2) to a first epoch's time.
 
-    An L2 penalty drives the weights of always-black pixels into denormal numbers, slow ones unless they are flushed.
+    Both are medians of four epochs. An L2 penalty drives the weights of always-black pixels into denormal numbers,
+    which make arithmetic slow unless they are flushed to zero.
     """
     prepare_process("cpu", threads=1)
 
@@ -179,23 +180,23 @@ def compare_late_epoch(dataset: Dataset) -> float:
 
     first = [seconds for _ in range(5) for seconds in time_epochs(1)]
     late = time_epochs(LATE + 4)[LATE:]
-    return median(late) / median(first[1:])  # the first of all warms up
+    return median(late) / median(first[1:])  # the very first epoch is a warm-up
 
 
 def measure_peak_memory() -> int | None:
-    """Return the largest resident size in MB of any process that trained; None where the system does not tell."""
+    """Return the largest resident memory (MB) of any training process, or None if the system does not report it."""
     try:
         import resource
     except ImportError:
         return None
 
-    get_reusable_executor().shutdown(wait=True)  # a process is counted once it has ended
+    get_reusable_executor().shutdown(wait=True)  # processes are counted only after they end
     kilobytes = 1024 if sys.platform == "darwin" else 1
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // kilobytes // 1024
 
 
 def describe_computer(device: str) -> dict[str, Any]:
-    """Return the machine and the versions that were measured."""
+    """Return the machine and the library versions of the benchmark."""
     machine = describe_machine(device)
     return dict(
         cpu=_read_cpu_name(),
@@ -216,7 +217,7 @@ def _read_cpu_name() -> str:
 
 
 def print_result(result: dict[str, Any], name: str, seeds: int) -> None:
-    """Print the result of a benchmark of an experiment as a table, with times as ratios."""
+    """Print a benchmark's result as a table: seconds, and how many times as fast as the plain loop."""
     titles = dict(
         plain="plain DataLoader loop",
         one_seed="ours, one seed",
@@ -229,11 +230,11 @@ def print_result(result: dict[str, Any], name: str, seeds: int) -> None:
     machine = result["machine"]
     print(f"{name} on {result['dataset']}, validation every epoch")
     if result["share_of_images"] < 1:
-        print(f"timed on {100 * result['share_of_images']:.1f} % of the images, stated for all")
+        print(f"timed on {100 * result['share_of_images']:.1f} % of the images, scaled to all images")
     print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; ours on {machine['device']}")
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=("left", "right", "right")))
     if LATE_RATIO in result:
         late = result[LATE_RATIO]
-        print(f"an epoch with L2 0.001 after {LATE} epochs takes {late:.2f} times the first")
+        print(f"an epoch with L2 0.001 after {LATE} epochs takes {late:.2f} times as long as the first epoch")
     if result["peak_memory_mb"]:
         print(f"peak memory of a process: {result['peak_memory_mb']:,} MB")

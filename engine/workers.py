@@ -1,4 +1,4 @@
-"""Processes that train the units of a plan, and the records of what they trained.
+"""Training the units of a plan in processes, and recording their runs.
 
 failures = train_and_record(plan, options, train_units)
 """
@@ -34,16 +34,16 @@ from training import Run
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C came after the checkpoints of the plan were begun."""
+    """Ctrl-C stopped training after the first checkpoint of every unit was written."""
 
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What came of a unit: its runs, or the reason why there are none."""
+    """The result of training a unit: its runs, or an error."""
 
-    number: int  # of the unit in its plan
+    number: int  # the unit's index in its plan
     runs: list[Run] = field(default_factory=list)
-    error: str = ""  # one line
+    error: str = ""  # one line; empty if the unit succeeded
 
 
 TrainUnits = Callable[[Plan, str, Progress], Iterator[UnitResult]]
@@ -53,22 +53,22 @@ def check_device(device: str) -> None:
     """Check that torch finds a device.
 
     Raises:
-        UserError: it does not.
+        UserError: torch does not find the device.
     """
     is_available = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
     if not is_available[device]:
         known = ", ".join(name for name, is_there in is_available.items() if is_there)
-        raise UserError(f"--device {device}: this torch ({torch.__version__}) finds none; expected one of: {known}")
+        raise UserError(f"--device {device}: not found by torch {torch.__version__}; expected one of: {known}")
 
 
-def train_and_record(plan: Plan, options: TrainOptions, train: TrainUnits) -> list[str]:
-    """Train a plan and record each run as soon as its unit is done; return a line for each unit that failed.
+def train_and_record(plan: Plan, options: TrainOptions, train_plan: TrainUnits) -> list[str]:
+    """Train a plan and record each run as soon as its unit is done; return a line for each failed unit.
 
     Args:
-        train: `train_units`, or the same on a cluster.
+        train_plan: `train_units` of this module, or of `cluster.py` with a client.
 
     Raises:
-        Interrupted: Ctrl-C ended it.
+        Interrupted: Ctrl-C stopped training.
     """
     for unit in plan.units:
         unit.checkpoint.begin()
@@ -76,7 +76,7 @@ def train_and_record(plan: Plan, options: TrainOptions, train: TrainUnits) -> li
     failures = []
     try:
         with Progress(sum(unit.epochs for unit in plan.units)) as progress:
-            for result in train(plan, options.device, progress):
+            for result in train_plan(plan, options.device, progress):
                 unit, error = plan.units[result.number], result.error
                 if not error:
                     try:
@@ -102,7 +102,7 @@ def _record(unit: Unit, runs: list[Run], shared: dict[str, Any], progress: Progr
 
 
 def describe_outcome(result: dict[str, Any]) -> str:
-    """Say what came of a run: its test accuracy, or that it diverged."""
+    """Describe how a run ended: its test accuracy, or that it diverged."""
     if result["diverged"]:
         return result["stop_reason"]
     accuracy, epoch = 100 * result["test_accuracy"], result["chosen_epoch"]
@@ -114,8 +114,8 @@ def describe_outcome(result: dict[str, Any]) -> str:
 
 
 def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitResult]:
-    """Train the units of a plan and yield each result as it comes; a unit that fails does not stop the others."""
-    if len(plan.units) == 1 or (device != "cpu" and plan.jobs == 1):  # on a GPU, other processes only take memory
+    """Train the units of a plan and yield each result when it arrives; a failed unit does not stop the others."""
+    if len(plan.units) == 1 or (device != "cpu" and plan.jobs == 1):  # more processes on a GPU only use more memory
         for number, unit in enumerate(plan.units):
             yield train_unit(number, unit, device, partial(progress.show, unit.task.label, unit.task.experiment.epochs))
         return
@@ -140,12 +140,12 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
 
 
 def _run_in_processes(calls: list[Any], plan: Plan) -> Any:
-    warnings.filterwarnings("ignore", ".*tasks", module="joblib")  # advice where Ctrl-C cuts the results off
+    warnings.filterwarnings("ignore", ".*tasks", module="joblib")  # joblib's advice when Ctrl-C stops the results
     with (
         joblib.parallel_config(backend="loky", inner_max_num_threads=max(plan.threads)),
         _without_ctrl_c(),
     ):
-        # With one job, joblib would train in this process, which must survive a unit that dies.
+        # With one job, joblib would train in this process, which must survive if a unit's process dies.
         return joblib.Parallel(
             n_jobs=max(plan.jobs, 2),
             pre_dispatch=plan.jobs,
@@ -156,46 +156,46 @@ def _run_in_processes(calls: list[Any], plan: Plan) -> Any:
 
 
 def train_unit(number: int, unit: Unit, device: str, show: Callable[[list[training.Row]], None] | None) -> UnitResult:
-    """Train a unit in this process; `show` is `training.train`'s `on_epoch`."""
-    task, checkpoint = unit.task, replace(unit.checkpoint)  # a copy, as another process has it anyway
+    """Train a unit in this process; `show` becomes the `on_epoch` of `training.train`."""
+    task, checkpoint = unit.task, replace(unit.checkpoint)  # training must not change the plan's checkpoint
     try:
         prepare_process(device, checkpoint.threads)
         runs = training.train(task.experiment, unit.seeds, task.dataset, device, show, checkpoint)
         for run in runs:
             run.result |= describe_machine(device)
         return UnitResult(number, runs)
-    except Exception as error:  # whatever it is, the other units are trained, and it is reported at the end
+    except Exception as error:  # any error stops only this unit, and is reported at the end
         where = traceback.extract_tb(error.__traceback__)[-1]
-        says = str(error).partition("\n")[0]  # torch adds its own traceback
+        says = str(error).partition("\n")[0]  # torch adds a traceback to its messages
         where_from = f"{Path(where.filename).name}, line {where.lineno}"
         return UnitResult(number, error=f"{type(error).__name__}: {says} ({where_from})")
 
 
 def prepare_process(device: str, threads: int | None) -> None:
-    """Set this process's threads and memory for training, and on a GPU its arithmetic.
+    """Configure this process for training: threads, memory allocation and, on a GPU, deterministic arithmetic.
 
     Args:
-        threads: None leaves torch's setting alone.
+        threads: number of CPU threads; None keeps torch's setting.
     """
     if threads:
         torch.set_num_threads(threads)
-    if platform.libc_ver()[0] == "glibc":  # page faults of large freed tensors cost more than a layer's arithmetic
+    if platform.libc_ver()[0] == "glibc":  # else page faults for large tensors cost more than a layer's arithmetic
         libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large tensor
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free stays with the process
-    if device == "cuda":  # the same bits each time, where torch knows how to, rounded as on a CPU
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product is asked for
-        torch.use_deterministic_algorithms(True, warn_only=True)  # operations without such a form warn
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: allocate large tensors on the heap, not with mmap
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep freed memory in the process
+    if device == "cuda":  # the same bits each time, where torch can, and no rounding to TF32
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
+        torch.use_deterministic_algorithms(True, warn_only=True)  # others only warn
         deterministic: Any = torch.utils.deterministic
-        deterministic.fill_uninitialized_memory = False  # nothing here reads it
+        deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
         torch.backends.cudnn.allow_tf32 = False
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is killed; it would train unseen beside the parent's successor."""
+    """End this process when its parent is killed, so that it does not train on beside a restarted command."""
 
     def watch() -> None:
-        while os.getppid() == parent:  # Windows keeps the number
+        while os.getppid() == parent:  # on Windows this number never changes
             time.sleep(0.1)
         os._exit(1)
 
@@ -204,7 +204,7 @@ def _end_with(parent: int) -> None:
 
 @contextlib.contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, so that this one ends them without their tracebacks."""
+    """Make new processes ignore Ctrl-C, so that this process ends them and they print no tracebacks."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What was handed in: submissions, packed by the student and checked by the grader.
+"""Submissions, packed by the student and checked by the grader.
 
-`submission.py` packs a submission and reads it back. `untrusted.py` has the limits and the schema for files of unknown
-origin, which are applied before anything else reads them. `checks.py` declares the checks, each with its points;
-`comparing.py` says how a value or a report differs from what it should be. `scores.py` adds the points up, finds runs
-that submissions share, and writes the results for people and programs. No code of a submission is ever run.
+`submission.py` packs and reads a submission. `untrusted.py` applies size limits and a schema to files of unknown origin
+before other code uses them. `checks.py` declares the checks and their points. `differences.py` compares a submitted
+value or report with the recomputed value or report. `scores.py` adds up the points, finds runs that several submissions
+share, and writes the results as text, CSV and Gradescope JSON. No code from a submission is ever run.
 """

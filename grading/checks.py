@@ -1,6 +1,6 @@
-"""The checks of a submission, each declared once: its points, the sentence that is so when it passes, and its function.
+"""The checks of submissions, each declared once with its points, its function and the sentence for passing it.
 
-for result in make_checks(submission):
+for result in run_checks(submission):
     print(result)               # passed  originality: no two runs of different seeds or settings share weights
 """
 
@@ -25,30 +25,30 @@ from analysis.sections import make_report
 from data import Dataset
 from engine import records
 from engine.files import RecordError
-from engine.plan import MEASURED
+from engine.flags import format_seeds
+from engine.plan import measured_for
 from engine.records import Record
 from experiments import Experiment
-from grading.comparing import EXACT, RELATIVE, compare_report, is_alike
+from grading.differences import EXACT, RELATIVE, compare_report, is_alike
 from grading.submission import Submission
 from studies import STUDIES
-from studies.flags import format_seeds
 
 FRESH_SEEDS = 5
-LOG_PROBABILITY = 1e-3  # what rounding on another machine may change in a log-probability,
-ACCURACY = 2e-4  # and in an accuracy: two images in ten thousand
+LOG_PROBABILITY = 1e-3  # how far rounding on another machine may change a log-probability
+ACCURACY = 2e-4  # how far it may change an accuracy: two images in ten thousand
 
 FindProblems = Callable[[Submission], Iterator[str]]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check."""
+    """The result of a check on a submission."""
 
     name: str
-    points: int  # that it gives when it passes
-    about: str  # what is so then
+    points: int  # if it passes
+    about: str  # sentence printed if it passes
     problems: list[str]
-    is_made: bool = True  # without anything to check it is not, and fails
+    is_made: bool = True  # False if there was nothing to check; the check then fails
 
     def __str__(self) -> str:
         if not self.problems:
@@ -59,17 +59,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Check:
-    """A check that can be made of any submission."""
+    """A check that can be applied to any submission."""
 
     name: str
     points: int
-    about: str  # what is so when it passes
+    about: str  # sentence printed if it passes
     find_problems: FindProblems
 
-    def make(self, submission: Submission) -> Result:
-        """Find the problems of a submission; a function that returns a sentence has it printed when it passes."""
+    def run(self, submission: Submission) -> Result:
+        """Apply the check to a submission; a sentence that `find_problems` returns replaces `about`."""
         iterator, problems = self.find_problems(submission), []
-        folder = f"{submission.folder}{os.sep}"  # which tells the submission's author nothing
+        folder = f"{submission.folder}{os.sep}"  # means nothing to the submission's author
         while True:
             try:
                 problems.append(next(iterator).replace(folder, ""))
@@ -77,11 +77,11 @@ class Check:
                 return Result(self.name, self.points, end.value or self.about, problems)
 
 
-CHECKS: dict[str, Check] = {}  # in the order of grading
+CHECKS: dict[str, Check] = {}  # in the order in which they are applied
 
 
 def check(name: str, points: int) -> Callable[[FindProblems], FindProblems]:
-    """Declare a check by a function that yields problems; its docstring begins with what is so when it passes."""
+    """Declare a function that yields problems as a check; its docstring's first line is printed if it passes."""
 
     def declare(find_problems: FindProblems) -> FindProblems:
         sentence = (find_problems.__doc__ or "").partition("\n")[0].rstrip(".")
@@ -91,8 +91,8 @@ def check(name: str, points: int) -> Callable[[FindProblems], FindProblems]:
     return declare
 
 
-def make_checks(submission: Submission) -> list[Result]:
-    """Make every check that was asked for; without a run of the study that was asked for, most give no points."""
+def run_checks(submission: Submission) -> list[Result]:
+    """Apply the requested checks; without any run of the requested study, most of them fail."""
     options = submission.options
     is_asked = dict(completeness=options.study or options.seeds, retraining=options.retrain)
     can_be_made = dict(archive=True, completeness=bool(submission.runs))
@@ -101,7 +101,7 @@ def make_checks(submission: Submission) -> list[Result]:
         if not is_asked.get(name, True):
             continue
         if can_be_made.get(name, submission.holds_what_was_asked):
-            results.append(check.make(submission))
+            results.append(check.run(submission))
         else:
             results.append(Result(name, check.points, "", ["not checked"], is_made=False))
     return results
@@ -116,7 +116,7 @@ def check_archive(submission: Submission) -> Iterator[str]:
     """Every file is there, with its checksum in the manifest, and every record can be read."""
     problems = submission.damage + submission.unreadable
     if not problems and not submission.runs:
-        problems = ["no finished run is in it"]
+        problems = ["it contains no finished run"]
     yield from problems
 
 
@@ -134,11 +134,11 @@ def check_predictions(submission: Submission) -> Iterator[str]:
             yield str(error)
             continue
         if not torch.allclose(stored.exp().sum(1), torch.ones(len(stored)), atol=1e-3):
-            yield f"{name}: the predictions are no log-probabilities"
+            yield f"{name}: the predictions are not log-probabilities"
         for metric, (value,) in training.measure(stored.unsqueeze(1), dataset.test.labels).items():
             recorded = record.results[seed][f"test_{metric}"]
             if not math.isclose(recorded, value, rel_tol=EXACT):
-                yield f"{name}: test {metric} is {recorded!r}, its predictions give {value!r}"
+                yield f"{name}: test {metric} is {recorded!r}, the stored predictions give {value!r}"
 
 
 @check("weights", points=30)
@@ -159,9 +159,9 @@ def check_weights(submission: Submission) -> Iterator[str]:
 def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterator[str]:
     result, experiment = record.results[seed], record.experiment
     if result["seed"] != seed:
-        yield f"its result is that of seed {result['seed']}"
+        yield f"its result.json is for seed {result['seed']}"
     if not is_alike(record.dataset, records.describe(experiment, dataset, record.title)["dataset"]):
-        yield f"the data set is not described as {dataset.name} is"
+        yield f"its experiment.json does not describe {dataset.name}"
     network = build_network_of(record)
     try:
         network.load_state_dict(records.read_weights(record.run_folder(seed)))
@@ -196,15 +196,15 @@ def _compare_with_history(experiment: Experiment, result: dict[str, Any], histor
     chosen = (stopping.best_epoch[0] or 1) if training.restores_best(experiment) else epochs
     if (result["epochs"], result["chosen_epoch"], len(history)) != (epochs, chosen, epochs):
         yield (
-            f"{result['epochs']} epochs, {result['chosen_epoch']} chosen, and a history of {len(history)}: by its "
-            f"settings and its history it ends after {epochs} and chooses {chosen}"
+            f"{result['epochs']} epochs, epoch {result['chosen_epoch']} chosen, {len(history)} rows of history; "
+            f"settings and history give {epochs} epochs and choose epoch {chosen}"
         )
         return
     row = history[chosen - 1]
     if not abs(row["val_accuracy"] - result["val_accuracy"]) <= ACCURACY:
-        yield f"validation accuracy in epoch {chosen} of the history is not the result's"
+        yield f"validation accuracy of epoch {chosen} differs between history.csv and result.json"
     if not math.isclose(row["val_loss"], result["val_loss"], rel_tol=RELATIVE):
-        yield f"validation loss in epoch {chosen} of the history is not the result's"
+        yield f"validation loss of epoch {chosen} differs between history.csv and result.json"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def check_originality(submission: Submission) -> Iterator[str]:
         try:
             digest = hash_weights(record.run_folder(seed))
         except RecordError:
-            continue  # the check of the weights says why
+            continue  # the weights check reports it
         trained = seed, simplify(record.experiment)
         of_owner, owner = owners.setdefault(digest, (trained, name))
         if of_owner != trained:
@@ -230,7 +230,7 @@ def hash_weights(run_folder: Path) -> str:
     """Return the SHA-256 of a run's weights.
 
     Raises:
-        RecordError: they cannot be read.
+        RecordError: the weights cannot be read.
     """
     sha = hashlib.sha256()
     for name, tensor in records.read_weights(run_folder).items():
@@ -239,11 +239,11 @@ def hash_weights(run_folder: Path) -> str:
 
 
 def simplify(experiment: Experiment) -> Experiment:
-    """Return one experiment for all whose training may take the same steps and so end with the same weights."""
+    """Map experiments that take the same training steps, and so may have equal weights, to one representative."""
     early_stopping: dict[str, Any] = dict(
         patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
     )
-    epochs = experiment.epochs if experiment.lr_scheduler == "one_cycle" else 1  # the others do not look ahead
+    epochs = experiment.epochs if experiment.lr_scheduler == "one_cycle" else 1  # others do not depend on it
     experiment = replace(experiment, **early_stopping, epochs=epochs)
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
         experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
@@ -261,7 +261,7 @@ def check_report(submission: Submission) -> Iterator[str]:
     """report.md, report.html and the tables follow from the records."""
     groups = {record.group for record in submission.records if record.study and record.study not in STUDIES}
     if groups:
-        yield f"{', '.join(sorted(groups))}: no study in studies/ here, so none to compare it with"
+        yield f"{', '.join(sorted(groups))}: studies/ has no such study here, so the report cannot be checked"
         return
     runs_dir, data_dir = submission.folder / "runs", submission.options.data_dir
     try:
@@ -277,7 +277,7 @@ def check_report(submission: Submission) -> Iterator[str]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What was asked for
+# Completeness and retraining
 
 
 @check("completeness", points=10)
@@ -289,7 +289,7 @@ def check_completeness(submission: Submission) -> Generator[str, None, str | Non
         asked = f"every experiment of {study.group}, {asked}"
         of_study = {record.title: record for record in checked if record.group == study.group}
         if not of_study:
-            yield f"{study.group} is not in it; there is {', '.join(sorted({record.group for record in checked}))}"
+            yield f"{study.group} is not in it; it has {', '.join(sorted({record.group for record in checked}))}"
             return None
         titles = [title for title, first in study.trained_as.items() if title == first]
         yield from (f"{study.group}/{title} is missing" for title in titles if title not in of_study)
@@ -313,7 +313,7 @@ def check_retraining(submission: Submission) -> Generator[str, None, str | None]
     trained = {f"{record.group}/{record.title}": record for record in submission.records if record.results}
     if name is None or name not in trained:
         known = ", ".join(f'"{title}"' for title in trained)
-        yield f'"{name}" is not in it; there is {known}'
+        yield f'"{name}" is not in it; it has {known}'
         return None
     record = trained[name]
     dataset, problem = load_test_set(record, submission.options.data_dir)
@@ -325,7 +325,7 @@ def check_retraining(submission: Submission) -> Generator[str, None, str | None]
         yield problem
         return None
     fresh = [seed for seed in range(len(record.results) + FRESH_SEEDS) if seed not in record.results][:FRESH_SEEDS]
-    at_once, _ = MEASURED[record.experiment.model.rstrip("0123456789")]
+    at_once, _ = measured_for(record.experiment.model)
     accuracies = []
     for start in range(0, len(fresh), at_once):
         runs = training.train(record.experiment, fresh[start : start + at_once], dataset)
@@ -335,7 +335,7 @@ def check_retraining(submission: Submission) -> Generator[str, None, str | None]
         if not low <= result["test_accuracy"] <= high:
             yield (
                 f"{name} seed {seed}: test accuracy {result['test_accuracy']:.2%}, fresh seeds predict {low:.2%} to "
-                f"{high:.2%} (where one honest experiment in twenty does not lie)"
+                f"{high:.2%} (one honest experiment in twenty lies outside)"
             )
     interval = f"the prediction interval of {FRESH_SEEDS} fresh seeds, {low:.2%} to {high:.2%}"
     return f"{name}: the recorded test accuracies lie in {interval}"

@@ -1,4 +1,4 @@
-"""What submissions score: their points, what they share with each other, and all of this for people and programs.
+"""Scores of submissions: points, shared runs, and the results as text, CSV and Gradescope JSON.
 
 graded = grade(Path("submission.zip"), GradeOptions())
 show(graded, is_alone=True)
@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 
 import data
 from engine.files import RecordError
+from engine.flags import format_seeds
 from engine.workers import prepare_process
 from experiments import Experiment, UserError
-from grading.checks import CHECKS, Result, hash_weights, make_checks, simplify
+from grading.checks import CHECKS, Result, hash_weights, run_checks, simplify
 from grading.submission import GradeOptions, read_submission
 from sources.finding import DataError
-from studies.flags import format_seeds
 
-UNCHECKED = "not checked: the pictures, and the epochs before the chosen one, which only training again would show"
-MOST_SHOWN = 5  # files of code that differ
+UNCHECKED = "not checked: the figures, and the epochs before the chosen epoch, which only retraining could check"
+MOST_SHOWN = 5  # names of differing code files to print
 
 
 class Trained(NamedTuple):
-    """How some weights were trained."""
+    """The run that some weights come from."""
 
-    name: str  # of the run
+    name: str
     seconds: float
     seed: int
     experiment: Experiment  # simplified
@@ -38,19 +38,19 @@ class Trained(NamedTuple):
 
 @dataclass
 class Graded:
-    """What a submission scores."""
+    """The grading results of a submission."""
 
     name: str
-    results: list[Result] = field(default_factory=list)  # of its checks
-    cannot: str = ""  # why it is not graded, which is not the submission's fault
-    seeds: set[int] = field(default_factory=set)  # of all its runs
-    other_code: list[str] = field(default_factory=list)  # files that are not as they are here
-    weights: dict[str, Trained] = field(default_factory=dict)  # by their SHA-256
-    copies: list[str] = field(default_factory=list)  # what it shares with other submissions
+    results: list[Result] = field(default_factory=list)  # one for each check
+    cannot: str = ""  # why the grader cannot grade it; never the submission's fault
+    seeds: set[int] = field(default_factory=set)  # seeds of all runs
+    other_code: list[str] = field(default_factory=list)  # code files that differ from the grader's
+    weights: dict[str, Trained] = field(default_factory=dict)  # {SHA-256 of the weights: run}
+    copies: list[str] = field(default_factory=list)  # a line for each submission that shares runs with it
 
     @property
     def has_passed(self) -> bool:
-        """Whether every check that was made passed, and nothing is shared with another submission."""
+        """Whether every check passed and no run is shared with another submission."""
         return not self.copies and not any(result.problems for result in self.results)
 
     @property
@@ -60,13 +60,13 @@ class Graded:
 
     @property
     def most_points(self) -> int:
-        """The points of all its checks."""
+        """The points if every check passed."""
         return sum(result.points for result in self.results)
 
 
 def grade(path: Path, options: GradeOptions) -> Graded:
-    """Make every check of one submission, an archive or its unpacked folder."""
-    prepare_process("cpu", threads=1)  # threads that wait for each other after every small layer would be slow
+    """Grade a submission, given as an archive or as its unpacked folder."""
+    prepare_process("cpu", threads=1)  # several threads would wait for each other after every small layer
     with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
         submission = read_submission(path, Path(workshop), options)
         graded = Graded(str(path), other_code=submission.other_code)
@@ -76,20 +76,20 @@ def grade(path: Path, options: GradeOptions) -> Graded:
         except DataError as error:
             graded.cannot = str(error)
             return graded
-        graded.results = make_checks(submission)
+        graded.results = run_checks(submission)
         for record, seed, name in submission.runs:
             graded.seeds.add(seed)
-            with contextlib.suppress(RecordError):  # the check of the weights says why they cannot be read
+            with contextlib.suppress(RecordError):  # the weights check reports unreadable weights
                 digest, seconds = hash_weights(record.run_folder(seed)), record.results[seed]["seconds"]
                 graded.weights[digest] = Trained(name, seconds, seed, simplify(record.experiment))
     return graded
 
 
 def name_copies(all_graded: list[Graded]) -> None:
-    """Tell every pair of submissions how many runs they share.
+    """Record for each pair of submissions how many runs they share.
 
-    Training is deterministic, so equal weights of equal seeds are no proof; equal seconds are, and so are equal weights
-    of other seeds or settings.
+    Training is deterministic, so equal weights do not prove copying if seed and settings are equal, too. Equal seconds
+    prove it, and so do equal weights for different seeds or settings.
     """
     for first, second in combinations(all_graded, 2):
         shared = []
@@ -99,17 +99,17 @@ def name_copies(all_graded: list[Graded]) -> None:
                 shared.append(mine.name)
         if shared:
             runs = f"{len(shared)} run{'s' if len(shared) > 1 else ''}, such as {min(shared)},"
-            why = "equal weights and equal seconds, or equal weights under another seed"
+            why = "equal weights and equal seconds, or equal weights with a different seed or setting"
             first.copies.append(f"{runs} shared with {second.name} ({why})")
             second.copies.append(f"{runs} shared with {first.name} ({why})")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# For people and for other programs
+# Results as text, CSV and JSON
 
 
 def show(graded: Graded, is_alone: bool) -> None:
-    """Print a line for each check of a submission that is alone, else a line for the submission."""
+    """Print a submission's points; if it is the only submission, also print a line for each check."""
     if graded.cannot:
         print(f"{graded.name}: not graded")
         return
@@ -117,10 +117,8 @@ def show(graded: Graded, is_alone: bool) -> None:
         print("\n".join(map(str, [*graded.results, UNCHECKED])))
     if graded.other_code:
         more = len(graded.other_code) - MOST_SHOWN
-        and_more = f" and {more} files more" if more > 0 else ""
-        print(
-            f"its code, which is not run, is not as it is here: {', '.join(graded.other_code[:MOST_SHOWN])}{and_more}"
-        )
+        and_more = f" and {more} more files" if more > 0 else ""
+        print(f"code that differs from the grader's (not run): {', '.join(graded.other_code[:MOST_SHOWN])}{and_more}")
     failed = [str(result) for result in graded.results if result.problems and result.is_made]
     passed = sum(not result.problems for result in graded.results)
     summary = f"{graded.name}: {passed} of {len(graded.results)} checks passed, {graded.points} of "
@@ -129,7 +127,7 @@ def show(graded: Graded, is_alone: bool) -> None:
 
 
 def write_csv(path: Path, all_graded: list[Graded]) -> None:
-    """Write a line for each submission.
+    """Write a CSV file with a row for each submission.
 
     Raises:
         UserError: the file cannot be written.
@@ -156,7 +154,7 @@ def write_csv(path: Path, all_graded: list[Graded]) -> None:
 
 
 def write_gradescope(path: Path, graded: Graded) -> None:
-    """Write Gradescope's results.json, a test for each check.
+    """Write results.json for Gradescope, with a test for each check.
 
     Raises:
         UserError: the file cannot be written.

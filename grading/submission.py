@@ -20,21 +20,21 @@ from engine import records
 from engine.files import RecordError
 from engine.provenance import ROOT, code_files
 from engine.records import Record
-from grading.untrusted import LIMITS, Limits, SubmissionError, check_archive, find_files, is_litter, read_runs
+from grading.untrusted import LIMITS, Limits, SubmissionError, check_zip, find_files, is_litter, read_runs
 from studies.study import Study
 
 MANIFEST = "manifest.json"
-OTHER_CODE = ("analysis/templates/*", "requirements*.txt", "README.md")  # what goes with the Python files
+OTHER_CODE = ("analysis/templates/*", "requirements*.txt", "README.md")  # packed beside the Python files
 
 
 def pack(path: Path, report: Path, runs_dir: Path, study: str | None = None) -> int:
-    """Write the archive whole, or not at all; return how many files are in it.
+    """Write a submission's archive, completely or not at all, and return the number of packed files.
 
-    Runs that are damaged or have diverged go into it, too.
+    Damaged and diverged runs are packed, too.
 
     Args:
-        report: folder that a `document.Document` was written to.
-        study: pack this study's records; None: all.
+        report: folder of a report that `Document.write` wrote.
+        study: pack the records of this study only; None: all records.
 
     Raises:
         SubmissionError: the archive cannot be written.
@@ -64,7 +64,7 @@ def pack(path: Path, report: Path, runs_dir: Path, study: str | None = None) -> 
 
 
 def _find_experiments(runs_dir: Path, study: str | None) -> Iterator[Path]:
-    """Yield the folders of a study's experiments, or of all; the same whose records or problems a report names."""
+    """Yield the folders of a study's experiments (None: of all experiments), as a report reads them."""
     for folder in {path.parent for name in ("experiment.json", "seed-*") for path in runs_dir.glob(f"*/*/{name}")}:
         try:
             name = records.read_description(folder / "experiment.json").study
@@ -75,51 +75,51 @@ def _find_experiments(runs_dir: Path, study: str | None) -> Iterator[Path]:
 
 
 def all_code() -> dict[str, Path]:
-    """Return the files of this toolkit that go with a submission, {path below the toolkit's folder: file}."""
+    """Return the files of this toolkit to pack into a submission, {path relative to the toolkit: file}."""
     others = [file for pattern in OTHER_CODE for file in ROOT.glob(pattern) if file.is_file()]
     return code_files() | {file.relative_to(ROOT).as_posix(): file for file in others}
 
 
 def unpack(path: Path, folder: Path, limits: Limits = LIMITS) -> None:
-    """Unpack an archive into an empty folder, without what computers add to archives.
+    """Unpack an archive into an empty folder, except files that an operating system added.
 
     Raises:
-        SubmissionError: it is no zip archive, is damaged, or is not to be trusted; then nothing is unpacked.
+        SubmissionError: the file is not a zip archive, is damaged, or does not pass `check_zip`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            check_archive(archive, limits)
+            check_zip(archive, limits)
             for member in archive.infolist():
                 if not is_litter(member.filename):
-                    archive.extract(member, folder)  # stops where a member is longer than it says
+                    archive.extract(member, folder)  # never writes more than the checked size
     except (OSError, RuntimeError, ValueError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SubmissionError(f"{path}: empty, cut off, or not a zip archive ({error})") from None
 
 
 @dataclass(frozen=True)
 class GradeOptions:
-    """What the grader asks for."""
+    """The grader's options."""
 
     data_dir: Path = Path("data")
-    study: Study | None = None  # that was to be handed in, with its overrides; None: whatever there is
-    seeds: list[int] | None = None  # that were to be trained of every experiment; None: any five
-    retrain: str | None = None  # STUDY/TITLE
+    study: Study | None = None  # requested study with its overrides; None: any
+    seeds: list[int] | None = None  # requested for every experiment; None: any five
+    retrain: str | None = None  # STUDY/TITLE of the experiment to train again
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is graded: the folder of a submission, its records, and all that cannot be read."""
+    """A submission to grade: its folder, its records, and what is wrong with its files."""
 
     folder: Path
     options: GradeOptions
     records: list[Record] = field(default_factory=list)
-    damage: list[str] = field(default_factory=list)  # a line for each file that is not as its manifest has it
-    unreadable: list[str] = field(default_factory=list)  # a line for each file of its records that cannot be used
-    other_code: list[str] = field(default_factory=list)  # files that are not as they are here
+    damage: list[str] = field(default_factory=list)  # a line for each file that differs from the manifest
+    unreadable: list[str] = field(default_factory=list)  # a line for each file in runs/ that cannot be used
+    other_code: list[str] = field(default_factory=list)  # code files that differ from the grader's
 
     @cached_property
     def runs(self) -> list[tuple[Record, int, str]]:
-        """Every run that did not diverge: its record, its seed and what it is called."""
+        """The runs that did not diverge: [(record, seed, name for messages)]."""
         return [
             (record, seed, f"{record.group}/{record.title} seed {seed}")
             for record in self.records
@@ -128,16 +128,16 @@ class Submission:
 
     @property
     def holds_what_was_asked(self) -> bool:
-        """Whether it has a run of the study that was to be handed in."""
+        """Whether the submission contains a run of the requested study, or any run if none was requested."""
         study = self.options.study
         return any(study is None or record.group == study.group for record, _, _ in self.runs)
 
 
 def read_submission(path: Path, workshop: Path, options: GradeOptions) -> Submission:
-    """Read a submission, an archive or its unpacked folder.
+    """Read a submission from an archive or from its unpacked folder.
 
     Args:
-        workshop: an empty folder that an archive is unpacked to.
+        workshop: an empty folder to unpack an archive into.
     """
     folder = path if path.is_dir() else workshop
     try:
@@ -152,7 +152,7 @@ def read_submission(path: Path, workshop: Path, options: GradeOptions) -> Submis
 
 
 def find_top(folder: Path) -> Path:
-    """Find the submission in an unpacked folder: the folder, or the only one in it, as when it was packed again."""
+    """Return the folder of an unpacked submission: `folder`, or its only subfolder if it was packed again."""
     inside = [path for path in folder.iterdir() if not is_litter(path.name)]
     if len(inside) == 1 and not inside[0].is_symlink() and (inside[0] / MANIFEST).is_file():
         return inside[0]
@@ -163,19 +163,19 @@ def check_manifest(folder: Path) -> list[str]:
     """Return a line for each file of an unpacked submission that is missing, altered or not in the manifest.
 
     Raises:
-        SubmissionError: another version of this toolkit made it, or it holds a link.
+        SubmissionError: another version of this toolkit made the submission, or it contains a link.
     """
     files = dict(find_files(folder))
     if files.pop(MANIFEST, None) is None:
-        return [f"{MANIFEST} is missing: this is not what report.py --bundle made"]
+        return [f"{MANIFEST} is missing: expected a submission made by report.py --bundle"]
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         form, listed = manifest["format"], {str(name): str(digest) for name, digest in manifest["files"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return [f"{MANIFEST} cannot be read: this is not what report.py --bundle made"]
+        return [f"{MANIFEST} cannot be read: expected a submission made by report.py --bundle"]
     if form not in records.FORMATS:
         expected = " or ".join(map(str, records.FORMATS))
-        raise SubmissionError(f"another version of this toolkit made it: format {form!r}, expected {expected}")
+        raise SubmissionError(f"made by another version of this toolkit: format {form!r}, expected {expected}")
     problems = [f"{name} is missing" for name in listed.keys() - files.keys()]
     problems += [f"{name} is not in the manifest" for name in files.keys() - listed.keys()]
     problems += [
@@ -185,7 +185,7 @@ def check_manifest(folder: Path) -> list[str]:
 
 
 def find_differing_code(folder: Path) -> list[str]:
-    """List the files of a submission's code, if it has any, that are altered, missing there or missing here."""
+    """List code files that differ from the grader's or exist on one side only; none if no code was submitted."""
     if not (folder / "code").is_dir():
         return []
     ours, theirs = all_code(), dict(find_files(folder / "code"))

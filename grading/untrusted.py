@@ -1,11 +1,11 @@
-"""Limits and schema for files of unknown origin: records that were edited, archives that were forged.
+"""Limits and a schema for files of unknown origin, such as edited records and forged archives.
 
-    found, problems = read_runs(Path("runs"))                  # what does not fit the schema is left out and named
-    found, problems = read_runs(Path("runs"), limits=LIMITS)   # so is what is larger than it can be
-    check_archive(zipfile.ZipFile("submission.zip"), LIMITS)   # SubmissionError
+    found, problems = read_runs(Path("runs"))                  # leaves out and names runs that do not fit the schema
+    found, problems = read_runs(Path("runs"), limits=LIMITS)   # also leaves out runs over the limits
+    check_zip(zipfile.ZipFile("submission.zip"), LIMITS)   # SubmissionError
 
-One's own records need the schema alone. The limits are those that a forger could exceed without any training, such as
-a small file that unpacks into a full memory; `grade.py` applies them before it reads what a submission holds.
+Your own records only need the schema. The limits stop forged files, such as a small archive that fills the memory when
+it is unpacked. `grade.py` applies the limits before it reads the content of a submission.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from engine.records import Record
 from experiments import UserError
 from sources.catalogue import SOURCES
 
-RESULT: dict[str, Any] = dict(  # what others rely on in result.json, and of which type it is
+RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, and their types
     seed=int,
     diverged=bool,
     stop_reason=str,
@@ -40,17 +40,17 @@ RESULT: dict[str, Any] = dict(  # what others rely on in result.json, and of whi
     command=str,
     finished=str,
 )
-DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # the same in experiment.json
-LITTER = ("__MACOSX", ".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # that computers leave in folders and archives
+DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # the same for experiment.json
+LITTER = ("__MACOSX", ".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # files that operating systems add
 
 
 class SubmissionError(UserError):
-    """A submission cannot be made or used."""
+    """A submission cannot be packed or graded."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a submission may hold."""
+    """Size limits for a submission."""
 
     files: int = 50_000
     bytes: int = 4 * 2**30  # of all files, unpacked
@@ -65,13 +65,14 @@ LIMITS = Limits()
 
 
 def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = None) -> tuple[list[Record], list[str]]:
-    """Read the records of a runs folder, or of one study there, and leave out those that do not fit the schema.
+    """Read the records in a runs folder, and leave out runs that do not fit the schema.
 
     Args:
-        limits: leave out runs whose files exceed them, too.
+        study: read the records of this study only; None: all records.
+        limits: also leave out runs whose files exceed these limits.
 
     Returns:
-        (records that have a run, a line for each file that cannot be used).
+        (records with at least one run, a line for each file that cannot be used).
     """
     found, problems = records.read_all(runs_dir, study)
     for record in found:
@@ -118,10 +119,10 @@ def _check_result(result: dict[str, Any]) -> None:
 
 
 def _check_size(folder: Path, limits: Limits) -> None:
-    """Check how much memory a run's files take; those that cannot be read are left to the checks that read them.
+    """Check that a run's files do not need too much memory; unreadable files pass, and later checks report them.
 
     Raises:
-        RecordError: predictions or weights expand to more than they can be.
+        RecordError: predictions or weights would expand to more bytes than allowed.
     """
     predictions, weights = folder / "predictions.npz", folder / "weights.pt"
     if _measure_unpacked(predictions) > limits.predictions:
@@ -137,7 +138,7 @@ def _check_size(folder: Path, limits: Limits) -> None:
 
 
 def _measure_unpacked(path: Path) -> int:
-    """Return how many bytes an archive's files say that they are; 0 if it is none."""
+    """Return the unpacked size that an archive declares, in bytes; 0 if the file is not an archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(member.file_size for member in archive.infolist())
@@ -149,11 +150,11 @@ def _measure_unpacked(path: Path) -> int:
 # Archives and folders
 
 
-def check_archive(archive: zipfile.ZipFile, limits: Limits) -> None:
-    """Check that an archive can be unpacked without harm.
+def check_zip(archive: zipfile.ZipFile, limits: Limits) -> None:
+    """Check that an archive can be unpacked safely.
 
     Raises:
-        SubmissionError: it holds a path outside the folder, a link, a file twice, or more than a submission can.
+        SubmissionError: the archive has a path outside its folder, a link, a duplicate name, or exceeds the limits.
     """
     members = archive.infolist()
     if len(members) > limits.files or sum(member.file_size for member in members) > limits.bytes:
@@ -162,9 +163,9 @@ def check_archive(archive: zipfile.ZipFile, limits: Limits) -> None:
     for member in members:
         name = member.filename
         if not _is_inside(name):
-            raise SubmissionError(f"{archive.filename}: {name!r} is not a path inside it")
+            raise SubmissionError(f"{archive.filename}: {name!r} is not a path inside the archive")
         if name.casefold() in names:
-            raise SubmissionError(f"{archive.filename}: {name!r} is twice in it")
+            raise SubmissionError(f"{archive.filename}: {name!r} is in it twice")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise SubmissionError(f"{archive.filename}: {name!r} is a link")
         names.add(name.casefold())
@@ -176,10 +177,10 @@ def _is_inside(name: str) -> bool:
 
 
 def find_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield every file below a folder, without what computers leave there: (path relative to the folder, file).
+    """Yield (relative path, file) for every file below a folder, except files that an operating system added.
 
     Raises:
-        SubmissionError: there is a link; what is behind it is not the submission.
+        SubmissionError: the folder contains a link, which may lead outside the submission.
     """
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
@@ -190,5 +191,5 @@ def find_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def is_litter(name: str) -> bool:
-    """Tell whether a computer, not a person, put a file or folder there."""
+    """Tell whether an operating system, not a person, added the file or folder."""
     return any(fnmatch(part, pattern) for part in PurePosixPath(name).parts for pattern in LITTER)

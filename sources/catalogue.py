@@ -15,22 +15,20 @@ CIFAR10_OBJECTS = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse"
 
 @dataclass(frozen=True)
 class Source:
-    """A description of a data set: everything about it that is known without reading it."""
+    """The description of a data set: everything that is known before its files are read."""
 
-    folder: Path  # in the data dir, as torchvision lays it out; absolute for an embedded sample
-    files: dict[
-        str, str
-    ]  # {name without .gz: SHA-256 of the decoded content}; train files first, each before its labels
+    folder: Path  # relative to the data dir, in torchvision's layout; absolute for an embedded sample
+    files: dict[str, str]  # {name without .gz: SHA-256 of the decoded content}; train first, images before labels
     classes: tuple[str, ...]
     shape: tuple[int, int, int]  # channels, height, width
     validation: int  # number of images split from the train files
     test: int = 0  # number of images split from the train files; 0 if there are test files
     torchvision_class: str = ""
-    sample: str | None = None  # the embedded part of the data set that is used if the full one cannot be downloaded
+    sample: str | None = None  # the embedded sample that is used if the data set cannot be downloaded
 
     @property
     def is_sample(self) -> bool:
-        """Whether this is a sample that is embedded in the repository."""
+        """Whether this data set is a sample embedded in the repository."""
         return self.folder.is_absolute()
 
 

@@ -1,4 +1,4 @@
-"""Download a published data set with torchvision, if its mirrors can be reached.
+"""Download a published data set with torchvision, if a mirror can be reached.
 
 folder = download("mnist", Path("data"))
 """
@@ -21,17 +21,17 @@ import torch
 from sources.catalogue import SOURCES
 from sources.finding import DataError, DataNotFound, read_images
 
-REACH_SECONDS = 5  # a mirror that has not answered by then counts as out of reach
+REACH_SECONDS = 5  # a mirror that does not answer within this time counts as unreachable
 
 
 def download(name: str, data_dir: Path) -> Path:
     """Download a data set into the data dir and return its folder.
 
-    The files are downloaded beside that folder, verified and then moved, so that half a download is never found.
+    The files are downloaded into a temporary folder, verified and then moved, so that no incomplete download is used.
 
     Raises:
         DataNotFound: no mirror can be reached, or the download fails.
-        DataError: the data dir cannot be written, or the files are not what was published.
+        DataError: the data dir is not writable, or the files differ from the published files.
     """
     source = SOURCES[name]
     target = data_dir / source.folder
@@ -54,7 +54,7 @@ def download(name: str, data_dir: Path) -> Path:
         if all(answers.values()):
             tried = "; ".join(f"{url}: {answer}" for url, answer in answers.items())
             raise DataNotFound(_explain_how_to_get(name, data_dir, f"tried {tried}"))
-        socket.setdefaulttimeout(30)  # torchvision sets none and would wait for a stalled mirror for ever
+        socket.setdefaulttimeout(30)  # torchvision sets no time-out and would wait forever for a stalled mirror
         try:
             torchvision_class(workshop, download=True)
         except (OSError, RuntimeError) as error:
@@ -82,9 +82,9 @@ def _explain_how_to_get(name: str, data_dir: Path, tried: str) -> str:
 
 
 def check_reachable(urls: Iterable[str], seconds: float = REACH_SECONDS) -> dict[str, str | None]:
-    """Ask all addresses at once and return {address: why it cannot be reached, or None} within `seconds`.
+    """Contact all addresses at once and return, within `seconds`, {address: why it is unreachable, or None}.
 
-    In threads, because no time-out covers the look-up of a host name.
+    It uses threads, because no time-out covers the look-up of a host name.
     """
     answers: dict[str, str | None] = dict.fromkeys(urls, f"no answer in {seconds} s")
 
@@ -93,7 +93,7 @@ def check_reachable(urls: Iterable[str], seconds: float = REACH_SECONDS) -> dict
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
             answers[url] = None
         except urllib.error.HTTPError:
-            answers[url] = None  # the address may have no page; the host has answered
+            answers[url] = None  # the host has answered, even if the address has no page
         except (OSError, ValueError) as error:
             answers[url] = str(getattr(error, "reason", error))
 
@@ -109,8 +109,8 @@ def check_reachable(urls: Iterable[str], seconds: float = REACH_SECONDS) -> dict
 def import_torchvision() -> ModuleType:
     """Import torchvision, even if its compiled operators do not load.
 
-    They do not where torch and torchvision come from different builds: the import ends with "operator torchvision::nms
-    does not exist". This toolkit uses no operator, so it is enough to declare the two that the import asks for.
+    If torch and torchvision come from different builds, the import fails with "operator torchvision::nms does not
+    exist". This toolkit uses no operator, so it is enough to declare the two operators that the import needs.
     """
     try:
         return importlib.import_module("torchvision")

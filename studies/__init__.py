@@ -1,9 +1,10 @@
-"""What is asked: `STUDIES`, {name: study}, every study that a file of this folder defines.
+"""The studies: `STUDIES` is {name: study}, with every study that a file in this folder defines.
 
-A study is plain data: its experiments, what an original published and what it claimed. Five are published assignments,
-redone. An experiment of theirs is *as run* where it repeats the original's code, mistakes included, *corrected* where
-code and write-up differ or a comparison was confounded, and a *control* where the original lacked one. The claims are
-those of the write-ups in our words. A study of your own is one more file here; no other file has to be edited.
+A study is plain data: its experiments, and what an original published and claimed. Five studies repeat published
+assignments. Their experiments are of three kinds: *as run* repeats the original's code, mistakes included; *corrected*
+resolves a difference between code and write-up, or a confounded comparison; *control* adds a control that the original
+lacked. The claims are taken from the write-ups, in our words. To add your own study, add a file to this folder; no
+other file has to be edited.
 """
 
 import sys
@@ -14,6 +15,6 @@ from studies.study import load_studies
 
 try:
     STUDIES = load_studies(Path(__file__).parent)
-except UserError as error:  # every command comes here before it can parse: this one line serves them all
+except UserError as error:  # every command imports this before it parses, so this message serves them all
     sys.stderr.write(f"error: {error}\n")
     raise SystemExit(2) from None

@@ -1,16 +1,16 @@
-"""What the published assignments share: how their results are stated, and what the redone ones change."""
+"""Shared by the published assignments: the form of published metrics, and deviations that several have in common."""
 
 
 def last_five(accuracy: float, loss: float, train_accuracy: float) -> dict[str, float]:
-    """Return published metrics: means over the last five epochs of test accuracy and loss, the last train accuracy.
+    """Return published metrics: mean test accuracy and loss over the last five epochs, and last train accuracy.
 
-    Accuracies are given in percent.
+    Accuracies are passed in percent and returned as fractions.
     """
     return dict(test_accuracy=accuracy / 100, test_loss=loss, train_accuracy=train_accuracy / 100)
 
 
 def accuracies(train: float, test: float) -> dict[str, float]:
-    """Return published accuracies, which are given in percent."""
+    """Return published accuracies as fractions; the arguments are in percent."""
     return dict(train_accuracy=train / 100, test_accuracy=test / 100)
 
 

@@ -1,4 +1,4 @@
-"""What a study is: named experiments with a baseline, what the original published, and what it claimed.
+"""Studies: named experiments with a baseline, and the metrics and claims that the original published.
 
 study = STUDIES["mnist-norms"].with_overrides({"dataset": "mnist_sample", "epochs": 3})
 study.experiments["GN"].experiment     # an experiments.Experiment
@@ -18,13 +18,19 @@ NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 NOT_IN_TITLES = r'<>:"/\|?*'
 TITLE = re.compile(rf"(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
 KINDS = ("as run", "corrected", "control", "own")
-METRICS = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")  # that claims speak of
+CLAIM_METRICS = (
+    "test_accuracy",
+    "test_loss",
+    "train_accuracy",
+    "gap",
+    "epochs",
+    "zeros",
+)  # metrics that claims can compare
 DIRECTIONS = ("higher", "lower", "not higher", "same")
-# Differences in accuracy within the margin make no practical difference; a study can have its own.
+# Differences in accuracy within the margin have no practical importance; a study can set its own margin.
 MARGIN = 0.005
 MARGINS = dict(mnist=0.001, mnist_sample=0.001)
 SINGLE = "single"  # the group of the experiments typed by hand
-NOT_STUDIES = ("study", "flags")  # files of this folder that define no study
 
 
 @dataclass(frozen=True)
@@ -33,19 +39,19 @@ class Entry:
 
     kind: str  # one of KINDS
     experiment: Experiment
-    note: str = ""  # what the original called it, or what was corrected
+    note: str = ""  # such as what the original called it, or what was corrected
     published: dict[str, float] = field(default_factory=dict)  # metric: value; accuracies as fractions
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of a write-up: how a metric of one experiment compares with that of others."""
+    """A claim of a write-up: how a metric of one experiment compares with the metric of other experiments."""
 
     kind: str  # one of KINDS
     says: str
-    subject: str | tuple[str, ...]  # a title; of several, the one with the best mean validation accuracy
+    subject: str | tuple[str, ...]  # a title; of several titles, the best by mean validation accuracy
     against: tuple[str, ...] | float  # titles, or a constant
-    metric: str  # one of METRICS; gap is train accuracy − test accuracy, zeros the share of weights exactly zero
+    metric: str  # one of CLAIM_METRICS; gap is train accuracy − test accuracy, zeros the share of exact zeros
     direction: str  # one of DIRECTIONS
 
     @property
@@ -60,27 +66,27 @@ class Study:
     """A named set of experiments with a baseline and claims.
 
     Raises:
-        ValueError: a title that cannot name a folder, a claim or baseline that names an unknown experiment, an
-            unknown word, or experiments on more than one data set.
+        ValueError: the name or a title cannot be a folder's name; a claim or the baseline names an unknown experiment;
+            a kind, metric or direction is unknown; or the experiments use more than one data set.
     """
 
     name: str
     asks: str
     experiments: dict[str, Entry]  # title: entry
-    baseline: str | None  # a title; None: each experiment has its own, `Experiment.baseline`
+    baseline: str | None  # a title; None: each experiment's `Experiment.baseline()`
     claims: tuple[Claim, ...] = ()
     deviations: tuple[str, ...] = ()  # from the original
-    margin: float | None = None  # of differences that matter; None: that of its data set
-    sweep: dict[str, tuple[str, float]] = field(default_factory=dict)  # title: (line, place) of a setting that is swept
-    sweep_over: str = ""  # what that setting is called
-    mistakes_of: tuple[str, ...] = ()  # titles whose misclassified images are shown; the baseline's if none is named
-    mistakes: tuple[int, int] = (10, 5)  # how many images of each, in how many columns
-    overrides: Settings = field(default_factory=dict)  # settings that were given beside the study
-    left_out: dict[str, str] = field(default_factory=dict)  # title: why its settings exclude the overrides
+    margin: float | None = None  # largest unimportant difference; None: the data set's margin
+    sweep: dict[str, tuple[str, float]] = field(default_factory=dict)  # title: (line, x position) in the sweep's plot
+    sweep_over: str = ""  # name of the setting on the plot's x axis
+    mistakes_of: tuple[str, ...] = ()  # titles whose misclassified images are shown; if empty, the baseline
+    mistakes: tuple[int, int] = (10, 5)  # (images for each title, columns of images)
+    overrides: Settings = field(default_factory=dict)  # settings given beside the study
+    left_out: dict[str, str] = field(default_factory=dict)  # title: why the overrides are impossible for it
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"{self.name!r}: expected a study's name of small letters, digits and hyphens")
+            raise ValueError(f"{self.name!r}: expected a study's name of lower-case letters, digits and hyphens")
         for title, entry in self.experiments.items():
             if not self.is_single and not TITLE.fullmatch(title):
                 raise ValueError(f"{title!r}: expected a title that can be a folder's name, without {NOT_IN_TITLES}")
@@ -94,33 +100,34 @@ class Study:
             about = f"claim {claim.says!r}"
             if not isinstance(claim.against, tuple | int | float):
                 raise ValueError(f"{about}: compared with {claim.against!r}, expected titles, ('like this',)")
-            for word, known in ((claim.kind, KINDS), (claim.metric, METRICS), (claim.direction, DIRECTIONS)):
+            for word, known in ((claim.kind, KINDS), (claim.metric, CLAIM_METRICS), (claim.direction, DIRECTIONS)):
                 _check_word(about, word, known)
         named = {*self.sweep, *self.mistakes_of, *(title for claim in self.claims for title in claim.titles)}
         if self.baseline is not None:
             named.add(self.baseline)
         if unknown := named - set(self.titles):
-            raise ValueError(f"{min(unknown)!r} is none of the study's experiments: {', '.join(self.experiments)}")
+            raise ValueError(f"{min(unknown)!r} is not one of the study's experiments: {', '.join(self.experiments)}")
 
     @property
     def is_single(self) -> bool:
-        """Whether it is no study, but the group of the experiments typed by hand."""
+        """Whether this is not a real study but the group of experiments typed by hand."""
         return self.name == SINGLE
 
     @classmethod
     def typed_by_hand(cls, experiments: dict[str, Experiment]) -> "Study":
-        """Make a study of experiments that were typed by hand: no claims, and a baseline for each by rule."""
+        """Make a study from experiments typed by hand: without claims, and with `Experiment.baseline()` for each."""
         entries = {title: Entry("own", experiment) for title, experiment in experiments.items()}
         return cls(SINGLE, "", entries, baseline=None)
 
     def with_overrides(self, settings: Settings) -> "Study":
         """Return the study with some settings of every experiment changed, as given beside `--study`.
 
-        What all its experiments have already is no override, but a data set that was named has to be found. Published
-        metrics and deviations are the original's, so a study with overrides has none; nor are its claims judged.
+        A setting that all experiments already have is not an override; but a data set that is named must be found.
+        Published metrics and deviations belong to the original, so a study with overrides has none, and its claims are
+        not judged.
 
         Raises:
-            ValueError: a setting of the network, which is the study's own.
+            ValueError: a setting would replace the study's networks.
         """
         for name in ("model", "hidden"):
             if name in settings:
@@ -133,7 +140,7 @@ class Study:
             for name, value in settings.items()
             if any(getattr(experiment, name) != value for experiment in resolved)
         }
-        rivals = {"groups": "group_size", "group_size": "groups"}  # of which a network has one
+        rivals = {"groups": "group_size", "group_size": "groups"}  # a network has only one of these two
         cleared: Settings = {rivals[name]: None for name in settings.keys() & rivals.keys()}
         experiments, left_out = {}, dict(self.left_out)
         for title, entry in self.experiments.items():
@@ -150,31 +157,31 @@ class Study:
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """All titles, those that the overrides leave out last."""
+        """All titles; those that the overrides leave out come last."""
         return (*self.experiments, *self.left_out)
 
     @property
     def group(self) -> str:
-        """The name of the folder of its records, which says the overrides: `mnist-norms,epochs=3`."""
+        """The name of the study's folder under runs/, with the overrides: `mnist-norms,epochs=3`."""
         return shorten(join_settings(self.name, self.overrides))
 
     @cached_property
     def trained_as(self) -> dict[str, str]:
-        """{title: the title that it is trained under}, the first one with the same settings."""
+        """{title: the title it is trained under}, which is the first title with the same settings."""
         first: dict[Experiment, str] = {}
         for title, entry in self.experiments.items():
             first.setdefault(entry.experiment, title)
         return {title: first[entry.experiment] for title, entry in self.experiments.items()}
 
     def baseline_of(self, title: str) -> str:
-        """Return the title of an experiment's baseline; of one typed by hand its name, if it is not among them."""
+        """Return the title of an experiment's baseline; if no title has its settings, return their name."""
         if self.baseline is not None:
             return self.trained_as.get(self.baseline, self.baseline)
         plain = self.experiments[title].experiment.baseline()
         return next((name for name, entry in self.experiments.items() if entry.experiment == plain), plain.name)
 
     def command(self, *words: str) -> str:
-        """Return the command that trains it with its overrides."""
+        """Return the command that trains the study with its overrides, and append `words`."""
         given: list[str] = []
         for name, value in self.overrides.items():
             given.append(flag_of(name))
@@ -189,20 +196,20 @@ def _check_word(about: str, word: str, known: tuple[str, ...]) -> None:
 
 
 def load_studies(folder: Path) -> dict[str, Study]:
-    """Load every study that a file of the package's folder defines, {name: study}.
+    """Load every study that a file in the package's folder defines: {name: study}.
 
-    Files whose names begin with an underscore hold what several studies share.
+    Files whose names begin with an underscore are skipped: they hold code that several studies share.
 
     Raises:
-        UserError: a file with a mistake, or without a study, or a name that is taken; the message names the file.
+        UserError: a file has a mistake or defines no study, or a study's name is taken; the message names the file.
     """
     studies: dict[str, Study] = {}
     for path in sorted(folder.glob("[!_]*.py")):
-        if path.stem in NOT_STUDIES:
+        if path.stem == "study":
             continue
         try:
             module = importlib.import_module(f"{folder.name}.{path.stem}")
-        except Exception as error:  # whatever a mistake in the file leads to
+        except Exception as error:  # a mistake in the file can raise anything
             says = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).splitlines())
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise UserError(f"{folder.name}/{path.name}{_line_in(path, error)}: {kind}{says}") from None
@@ -211,12 +218,12 @@ def load_studies(folder: Path) -> dict[str, Study]:
             raise UserError(f"{folder.name}/{path.name}: defines no Study; write NAME = Study(...), or move it away")
         for study in defined:
             if study.name == SINGLE or studies.setdefault(study.name, study) is not study:
-                raise UserError(f"{folder.name}/{path.name}: the name {study.name!r} is taken; give the study another")
+                raise UserError(f"{folder.name}/{path.name}: the name {study.name!r} is taken; use another name")
     return studies
 
 
 def _line_in(path: Path, error: Exception) -> str:
-    """Say in which line of a file an error came up; nothing if that is not known."""
+    """Return `, line N` for the line of a file where an error arose, or an empty text if it is unknown."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f", line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

@@ -1,4 +1,4 @@
-"""Studies of our own, each of which sweeps one setting: the path of L1 over λ, and the size of ghost batches."""
+"""Two studies of our own, which each sweep one setting: λ of L1, and the size of ghost batches."""
 
 from dataclasses import replace
 
@@ -14,24 +14,24 @@ L1_PATH = Study(
     experiments={
         "no L1": Entry("own", THIRD),
         **{
-            f"{mode} {weight:g}": Entry("own", replace(THIRD, l1=weight, l1_mode=mode))
+            f"{mode} {l1:g}": Entry("own", replace(THIRD, l1=l1, l1_mode=mode))
             for mode in ("subgradient", "proximal")
-            for weight in LAMBDAS
+            for l1 in LAMBDAS
         },
     },
     baseline="no L1",
     claims=tuple(
         Claim(
             "own",
-            f"at λ {weight:g} the proximal step makes more weights exactly zero",
-            f"proximal {weight:g}",
-            (f"subgradient {weight:g}",),
+            f"at λ {l1:g} the proximal step makes more weights exactly zero",
+            f"proximal {l1:g}",
+            (f"subgradient {l1:g}",),
             "zeros",
             "higher",
         )
-        for weight in LAMBDAS
+        for l1 in LAMBDAS
     ),
-    sweep={f"{mode} {weight:g}": (mode, weight) for mode in ("subgradient", "proximal") for weight in LAMBDAS},
+    sweep={f"{mode} {l1:g}": (mode, l1) for mode in ("subgradient", "proximal") for l1 in LAMBDAS},
     sweep_over="λ of L1",
     deviations=("A study of our own.",),
 )

@@ -13,14 +13,14 @@ from sources import downloading, finding
 
 
 def pytest_addoption(parser):
-    parser.addoption("--studies", type=int, default=100, help="studies that test_statistics.py simulates of each kind")
-    parser.addoption("--kills", type=int, default=3, help="kills of each training that test_resume.py types again")
-    parser.addoption("--mutations", type=int, default=20, help="malformed inputs that test_mutation.py makes")
+    parser.addoption("--studies", type=int, default=100, help="studies of each kind that test_statistics.py simulates")
+    parser.addoption("--kills", type=int, default=3, help="how often test_resume.py kills each training command")
+    parser.addoption("--mutations", type=int, default=20, help="malformed inputs that test_mutation.py tries")
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Use one thread: two that wait for each other after every small product are slow where others use the cores."""
+    """Use one thread: on a busy machine, several threads would wait for each other after every small operation."""
     torch.set_num_threads(1)
 
 
@@ -45,20 +45,20 @@ def digits():
 
 @pytest.fixture
 def runs(tmp_path):
-    """A folder of records, not made yet."""
+    """Return the path of a runs folder that does not exist yet."""
     return tmp_path / "runs"
 
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """Take away the network and every full data set."""
+    """Disable the network and hide every full data set."""
     monkeypatch.setattr(finding, "DEBIAN_FASHION_MNIST", tmp_path / "none")
     monkeypatch.setattr(downloading, "check_reachable", lambda urls: dict.fromkeys(urls, "no network"))
 
 
 @pytest.fixture(scope="session")
 def handed_in(tmp_path_factory):
-    """Unpack an honest submission of three experiments with two seeds each; the archive is beside the folder."""
+    """Make and unpack an honest submission of three experiments with two seeds each; keep its archive beside it."""
     folder = tmp_path_factory.mktemp("submission")
     runs, archive = folder / "runs", folder / "submission.zip"
     words = ["--dataset", "mnist_sample", "--epochs", "2", "--seeds", "0-1", "--runs-dir", str(runs), "--jobs", "1"]
@@ -73,5 +73,5 @@ def handed_in(tmp_path_factory):
 
 @pytest.fixture
 def unpacked(handed_in, tmp_path):
-    """A copy of the honest submission, to be forged."""
+    """Copy the honest submission, so that a test can forge it."""
     return shutil.copytree(handed_in, tmp_path / "submission")

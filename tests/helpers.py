@@ -1,4 +1,4 @@
-"""What several test files need: made-up records, parsed flags, the files of trainings, reports and forgeries."""
+"""Helpers shared by several test files: made-up records, parsed flags, output files, reports and forgeries."""
 
 import hashlib
 import json
@@ -9,31 +9,32 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import train
 from analysis.sections import make_report
 from data import Split
 from engine import records
+from engine.flags import OneLineParser, add_settings, given_settings
 from experiments import Experiment
 from grading import scores, submission, untrusted
 from grading.submission import GradeOptions
 from studies import STUDIES
-from studies.flags import OneLineParser, add_settings, given_settings
 from studies.study import SINGLE
 from training import Run
 
 PLAIN = Experiment(dataset="mnist_sample")
 HANDED_IN = "mlp1,dataset=mnist_sample,epochs=2"  # the first experiment of the submission that conftest.py makes
 FIRST = f"runs/single/{HANDED_IN}"
-LABELS = np.random.default_rng(0).integers(0, 10, 500)  # of made-up test images
+LABELS = np.random.default_rng(0).integers(0, 10, 500)  # of the made-up test images
 HARDEST_FIRST = np.random.default_rng(1).permutation(500)
-GOOD = dict(zip(range(6), (20, 22, 25, 19, 21, 23), strict=True))  # seed: images that are wrong
+GOOD = dict(zip(range(6), (20, 22, 25, 19, 21, 23), strict=True))  # {seed: number of misclassified images}
 BAD = dict(zip(range(6), (80, 85, 88, 79, 90, 84), strict=True))
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Records that no training made
+# Made-up records
 
 
 def make_result(seed, accuracy, **metrics):
-    """Make a run's result.json up, with some metrics as given."""
+    """Make up the content of a run's result.json; the given metrics replace made-up metrics."""
     made_up = dict(
         seed=seed,
         diverged=False,
@@ -57,7 +58,7 @@ def make_result(seed, accuracy, **metrics):
 
 
 def make_log_probabilities(labels, wrong, generator):
-    """Predict each image's label, but for the images of index `wrong` the next class."""
+    """Make log-probabilities that favour each image's label, but the next class at the indices `wrong`."""
     favoured = labels.copy()
     favoured[wrong] = (favoured[wrong] + 1) % 10
     logits = generator.normal(0, 0.1, (len(labels), 10))
@@ -72,10 +73,10 @@ def write_run(folder, result, log_probabilities, epochs=1):
 
 
 def write_runs(runs_dir, dataset, experiment, accuracies, study=None, title=None, **metrics):
-    """Write a run for each accuracy, with predictions that say nothing; return the experiment's folder.
+    """Write a run for each accuracy, with constant predictions, and return the experiment's folder.
 
     Args:
-        study: with its overrides; None if the experiment was typed by hand.
+        study: the experiment's study, with its overrides; None for an experiment typed by hand.
     """
     title = title or experiment.name
     folder = runs_dir / (study.group if study else SINGLE) / title
@@ -88,7 +89,11 @@ def write_runs(runs_dir, dataset, experiment, accuracies, study=None, title=None
 
 
 def make_record(folder, title, wrongs, shift=0, **metrics):
-    """Make a record with a run for each number of wrong images, the hardest; with a shift, others are hard."""
+    """Make a record of runs that misclassify the hardest images; `shift` changes which images are hard.
+
+    Args:
+        wrongs: {seed: number of misclassified images}.
+    """
     record = records.Record(folder / title, Experiment(), dict(name="fashion_mnist"))
     record.folder.mkdir(parents=True)
     for seed, wrong in wrongs.items():
@@ -103,7 +108,7 @@ def make_record(folder, title, wrongs, shift=0, **metrics):
 
 
 def make_three_records(folder):
-    """Make records of a good experiment, one that is practically the same, and a bad one."""
+    """Make the records of three experiments: good, practically the same as good, and bad."""
     return {
         "good": make_record(folder, "good", GOOD),
         "same": make_record(folder, "same", {seed: wrong + 1 for seed, wrong in GOOD.items()}, shift=4),
@@ -112,34 +117,40 @@ def make_three_records(folder):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Parts of data sets, command lines, and what trainings leave
+# Parts of data sets, command lines and output files
 
 
 def take_images(split, count):
-    """Take `count` images of all classes from a split: every n-th, because the digits are sorted by class."""
+    """Take every n-th image of a split, `count` in all; the digits are sorted, so the first images have one class."""
     every = len(split) // count
     return Split(split.images[::every][:count], split.labels[::every][:count])
 
 
 def cut_dataset(dataset, **counts):
-    """Return a data set with so many images in some of its splits, as in `cut_dataset(digits, train=300)`."""
+    """Reduce splits of a data set to the given numbers of images, as in `cut_dataset(digits, train=300)`."""
     return replace(dataset, **{name: take_images(getattr(dataset, name), count) for name, count in counts.items()})
 
 
 def parse_settings(words):
-    """Parse flags of an experiment's settings: {name: value}."""
+    """Parse the flags of an experiment's settings into {name: value}."""
     parser = OneLineParser(prog="train.py")
     add_settings(parser)
     return given_settings(parser.parse(words))
 
 
 def read_files(folder):
-    """Read every file below a folder, {relative path: content}."""
+    """Read every file below a folder into {relative path: content}."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def choose_experiments(words):
+    """Return the study and the titles that arguments of train.py select."""
+    args = train.make_train_parser().parse(words)
+    return train.choose_experiments(given_settings(args), args.study, args.only)
+
+
 def read_outcome(runs_dir, may_differ):
-    """Read every file of the runs, {name: content}, without the keys of a result that may differ."""
+    """Read every file of the runs into {name: content}; leave the keys `may_differ` out of each result."""
     outcome = {str(path): content for path, content in read_files(runs_dir).items()}
     for name, content in outcome.items():
         if name.endswith("result.json"):
@@ -152,7 +163,7 @@ def read_outcome(runs_dir, may_differ):
 
 
 def write_nothing(figure, path):
-    """Write empty files instead of pictures, which take `plots.save_figure` a second each."""
+    """Write empty files instead of a figure, because `plots.save_figure` takes a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
     for file in written:
@@ -161,14 +172,14 @@ def write_nothing(figure, path):
 
 
 def refresh(folder):
-    """Give the manifest the checksums of the files as they are now, as a forger would."""
+    """Write the current checksums of the files into the manifest, as a forger would."""
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != submission.MANIFEST]
     checksums = {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     (folder / submission.MANIFEST).write_text(json.dumps(dict(format=records.FORMAT, files=checksums)))
 
 
 def change_text(path, old, new):
-    """Replace a text in a file once; it has to be there."""
+    """Replace the first occurrence of a text in a file; fail if there is none."""
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -181,24 +192,24 @@ def change_result(run_folder, **metrics):
 
 
 def find_failures(path, **options):
-    """Grade a submission; return {check: its line} of the checks that fail."""
+    """Grade a submission and return {name: printed line} for the checks that fail."""
     results = scores.grade(path, GradeOptions(**options)).results
     return {result.name: str(result) for result in results if result.problems}
 
 
 def write_report(runs):
-    """Return the report's text, for which no figure is drawn."""
+    """Return the text of the report on some runs, without drawing figures."""
     found, problems = untrusted.read_runs(runs)
     return make_report(found, problems, runs, Path("unused")).text
 
 
 def override(name, **settings):
-    """Return a study trained on the sample of MNIST, with some settings beside it."""
+    """Return a study with overrides: the MNIST sample as data set, and the given settings."""
     return STUDIES[name].with_overrides(dict(dataset="mnist_sample") | settings)
 
 
 def read_rows(text, column):
-    """Read {first cell: {column: cell}} from all tables of a report that have a column."""
+    """Read {first cell: {column: cell}} from all tables of a report that have the given column."""
     rows, header = {}, None
     for line in text.splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] if line.startswith("|") else None
@@ -206,6 +217,6 @@ def read_rows(text, column):
             header = None
         elif header is None:
             header = cells
-        elif column in header and cells[0].strip(":-"):  # the line under the header has nothing else
+        elif column in header and cells[0].strip(":-"):  # skip the line under the header
             rows.setdefault(cells[0], {}).update(zip(header, cells, strict=True))
     return rows

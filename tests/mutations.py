@@ -1,4 +1,4 @@
-"""Mutations of good inputs: each function of `KINDS` makes one in the current folder, a copy of the good one."""
+"""Mutations of valid inputs: each function in `KINDS` alters the current folder or a command at random."""
 
 import io
 import json
@@ -70,9 +70,9 @@ ODD_ARRAYS = (
 
 
 class Mutant(NamedTuple):
-    what: str  # was done
+    what: str  # description of the mutation
     command: str | list[str]
-    touched: Path | None = None  # what is not whole any more, file or folder
+    touched: Path | None = None  # file or folder that was altered
 
 
 def mutate_flags(random):
@@ -100,7 +100,7 @@ def mutate_data(random):
     if random.random() < 0.2:
         path = random.choice(list(path.parents)[:-1])
     elif random.random() < 0.3:
-        path = path.rename(f"{path}.gz")  # which it is not
+        path = path.rename(f"{path}.gz")  # although it is not compressed
     return Mutant(spoil(random, path), command, path)
 
 
@@ -167,7 +167,7 @@ def mutate_archive(random):
 
 
 def spoil_record(random, path):
-    """Alter a file of a record as its format has it, or as bytes."""
+    """Alter a record's file, either its parsed content or its bytes; return a description."""
     if random.random() < 0.25 or not path.is_file():
         return spoil(random, path)
     match path.suffix:
@@ -202,7 +202,7 @@ def spoil_record(random, path):
 
 
 def spoil(random, path):
-    """Alter a file's bytes, or put something else in its place; say what was done."""
+    """Alter a file's bytes, or replace the file with something else; return a description."""
     content = path.read_bytes() if path.is_file() else b""
     start = random.randrange(len(content) or 1)
     end = start + random.choice((1, 30, 1000))
@@ -239,7 +239,7 @@ def spoil(random, path):
 
 
 def alter(random, value):
-    """Alter one thing in nested dictionaries and lists; return (them, what was done)."""
+    """Alter one value in nested dictionaries and lists; return (altered copy, description)."""
     if isinstance(value, dict | list | tuple) and value and random.random() < 0.9:
         copy = dict(value) if isinstance(value, dict) else list(value)
         key = random.choice(list(copy)) if isinstance(copy, dict) else random.randrange(len(copy))

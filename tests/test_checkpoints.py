@@ -102,7 +102,7 @@ def test_a_checkpoint_of_another_experiment_is_not_taken(checkpoint, folder, tmp
     records.open_folder(other, records.describe(Experiment(dataset="mnist_sample", epochs=3), digits, "another"))
     checkpoint.write(7, STATE)
     os.rename(checkpoint.path, other / "checkpoint-0-2.pt")
-    assert "another experiment's" in set_aside(other, capsys)
+    assert "belongs to another experiment" in set_aside(other, capsys)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_no_code_of_a_file_is_run(save, checkpoint, folder, capsys):
     file = io.BytesIO()
     save(dict(seeds=[0], state=Code()), file)
     checkpoint.path.write_bytes(file.getvalue() + checkpoints._digest(folder, file.getvalue()))
-    assert "it does not hold the state of a training" in set_aside(folder, capsys)
+    assert "it does not hold a training state" in set_aside(folder, capsys)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -73,9 +73,9 @@ def test_a_train_or_validation_metric_beyond_two_images_in_ten_thousand_is_caugh
     [
         ('"zeros": 0', '"zeros": 1', "sparsity and norms"),
         ('"parameters": 55050', '"parameters": 55051', "55,051 parameters"),
-        ('"chosen_epoch": 2', '"chosen_epoch": 1', "by its settings and its history it ends after 2 and chooses 2"),
-        ('"epochs": 2', '"epochs": 3', "3 epochs, 2 chosen, and a history of 2"),
-        ('"seed": 0', '"seed": 7', "its result is that of seed 7"),
+        ('"chosen_epoch": 2', '"chosen_epoch": 1', "settings and history give 2 epochs and choose epoch 2"),
+        ('"epochs": 2', '"epochs": 3', "3 epochs, epoch 2 chosen, 2 rows of history"),
+        ('"seed": 0', '"seed": 7', "its result.json is for seed 7"),
     ],
 )
 def test_other_metrics_that_do_not_follow_are_caught(old, new, says, unpacked, monkeypatch):
@@ -182,7 +182,7 @@ def test_a_report_of_a_study_that_is_unknown_here_is_not_compared(unpacked):
     (folder / "experiment.json").write_text(json.dumps(description | dict(study="our-study", title="plain")))
     refresh(unpacked)
     assert find_failures(unpacked) == dict(
-        report="FAILED  report: our-study: no study in studies/ here, so none to compare it with"
+        report="FAILED  report: our-study: studies/ has no such study here, so the report cannot be checked"
     )
 
 
@@ -191,7 +191,7 @@ def test_a_missing_seed_and_a_missing_experiment_are_named(unpacked):
     assert failures.keys() == {"completeness"}
     assert "seeds 2-3 missing" in failures["completeness"]
     failures = find_failures(unpacked, study=STUDIES["fashion-mlp"])
-    assert failures.pop("completeness") == "FAILED  completeness: fashion-mlp is not in it; there is single"
+    assert failures.pop("completeness") == "FAILED  completeness: fashion-mlp is not in it; it has single"
     assert set(failures.values()) == {
         f"FAILED  {name}: not checked" for name in ("predictions", "weights", "originality", "report")
     }
@@ -212,7 +212,7 @@ def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds():
 
     def problems(found, study=None, seeds=None):
         study = study or on_sample
-        return COMPLETENESS.make(Submission(Path("unpacked"), GradeOptions(study=study, seeds=seeds), found)).problems
+        return COMPLETENESS.run(Submission(Path("unpacked"), GradeOptions(study=study, seeds=seeds), found)).problems
 
     plain = STUDIES["l1-path"]
     on_sample = plain.with_overrides(dict(dataset="mnist_sample", epochs=3))
@@ -221,7 +221,7 @@ def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds():
     assert problems(whole) == problems(whole, seeds=range(5, 8)) == []
     assert problems(whole, seeds=[5, 11]) == [f"{group}/{title}: seed 11 missing" for title in plain.experiments]
     assert problems(whole[1:]) == [f"{group}/{whole[0].title} is missing"]
-    assert problems(whole, plain) == [f"l1-path is not in it; there is {group}"]
+    assert problems(whole, plain) == [f"l1-path is not in it; it has {group}"]
     few = make(on_sample, range(4))
     assert problems([*few[:1], *whole[1:]]) == [f"{group}/{few[0].title}: seeds 0-3, expected 5 seeds at least"]
     wrong = [f"{group}/{title} has other settings than the study" for title in plain.experiments]
@@ -243,7 +243,7 @@ def test_a_whole_study_is_said_with_its_name_and_seeds():
         for title, entry in study.experiments.items()
     ]
     says = "passed  completeness: every experiment of l1-path, seeds 0-1,3: all there"
-    assert str(COMPLETENESS.make(Submission(Path("unpacked"), options, found))) == says
+    assert str(COMPLETENESS.run(Submission(Path("unpacked"), options, found))) == says
 
 
 def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked):
@@ -254,7 +254,7 @@ def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked)
     refresh(unpacked)
     assert "fresh seeds predict" in find_failures(unpacked, retrain=name)["retraining"]
     failures = find_failures(unpacked, retrain="single/none")
-    assert '"single/none" is not in it; there is "single/' in failures["retraining"]
+    assert '"single/none" is not in it; it has "single/' in failures["retraining"]
 
 
 @pytest.mark.parametrize(

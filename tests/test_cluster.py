@@ -33,7 +33,7 @@ def refuse(address, capsys, tmp_path):
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:8786", "http://localhost:8786", "tcp://localhost"])
 def test_what_is_no_address_is_refused(address, capsys, tmp_path):
-    assert refuse(address, capsys, tmp_path).startswith("expected an address as a scheduler prints it, such as tcp://")
+    assert refuse(address, capsys, tmp_path).startswith("expected the address that a scheduler prints, such as tcp://")
 
 
 def test_where_dask_is_not_installed_one_line_says_how_to_install_it(monkeypatch, capsys, tmp_path):
@@ -132,7 +132,7 @@ def test_the_units_of_a_worker_that_was_killed_are_trained_by_another_with_the_s
     monkeypatch.setattr(records, "write_run", write_and_kill)
     train_on(dask, WORDS, tmp_path / "runs")
     assert read_outcome(tmp_path / "runs", MAY_DIFFER) == here
-    assert " is gone; its units go to others: seeds " in capsys.readouterr().out
+    assert " is gone; its units go to other workers: seeds " in capsys.readouterr().out
 
 
 def test_what_was_begun_here_is_resumed_there_with_the_same_bits(dask, here, tmp_path, capsys, monkeypatch):
@@ -190,13 +190,13 @@ def test_ctrl_c_ends_what_is_trained_there(dask, tmp_path, capsys, monkeypatch):
 def test_a_worker_with_other_code_is_refused_before_anything_is_written(dask, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(cluster.hash_code(), "training.py", "another")  # here; the workers have their own
     line = refuse(dask.scheduler_address, capsys, tmp_path)
-    assert line.endswith(" has another training.py; start it in a copy of this folder, and again after every change\n")
+    assert line.endswith(" has a different training.py; start it in a copy of this folder, and again after changes\n")
 
 
 def test_a_worker_with_other_code_that_comes_later_fails_its_unit(digits):
     result = cluster._train(3, None, digits, "cpu", cluster.hash_code() | {"training.py": "another"})
     assert (result.number, result.runs) == (3, [])
-    says = "a worker that came later has another training.py; start it in a copy of this folder"
+    says = "a worker that joined later has a different training.py; start it in a copy of this folder"
     assert result.error.startswith(says)
 
 
@@ -205,7 +205,7 @@ def test_every_difference_between_codes_is_found():
     assert {"train.py", "engine/cluster.py", "studies/fashion_mlp.py", "sources/catalogue.py"} <= ours.keys()
     assert cluster.find_difference(dict(ours)) is None
     for changed in (ours | {"data.py": "another"}, {name: ours[name] for name in ours if name != "data.py"}):
-        assert cluster.find_difference(changed).startswith("has another data.py; start it in a copy")
-    assert cluster.find_difference(ours | {"studies/mine.py": "new"}).startswith("has another studies/mine.py; ")
+        assert cluster.find_difference(changed).startswith("has a different data.py; start it in a copy")
+    assert cluster.find_difference(ours | {"studies/mine.py": "new"}).startswith("has a different studies/mine.py; ")
     says = "cannot load the code (No module named 'engine'); start it in a copy of this folder"
     assert cluster.find_difference(ModuleNotFoundError("No module named 'engine'")).startswith(says)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import data
+from engine.flags import default_data_dir
 from sources import catalogue, downloading, finding
-from studies.flags import default_data_dir
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from engine import flags
 from sources import catalogue, downloading, finding, make_samples
-from studies import flags
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"

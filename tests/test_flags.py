@@ -10,8 +10,8 @@ import pytest
 from helpers import parse_settings
 
 import train
+from engine import flags
 from experiments import Experiment, UserError, default_of, flag_of
-from studies import flags
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -115,7 +115,7 @@ def test_help_shows_the_settings_in_groups_after_the_description_and_before_the_
     assert caught.value.code == 0
     text = capsys.readouterr().out
     parts = [
-        *("usage: train.py ", "\nTrain an experiment, or all of a study, the seeds side by side. "),
+        *("usage: train.py ", "\nTrain one experiment or a whole study, several seeds side by side. "),
         *(f"\n{group}:\n" for group in TRAIN_FLAGS),
         *("\nexamples:\n", "  python train.py --study mnist-norms  "),
     ]

@@ -62,7 +62,7 @@ def test_code_that_differs_is_named_and_costs_nothing(unpacked, capsys):
     refresh(unpacked)
     grade.main([str(unpacked)])
     out = capsys.readouterr().out
-    assert "its code, which is not run, is not as it is here: more.py\n" in out
+    assert "code that differs from the grader's (not run): more.py\n" in out
     assert "90 of 90 points" in out
 
 
@@ -160,9 +160,9 @@ def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
         (["handed_in", "--study", "fashion-mlp,epochs=0"], "--epochs 0: expected"),
         (["handed_in", "--study", "fashion-mlp,model=mlp1"], "a study has its own networks"),
         (["handed_in", "--data-dir", "no data"], "no data: there is no such folder"),
-        (["handed_in", "--retrain", "L1"], "expected STUDY/TITLE, with one of cifar-norms, fashion-mlp, "),
-        (["handed_in", "--retrain", "fashion-mlp/L3"], 'fashion-mlp has no such experiment, but "simple", '),
-        (["."], "holds archives; name them: *.zip"),
+        (["handed_in", "--retrain", "L1"], "expected STUDY/TITLE, where STUDY is one of cifar-norms, fashion-mlp, "),
+        (["handed_in", "--retrain", "fashion-mlp/L3"], 'expected an experiment of fashion-mlp: "simple", '),
+        (["."], "is a folder of archives; name the archives: *.zip"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -59,7 +59,7 @@ def test_metrics_of_the_network_have_no_chance_of_images(trained):
 
 def test_predictions_of_other_images_are_refused(trained):
     with pytest.raises(
-        records.RecordError, match=r"predictions of \(500, 10\) images and classes, expected \(400, 10\)"
+        records.RecordError, match=r"predictions for \(500, 10\) images and classes, expected \(400, 10\)"
     ):
         compare_records(trained["good"], trained["bad"], "test_accuracy", LABELS[:400])
 
@@ -71,4 +71,4 @@ def test_differences_to_the_baseline_are_corrected_together(trained):
 
 
 def test_every_metric_that_claims_speak_of_is_known():
-    assert set(study.METRICS) <= METRICS.keys()
+    assert set(study.CLAIM_METRICS) <= METRICS.keys()

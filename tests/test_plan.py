@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import choose_experiments
 
-import train
 from engine import checkpoints, records
 from engine.checkpoints import Checkpoint
 from engine.plan import (
@@ -335,7 +335,7 @@ def test_what_the_penalties_act_on_is_said_where_there_are_any():
 @pytest.mark.usefixtures("offline")
 def test_images_of_digits_are_replaced_by_their_sample_too(tmp_path, locks, capsys):
     words = ["--study", "ghost-size", "--lr", "0.1", "--epochs", "1"]
-    study, titles = train.choose_experiments(train.make_train_parser().parse(words))
+    study, titles = choose_experiments(words)
     tasks, _ = make_tasks(study, titles, TrainOptions([0, 1], tmp_path / "runs", tmp_path / "data"), locks)
     assert capsys.readouterr().err.count("WARNING: training on the small embedded sample mnist_sample") == 1
     group = tmp_path / "runs" / "ghost-size,dataset=mnist_sample,epochs=1,lr=0.1"

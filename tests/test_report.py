@@ -192,7 +192,7 @@ def test_what_is_not_finished_is_said_and_not_in_the_report(runs, digits, made, 
     for seeds in ("5-6", "7-9"):
         (folder / f"checkpoint-{seeds}.pt").write_bytes(b"")
     report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "out")])
-    assert capsys.readouterr().out.count(f"begun, and not in the report: {folder}; its command, typed again,") == 1
+    assert capsys.readouterr().out.count(f"unfinished, not in the report: {folder}; repeat its command to") == 1
     assert "checkpoint" not in write_report(runs).partition("## Background")[0]
 
 

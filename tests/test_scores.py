@@ -87,12 +87,12 @@ def test_a_submission_alone_is_shown_check_by_check_and_one_of_many_in_a_line(ca
         "FAILED  report: first (and 1 more)",
         "FAILED  originality: not checked",
         UNCHECKED,
-        "its code, which is not run, is not as it is here: a.py",
+        "code that differs from the grader's (not run): a.py",
         "one.zip: 1 of 3 checks passed, 30 of 60 points",
     ]
     scores.show(make_graded(other_code=list("abcdefg")), is_alone=False)
     assert capsys.readouterr().out.splitlines() == [
-        "its code, which is not run, is not as it is here: a, b, c, d, e and 2 files more",
+        "code that differs from the grader's (not run): a, b, c, d, e and 2 more files",
         "one.zip: 1 of 3 checks passed, 30 of 60 points; FAILED  report: first (and 1 more)",
     ]
     scores.show(make_graded(cannot="no data"), is_alone=True)

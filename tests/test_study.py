@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import choose_experiments
 
 import studies
 import train
@@ -44,7 +45,7 @@ def make_claim(**settings):
 )
 def test_a_name_that_is_not_small_letters_digits_and_hyphens_is_refused(name):
     assert Study(**MINE | dict(name="my-2nd-study")).name == "my-2nd-study"
-    with pytest.raises(ValueError, match=f"^{re.escape(repr(name))}: expected a study's name of small letters"):
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(name))}: expected a study's name of lower-case letters"):
         Study(**MINE | dict(name=name))
 
 
@@ -67,12 +68,12 @@ def test_a_study_over_two_data_sets_and_a_forgotten_comma_are_refused():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (dict(baseline="plan"), "'plan' is none of the study's experiments: plain, half, half again, groups"),
-        (dict(claims=[make_claim(subject="third")]), "'third' is none of"),
-        (dict(claims=[make_claim(subject=("half", "third"))]), "'third' is none of"),
-        (dict(claims=[make_claim(against=("plain", "third"))]), "'third' is none of"),
-        (dict(sweep=dict(third=("line", 1.0))), "'third' is none of"),
-        (dict(mistakes_of=("third",)), "'third' is none of"),
+        (dict(baseline="plan"), "'plan' is not one of the study's experiments: plain, half, half again, groups"),
+        (dict(claims=[make_claim(subject="third")]), "'third' is not one of"),
+        (dict(claims=[make_claim(subject=("half", "third"))]), "'third' is not one of"),
+        (dict(claims=[make_claim(against=("plain", "third"))]), "'third' is not one of"),
+        (dict(sweep=dict(third=("line", 1.0))), "'third' is not one of"),
+        (dict(mistakes_of=("third",)), "'third' is not one of"),
         (
             dict(claims=[make_claim(), make_claim(kind="as-run")]),
             "claim 'it does': 'as-run', expected one of as run, corrected",
@@ -83,13 +84,13 @@ def test_a_study_over_two_data_sets_and_a_forgotten_comma_are_refused():
             dict(experiments=dict(plain=Entry("mine", Experiment()))),
             "'plain': 'mine', expected one of as run, corrected, control, own",
         ),
-        (dict(experiments={}), "'plain' is none of the study's experiments"),
+        (dict(experiments={}), "'plain' is not one of the study's experiments"),
     ],
 )
 def test_an_unknown_title_and_an_unknown_word_are_refused(settings, expected):
     claims = (make_claim(), make_claim(against=0.9), make_claim(subject=("half", "groups")))
     assert Study(**MINE, claims=claims).claims == claims
-    with pytest.raises(ValueError, match=r"claim|none of|'plain'") as caught:
+    with pytest.raises(ValueError, match=r"claim|not one of|'plain'") as caught:
         Study(**MINE | settings)
     assert expected in str(caught.value)
 
@@ -233,7 +234,7 @@ def test_the_command_trains_the_study_with_its_overrides():
     study = STUDIES["mnist-norms"].with_overrides(dict(epochs=3, flip=True))
     command = study.command("--only", "no norm", "--seeds", "0-9")
     assert command == "python train.py --study mnist-norms --flip --epochs 3 --only 'no norm' --seeds 0-9"
-    asked, titles = train.choose_experiments(train.make_train_parser().parse(shlex.split(command)[2:]))
+    asked, titles = choose_experiments(shlex.split(command)[2:])
     assert (asked, titles) == (study, ["no norm"])
     assert Study(**MINE).command() == "python train.py --study mine"
 
@@ -289,8 +290,9 @@ def test_ten_lines_are_a_study_that_trains(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def project(tmp_path):
     """Copy the part of the project that a command needs before it imports torch."""
-    for file in ("experiments.py", "train.py"):
-        shutil.copy(ROOT / file, tmp_path)
+    (tmp_path / "engine").mkdir()
+    for file in ("experiments.py", "train.py", "engine/__init__.py", "engine/flags.py"):
+        shutil.copy(ROOT / file, tmp_path / file)
     for folder in ("studies", "sources"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("samples", "__pycache__"))
     return tmp_path
@@ -334,7 +336,7 @@ def test_a_file_in_studies_is_found_without_editing_another(project):
     assert ",does-it-help," in text
     status, _, error = run_python(project, "train.py", "--study", "does-it-help", "--only", "third")
     assert status == 2
-    assert error == 'train.py: error: --only third: is none of does-it-help\'s experiments, "plain", "half"\n'
+    assert error == 'train.py: error: --only third: expected experiments of does-it-help: "plain", "half"\n'
 
 
 def test_a_study_imported_from_another_file_is_defined_once(project):
@@ -357,17 +359,17 @@ def replaced(old, new):
     [
         (replaced("experiments={", "experiments=(("), ", line 11: SyntaxError: closing parenthesis '}' does not match"),
         (replaced("baseline=", "basline="), ", line 5: TypeError: Study.__init__() got an unexpected keyword argument"),
-        (replaced('"half", ("plain",)', '"third", ("plain",)'), ", line 5: 'third' is none of the study's experiments"),
+        (replaced('"half", ("plain",)', '"third", ("plain",)'), ", line 5: 'third' is not one of the study's exp"),
         (replaced('"test_accuracy"', '"accuracy"'), ", line 5: claim 'it does': 'accuracy', expected one of test_acc"),
         (replaced("Experiment())", "Experiment(l1=-1))"), ", line 9: --l1 -1.0: expected a finite number at least 0"),
-        (replaced("does-it-help", "Does it help?"), ", line 5: 'Does it help?': expected a study's name of small"),
+        (replaced("does-it-help", "Does it help?"), ", line 5: 'Does it help?': expected a study's name of lower"),
         (replaced("Experiment()", "Experimant()"), ", line 9: NameError: name 'Experimant' is not defined"),
         ("\nimport turch\n", ", line 2: ModuleNotFoundError: No module named 'turch'"),
         ("def study():\n    raise OSError('a\\nb')\n\n\nstudy()\n", ", line 2: OSError: a b"),
         ("a\0b", ": SyntaxError: source code string cannot contain null bytes"),
         ("THIRD = 3\n", ": defines no Study; write NAME = Study(...), or move it away"),
-        (replaced("does-it-help", "mnist-norms"), ": the name 'mnist-norms' is taken; give the study another"),
-        (replaced("does-it-help", "single"), ": the name 'single' is taken; give the study another"),
+        (replaced("does-it-help", "mnist-norms"), ": the name 'mnist-norms' is taken; use another name"),
+        (replaced("does-it-help", "single"), ": the name 'single' is taken; use another name"),
     ],
     ids=lambda text: "" if "\n" in text else text[:40],
 )

@@ -97,16 +97,16 @@ def test_without_refreshed_checksums_every_change_is_seen_in_the_archive(unpacke
 def test_a_manifest_that_is_none_is_said_so(content, unpacked):
     (unpacked / "manifest.json").write_text(content)
     (line,) = submission.check_manifest(unpacked)
-    assert line == "manifest.json cannot be read: this is not what report.py --bundle made"
+    assert line == "manifest.json cannot be read: expected a submission made by report.py --bundle"
     (unpacked / "manifest.json").unlink()
     (line,) = submission.check_manifest(unpacked)
-    assert line == "manifest.json is missing: this is not what report.py --bundle made"
+    assert line == "manifest.json is missing: expected a submission made by report.py --bundle"
 
 
 def test_a_submission_of_another_version_is_told_so_once(unpacked):
     change_text(unpacked / "manifest.json", '"format": 3', '"format": 1')
     failures = find_failures(unpacked)
-    assert "another version of this toolkit made it: format 1, expected 2 or 3" in failures.pop("archive")
+    assert "made by another version of this toolkit: format 1, expected 2 or 3" in failures.pop("archive")
     assert all(line.endswith(": not checked") for line in failures.values())
 
 
@@ -129,7 +129,7 @@ def test_a_submission_without_a_finished_run_fails(unpacked):
     shutil.rmtree(unpacked / "runs")
     refresh(unpacked)
     failures = find_failures(unpacked)
-    assert failures["archive"] == "FAILED  archive: no finished run is in it"
+    assert failures["archive"] == "FAILED  archive: it contains no finished run"
     assert failures["report"] == "FAILED  report: not checked"
 
 

@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICK = Experiment(model="mlp1", dataset="mnist_sample", epochs=1, batch_size=256)
 LONG = ["--dataset", "mnist_sample", "--epochs", "100000"]
 INTERRUPTED = (
-    "interrupted: finished runs are kept, and the others as they were at their last checkpoint, if there was time for "
-    "one; the same command resumes them"
+    "interrupted: finished runs are kept, and unfinished runs up to their last checkpoint, if there is one; "
+    "the same command resumes them"
 )
 
 
@@ -158,7 +158,7 @@ def test_a_device_that_is_not_there_is_refused():
     workers.check_device("cpu")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UserError, match=r"^--device cuda: this torch \(.+\) finds none; expected one of: cpu"):
+    with pytest.raises(UserError, match=r"^--device cuda: not found by torch .+; expected one of: cpu"):
         workers.check_device("cuda")
 
 

@@ -1,4 +1,4 @@
-"""The command lines: a parser that answers in one line, the flags that commands share, and lists of seeds.
+"""Command lines: a parser whose errors are one line, the flags that commands share, and lists of seeds.
 
 parser = make_parser("train.py", "Train an experiment.\n\nexamples: ...")
 add_settings(parser)
@@ -18,17 +18,17 @@ from experiments import Experiment, Settings, UserError, flag_of, kind_of, takes
 
 DEVICES = ("cpu", "cuda", "mps")
 LARGEST_SEED = 2**32 - 1
-MOST_SEEDS = 1000  # of one command
+MOST_SEEDS = 1000  # in one command
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Parse a command line, and answer a mistake with one line instead of the whole usage."""
+    """A parser that reports a mistake in one line, without the whole usage."""
 
     def parse(self, words: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parse a command's words, those of this process by default; of an unknown flag, name the nearest known one."""
+        """Parse words, by default this process's arguments; for an unknown flag, suggest the nearest known flag."""
         words = sys.argv[1:] if words is None else words
         for word in words:
-            if word.encode(errors="ignore").decode() != word:  # neither records nor reports could be written with it
+            if word.encode(errors="ignore").decode() != word:  # records and reports could not contain it
                 self.error(f"{word!r}: expected text in UTF-8; rename the file or folder")
         args, unknown = self.parse_known_args(words)
         if unknown:
@@ -43,19 +43,19 @@ class OneLineParser(argparse.ArgumentParser):
         return f"; did you mean {squeezed[nearest[0]]}?" if typed.startswith("-") and nearest else ""
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2 and one line on stderr."""
+        """Print the message in one line on stderr, and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
 
 def make_parser(prog: str, doc: str) -> OneLineParser:
-    """Make the parser of a command from its module's docstring: the description, then the examples."""
+    """Make a command's parser from the description and the examples in its module's docstring."""
     description, examples = doc.split("\n\n", 1)
     formatter = argparse.RawDescriptionHelpFormatter
     return OneLineParser(prog=prog, description=description, epilog=examples, formatter_class=formatter)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each field of `Experiment`, in groups; those not given are not among the arguments."""
+    """Add a flag for each field of `Experiment`; flags that are not given are missing in the parsed arguments."""
     groups: dict[str, Any] = {}
     for setting in fields(Experiment):
         name, kind, choices = setting.metadata["group"], kind_of(setting), setting.metadata["choices"]
@@ -74,29 +74,29 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def given_settings(args: argparse.Namespace) -> Settings:
-    """Return the settings of an experiment among the arguments: {name: value}."""
+    """Return the settings of the experiment in the parsed arguments: {name: value}."""
     return {setting.name: getattr(args, setting.name) for setting in fields(Experiment) if hasattr(args, setting.name)}
 
 
 def default_data_dir() -> str:
-    """Return the folder of data sets where none is named."""
+    """Return the default folder of data sets: $DATA_DIR, or else `data`."""
     return os.environ.get("DATA_DIR") or "data"
 
 
 def add_data_dir(parser: Any) -> None:
-    """Add `--data-dir` to a parser or a group of one."""
+    """Add `--data-dir` to a parser or an argument group."""
     about = "folder of data sets (default: $DATA_DIR, else data)"
     parser.add_argument("--data-dir", type=Path, default=default_data_dir(), help=about)
 
 
 def add_runs_dir(parser: Any) -> None:
-    """Add `--runs-dir` to a parser or a group of one."""
+    """Add `--runs-dir` to a parser or an argument group."""
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of records (default: %(default)s)")
 
 
 def add_device(parser: Any) -> None:
-    """Add `--device` to a parser or a group of one."""
-    parser.add_argument("--device", default="cpu", choices=DEVICES, help="where it trains (default: %(default)s)")
+    """Add `--device` to a parser or an argument group."""
+    parser.add_argument("--device", default="cpu", choices=DEVICES, help="device for training (default: %(default)s)")
 
 
 def positive(text: str) -> int:
@@ -111,10 +111,10 @@ def positive(text: str) -> int:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read seeds as a printer takes pages: `0,3,5-9`.
+    """Parse a list of seeds and ranges of seeds, such as `0,3,5-9`.
 
     Raises:
-        UserError: not a list of numbers and ranges, a range that falls, a seed named twice, too many seeds.
+        UserError: the text is not such a list, a range falls, or seeds are repeated, too large or too many.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -141,7 +141,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def format_seeds(seeds: Iterable[int]) -> str:
-    """Write seeds in the form that `--seeds` takes, with their name: `seeds 0-2,5`."""
+    """Format seeds as `--seeds` takes them, after the word `seed` or `seeds`: `seeds 0-2,5`."""
     ranges: list[list[int]] = []
     for seed in sorted(seeds):
         if ranges and seed == ranges[-1][1] + 1:

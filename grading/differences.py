@@ -1,4 +1,4 @@
-"""How a record or a report that was handed in differs from what it should be."""
+"""Comparison of submitted records and reports with recomputed records and reports."""
 
 import csv
 import math
@@ -8,12 +8,12 @@ from typing import Any
 
 from analysis.document import Document, render_page
 
-EXACT = 1e-9  # where nothing but the order of a sum may differ
-RELATIVE = 1e-3  # what rounding on another machine may change in a loss, a norm or a penalty, as a share of it
+EXACT = 1e-9  # relative tolerance if only the order of a sum can differ
+RELATIVE = 1e-3  # relative tolerance for rounding on another machine, for losses, norms and penalties
 
 
 def is_alike(recorded: Any, expected: Any) -> bool:
-    """Tell whether a value, as of JSON, is the expected one, numbers up to rounding."""
+    """Tell whether a JSON value equals the expected value, with floats compared up to rounding."""
     match expected:
         case list():
             has_same_length = isinstance(recorded, list) and len(recorded) == len(expected)
@@ -27,16 +27,16 @@ def is_alike(recorded: Any, expected: Any) -> bool:
 
 
 def compare_report(folder: Path, document: Document) -> list[str]:
-    """Return a line for each file of a report that differs from what a document gives.
+    """Return a line for each file of a submitted report that differs from the recomputed document.
 
     Raises:
-        OSError, UnicodeDecodeError, StopIteration: a file cannot be read, or has no heading.
+        OSError, UnicodeDecodeError, StopIteration: a file cannot be read, or report.md has no heading.
     """
     text = (folder / "report.md").read_text(encoding="utf-8")
     html = (folder / "report.html").read_text(encoding="utf-8")
     problems = _compare_lines("report.md", text, document.text)
     if html != render_page(text, folder):
-        problems.append("report.html is not the page of report.md")
+        problems.append("report.html was not made from report.md")
     with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
         for table in document.tables:
             for path in table.write(Path(workshop)):
@@ -49,7 +49,7 @@ def _compare_lines(name: str, handed_in: str, expected: str) -> list[str]:
     for number, (line, expected_line) in enumerate(pairs, 1):
         if line != expected_line:
             return [f"{name}, line {number} is {_quote(line)}, the records give {_quote(expected_line)}"]
-    return [] if handed_in == expected else [f"{name} is longer or shorter than records and notes.md make it now"]
+    return [] if handed_in == expected else [f"{name} is not as long as records and notes.md make it"]
 
 
 def _quote(line: str) -> str:
@@ -61,7 +61,7 @@ def _compare_tables(path: Path, expected: Path) -> list[str]:
         return _compare_lines(path.name, path.read_text(encoding="utf-8"), expected.read_text(encoding="utf-8"))
     rows, expected_rows = _read_table(path), _read_table(expected)
     if [len(row) for row in rows] != [len(row) for row in expected_rows]:
-        return [f"{path.name} has other rows than the records give"]
+        return [f"{path.name} has a different number of rows or columns than the records give"]
     for row, expected_row in zip(rows, expected_rows, strict=True):
         for cell, expected_cell in zip(row, expected_row, strict=True):
             if not _is_same_cell(cell, expected_cell):
