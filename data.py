@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 
 from sources import catalogue, downloading, finding
 
@@ -114,6 +113,8 @@ def stratified_split(
     indices: np.ndarray, labels: np.ndarray, held_out: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into two sorted arrays with the same class proportions: the rest, and `held_out` indices."""
+    from sklearn.model_selection import train_test_split  # late: 70 MB and a second that worker processes do not need
+
     rest, held = train_test_split(indices, test_size=held_out, stratify=labels, random_state=seed)
     return np.sort(rest), np.sort(held)
 
