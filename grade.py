@@ -38,8 +38,11 @@ def main(argv: list[str] | None = None) -> None:
         check_submissions(args.submissions)
         submissions = list({path.resolve(): path for path in args.submissions}.values())  # without repeated paths
 
-        from grading import scores  # late, because importing torch takes seconds
-        from grading.submission import GradeOptions
+        try:
+            from grading import scores  # late, because importing torch takes seconds
+            from grading.submission import GradeOptions
+        except KeyboardInterrupt:
+            parser.exit(130, f"\ninterrupted: 0 of {len(submissions)} submissions are graded\n")
 
         options = GradeOptions(args.data_dir, study, seeds, args.retrain)
         all_graded, is_interrupted = [], False

@@ -39,7 +39,7 @@ class OneLineParser(argparse.ArgumentParser):
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         typed = word.partition("=")[0].replace("_", "-").lower()
         squeezed = {flag.replace("-", ""): flag for flag in flags}
-        nearest = difflib.get_close_matches(typed.replace("-", ""), squeezed, n=1, cutoff=0.7)
+        nearest = difflib.get_close_matches(typed.replace("-", ""), squeezed, n=1, cutoff=0.65)
         return f"; did you mean {squeezed[nearest[0]]}?" if typed.startswith("-") and nearest else ""
 
     def error(self, message: str) -> NoReturn:

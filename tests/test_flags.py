@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import parse_settings
 
+import grade
 import train
 from engine import flags
 from experiments import Experiment, UserError, default_of, flag_of
@@ -144,6 +145,13 @@ def test_a_flag_that_does_not_exist_is_answered_with_the_nearest_that_does(typed
     parser.add_argument("--seeds")
     suggestion = f"; did you mean {meant}?" if meant else ""
     assert refuse(capsys, parser.parse, [typed]) == f"unrecognized arguments: {typed}{suggestion}\n"
+
+
+def test_grade_py_suggests_the_nearest_of_its_flags(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        grade.make_grade_parser().parse(["submission.zip", "--cvs", "grades.csv"])
+    expected = "grade.py: error: unrecognized arguments: --cvs grades.csv; did you mean --csv?\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_train_py_suggests_the_nearest_of_its_flags(capsys):
