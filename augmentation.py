@@ -92,10 +92,10 @@ class Augmentation:
         return drawn
 
     def __call__(self, images: Tensor, drawn: dict[str, Tensor], values_at_once: int = VALUES_AT_ONCE) -> Tensor:
-        """Augment images with the parameters that `draw` returned, moved to the device of the images.
+        """Augment images with the parameters that `draw` returned; both must be on the same device.
 
         Turns uint8 (n, channels, height, width) into floats 0..1 of the same shape. On a CPU, the batch is split into
-        chunks of `values_at_once` values.
+        chunks of about `values_at_once` values.
         """
         count = -(-images.numel() // values_at_once) if images.device.type == "cpu" else 1
         columns = [images.chunk(count), *(values.chunk(count) for values in drawn.values())]
@@ -174,8 +174,8 @@ def _index_pixels(images: Tensor) -> tuple[Tensor, Tensor]:
 def _pick(images: Tensor, rows: Tensor, columns: Tensor, fill: int) -> Tensor:
     """Gather pixels by row and column; places outside the image get `fill`.
 
-    Rows and columns are int32 and broadcast to (n, height, width). Position 0 is a border of one pixel, so the image
-    begins at 1. Clamping positions to the border is faster than a mask.
+    `rows` and `columns` are int32, broadcast to (n, height, width), and are clamped in place, which is faster than a
+    mask. The image has a border of one pixel, so index 0 is the border and index 1 the first pixel.
     """
     height, width = images.shape[2:]
     bordered = F.pad(images, (1, 1, 1, 1), value=fill).flatten(2)

@@ -9,6 +9,7 @@ examples:
 """
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -33,19 +34,18 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, measure in rounds, and print and write the result."""
     parser = make_benchmark_parser()
     args = parser.parse(argv)
-    if not args.out.parent.is_dir():
-        parser.error(f"--out {args.out}: there is no folder {args.out.parent}; make it, or name another file")
+    with flags.answer_in_one_line(parser, lambda _: "nothing is written"):
+        check_out(args.out)
 
-    import data
-    from engine import speed, workers
+        with flags.importing(parser):  # late, because importing torch takes seconds
+            import data
+            from engine import speed, workers
 
-    is_mlp_on_cpu = args.model == "mlp1" and args.device == "cpu"
-    seeds = SEEDS[args.model]
-    experiment = replace(EXPERIMENTS[args.model], dataset=args.dataset, epochs=args.epochs)
-    rounds = []
-    try:
         workers.check_device(args.device)
+        on_cpu, seeds = args.device == "cpu", SEEDS[args.model]
+        experiment = replace(EXPERIMENTS[args.model], dataset=args.dataset, epochs=args.epochs)
         dataset, share = speed.take_part(data.load(experiment.dataset_name, args.data_dir), IMAGES[args.model])
+        rounds = []
         for number in range(args.rounds):  # in rounds, so that a slowdown of the machine affects all loops
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             seconds = dict(
@@ -53,25 +53,37 @@ def main(argv: list[str] | None = None) -> None:
                 one_seed=speed.time_ours(experiment, dataset, 1, args.device),
                 several_seeds=speed.time_ours(experiment, dataset, seeds, args.device),
             )
-            if is_mlp_on_cpu:
-                seconds["arithmetic"] = speed.time_arithmetic(experiment, dataset, seeds)
+            if on_cpu:
+                seconds["arithmetic"] = speed.time_arithmetic(experiment, dataset, speed.measure_rate())
             rounds.append({name: value / share for name, value in seconds.items()})
-    except UserError as error:
-        parser.error(str(error))
-    result = dict(
-        machine=speed.describe_computer(args.device),
-        dataset=experiment.dataset_name,
-        share_of_images=share,
-        experiment=experiment.to_dict(),
-        seconds_per_run_epoch={name: median(each[name] for each in rounds) for name in rounds[0]},
-        rounds=rounds,
-        peak_memory_mb=speed.measure_peak_memory(),
-    )
-    if is_mlp_on_cpu:
-        result[speed.LATE_RATIO] = speed.compare_late_epoch(dataset)
-    speed.print_result(result, experiment.name, seeds)
-    args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {args.out}")
+        result = dict(
+            machine=speed.describe_computer(args.device),
+            dataset=experiment.dataset_name,
+            share_of_images=share,
+            experiment=experiment.to_dict(),
+            seconds_per_run_epoch={name: median(each[name] for each in rounds) for name in rounds[0]},
+            rounds=rounds,
+            peak_memory_mb=speed.measure_peak_memory(),
+        )
+        if args.model == "mlp1" and on_cpu:
+            result[speed.LATE_RATIO] = speed.compare_late_epoch(dataset)
+        speed.print_result(result, experiment.name, seeds)
+        args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print(f"written to {args.out}")
+
+
+def check_out(out: Path) -> None:
+    """Check that the result can be written, before minutes of measuring.
+
+    Raises:
+        UserError: the file is a folder, its folder does not exist, or it cannot be written.
+    """
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder, expected a file; name {out / 'benchmark.json'}")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}; make it, or name another file")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise UserError(f"--out {out}: cannot be written; name another file")
 
 
 def make_benchmark_parser() -> flags.OneLineParser:
@@ -85,7 +97,7 @@ def make_benchmark_parser() -> flags.OneLineParser:
         "--epochs", type=flags.positive, default=6, help="epochs of our loop in each round (default: %(default)s)"
     )
     parser.add_argument("--rounds", type=flags.positive, default=3, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmark.json"), help="default: %(default)s")
+    parser.add_argument("--out", type=flags.read_path, default=Path("benchmark.json"), help="default: %(default)s")
     return parser
 
 

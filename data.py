@@ -48,9 +48,13 @@ class Dataset:
 
     def to(self, device: str) -> "Dataset":
         """Return the data set with its images and labels on a device."""
-        splits = (self.train, self.validation, self.test)
-        train, validation, test = (split.to(device) for split in splits)
+        train, validation, test = (split.to(device) for split in self.splits.values())
         return replace(self, train=train, validation=validation, test=test)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits, under the names that begin the names of their metrics."""
+        return dict(train=self.train, val=self.validation, test=self.test)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -59,7 +63,10 @@ class Dataset:
         return channels, height, width
 
     def to_float(self, images: torch.Tensor) -> torch.Tensor:
-        """Convert uint8 images (..., channels, height, width) to a network's input: floats 0..1, or standardized."""
+        """Convert uint8 images (..., channels, height, width) to a network's input, floats.
+
+        They lie in 0..1, or are standardized if `is_standardized` is set.
+        """
         return self.standardize_(images.to(torch.get_default_dtype()).div_(255))
 
     def standardize_(self, floats: torch.Tensor) -> torch.Tensor:
@@ -78,10 +85,13 @@ class Dataset:
 def load(name: str, data_dir: Path | str, split_seed: int = 0) -> Dataset:
     """Find, verify and split a data set; download it if it is not on this machine.
 
+    The last data set is kept in memory, so the same call again costs nothing.
+
     Args:
         name: a key of `catalogue.SOURCES`.
         data_dir: folder of data sets in torchvision's layout; the embedded samples do not need it.
-        split_seed: seed of the stratified split into train and validation images (and test images, if needed).
+        split_seed: seed of the stratified split into train and validation images (and test images, if the source has no
+            test files).
 
     Raises:
         finding.DataNotFound: the data set is not on this machine and cannot be downloaded.

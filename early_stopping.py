@@ -8,7 +8,7 @@ Early stopping handles only numbers: it holds no weights and does not use the mo
         improved = stopping.step({"val_loss": [0.41]})   # a value for each run -> a bool for each run
         if stopping.all_stopped:
             break
-    print(stopping.reasons[0])                           # why the first run ended
+    print(stopping.reasons[0])                           # why the first run stopped; None if it did not
 """
 
 import math

@@ -78,7 +78,7 @@ class Experiment:
         choices=tuple(SOURCES),
     )
     split_seed: int = _data(
-        0, "seed of the split into train, validation and test images", at_least=0, at_most=2**32 - 1
+        0, "seed of the split into train, validation and (mnist_sample only) test images", at_least=0, at_most=2**32 - 1
     )
     standardize: bool = _data(
         False, "subtract the train images' mean and divide by their standard deviation, per channel"
@@ -105,8 +105,8 @@ class Experiment:
     lr: float = _optimization(0.001, "learning rate; with one_cycle, its peak", above=0)
     lr_scheduler: str = _optimization(
         "constant",
-        "learning rate over time: constant; step: multiplied by --lr-gamma every --lr-step-size epochs; one_cycle: one "
-        "cycle, which also moves the momentum between 0.95 and 0.85",
+        "learning rate over time: constant; step: multiplied by --lr-gamma every --lr-step-size epochs; one_cycle: up "
+        "to --lr and down again over the whole training, while the momentum moves from 0.95 to 0.85 and back",
         choices=("constant", "step", "one_cycle"),
     )
     lr_step_size: int | None = _optimization(None, "epochs between the steps of --lr-scheduler step", at_least=1)
@@ -117,14 +117,16 @@ class Experiment:
     l1: float = _penalty(0.0, "λ of the L1 penalty λ·Σ|w|", at_least=0)
     l1_mode: str = _penalty(
         "subgradient",
-        "L1 by λ·sign(w) in the gradient, or by soft thresholding after the step, which gives exact zeros",
+        "subgradient: λ·sign(w) in the gradient; proximal: soft thresholding after each step, which gives exact zeros",
         choices=("subgradient", "proximal"),
     )
     l1_reduction: str = _penalty(
-        "sum", "Σ|w|, or the sum over tensors of mean|w|, which divides λ by the tensor's size", choices=("sum", "mean")
+        "sum",
+        "sum: λ·Σ|w|; mean: λ·mean|w| of each tensor, summed, which divides λ by the tensor's size",
+        choices=("sum", "mean"),
     )
     l2: float = _penalty(0.0, "λ of the L2 penalty λ·Σw² (gradient 2λw)", at_least=0)
-    l2_form: str = _penalty("square", "Σw², or the sum over tensors of the norm ‖W‖₂", choices=("square", "norm"))
+    l2_form: str = _penalty("square", "square: λ·Σw²; norm: λ·‖W‖₂ of each tensor, summed", choices=("square", "norm"))
     penalize: str = _penalty(
         "weights",
         "what L1, L2 and weight decay act on: only weights, or also biases and normalization layers",
@@ -184,13 +186,13 @@ class Experiment:
             if getattr(self, name) != defaults.get(name, default_of(name)) and not is_possible(self):
                 _refuse(name, getattr(self, name), why)
         if self.model == "mlp" and self.hidden is None:
-            why = "--model mlp needs widths, such as --hidden 128 64; --hidden alone is logistic regression"
-            _refuse("hidden", None, why)
+            why = "needs --hidden with widths, such as --hidden 128 64, or --hidden alone for logistic regression"
+            _refuse("model", "mlp", why)
         if self.hidden == () and (self.dropout or self.norm != "none"):
             name = "dropout" if self.dropout else "norm"
             _refuse(name, getattr(self, name), "acts on hidden layers, and --hidden names none")
         if self.momentum and self.lr_scheduler == "one_cycle":
-            _refuse("momentum", self.momentum, "--lr-scheduler one_cycle sets the momentum itself")
+            _refuse("momentum", self.momentum, "--lr-scheduler one_cycle sets the momentum itself; leave it out")
         if self.lr_scheduler == "step" and self.lr_step_size is None:
             _refuse("lr_scheduler", "step", "needs --lr-step-size, such as --lr-step-size 5")
         if self.norm in ("batch", "ghost") and self.batch_size == 1:
@@ -266,36 +268,33 @@ class Experiment:
 
 # Settings that need another setting: (setting, whether the other setting is given, message if it is not).
 DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
-    ("hidden", lambda e: e.model == "mlp", "goes with --model mlp; the other networks have their own widths"),
+    ("hidden", lambda e: e.model == "mlp", "needs --model mlp; the other networks have fixed widths"),
     ("crop_mode", lambda e: e.crop_padding, "needs --crop-padding above 0"),
     ("rotation_fill", lambda e: e.rotation, "needs --rotation above 0"),
-    ("lr_step_size", lambda e: e.lr_scheduler == "step", "goes with --lr-scheduler step"),
-    ("lr_gamma", lambda e: e.lr_scheduler == "step", "goes with --lr-scheduler step"),
-    ("momentum", lambda e: e.optimizer == "sgd", "goes with --optimizer sgd"),
-    (
-        "nesterov",
-        lambda e: e.optimizer == "sgd" and (e.momentum or e.lr_scheduler == "one_cycle"),
-        "needs --optimizer sgd and --momentum above 0",
-    ),
+    ("lr_step_size", lambda e: e.lr_scheduler == "step", "needs --lr-scheduler step"),
+    ("lr_gamma", lambda e: e.lr_scheduler == "step", "needs --lr-scheduler step"),
+    ("momentum", lambda e: e.optimizer == "sgd", "needs --optimizer sgd"),
+    ("nesterov", lambda e: e.optimizer == "sgd", "needs --optimizer sgd"),
+    ("nesterov", lambda e: e.momentum or e.lr_scheduler == "one_cycle", "needs --momentum above 0"),
     ("l1_mode", lambda e: e.l1, "needs --l1 above 0"),
     ("l1_reduction", lambda e: e.l1, "needs --l1 above 0"),
-    ("l1_reduction", lambda e: e.l1_mode == "subgradient", "goes with --l1-mode subgradient"),
+    ("l1_reduction", lambda e: e.l1_mode == "subgradient", "needs --l1-mode subgradient"),
     ("l2_form", lambda e: e.l2, "needs --l2 above 0"),
     ("penalize", lambda e: e.l1 or e.l2 or e.weight_decay, "needs --l1, --l2 or --weight-decay above 0"),
     ("norm_position", lambda e: e.norm != "none", "needs a --norm other than none"),
     ("freeze_gamma", lambda e: e.norm != "none", "needs a --norm other than none"),
-    ("ghost_splits", lambda e: e.norm == "ghost", "goes with --norm ghost"),
-    ("groups", lambda e: e.norm == "group", "goes with --norm group"),
-    ("group_size", lambda e: e.norm == "group", "goes with --norm group"),
+    ("ghost_splits", lambda e: e.norm == "ghost", "needs --norm ghost"),
+    ("groups", lambda e: e.norm == "group", "needs --norm group"),
+    ("group_size", lambda e: e.norm == "group", "needs --norm group"),
     *(
-        (name, lambda e: e.patience is not None, "is a setting of early stopping and needs --patience")
+        (name, lambda e: e.patience is not None, "needs --patience, as every setting of early stopping does")
         for name in ("monitor", "min_delta", "start_from_epoch", "restore")
     ),
 )
 
 
 def default_of(name: str) -> Any:
-    """Return a setting's default, or None if the default depends on the model."""
+    """Return a setting's default; None: the setting is off, or its default depends on the model or the norm."""
     return next(setting.default for setting in fields(Experiment) if setting.name == name)
 
 
@@ -305,7 +304,7 @@ def flag_of(name: str) -> str:
 
 
 def join_settings(first: str, settings: Settings) -> str:
-    """Join a word and some settings, {name: value}, into one name: `mlp3,l1=0.001`."""
+    """Join a model's or study's name and some settings, {name: value}, into one name: `mlp3,l1=0.001`."""
     return ",".join([first, *(f"{name}={_text(value)}" for name, value in settings.items())])
 
 
@@ -347,7 +346,7 @@ def _check_range(setting: Field, value: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if not _is_within(number, kind, **bounds):
                 stated = [f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items() if limit is not None]
-                expected = f"a {'whole' if kind is int else 'finite'} number {' and '.join(stated)}"
+                expected = f"a {'whole' if kind is int else 'finite'} number, {' and '.join(stated)}"
                 _refuse(setting.name, value, f"expected {expected}")
 
 

@@ -10,11 +10,14 @@ examples:
 No code from a submission is run; this toolkit's code evaluates the submission's weights.
 """
 
+import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from engine import flags
-from experiments import UserError, flag_of
+from experiments import Experiment, UserError, flag_of
 from studies import STUDIES
 from studies.study import SINGLE, Study
 
@@ -23,11 +26,16 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, grade every submission, and print and write the results."""
     parser = make_grade_parser()
     args = parser.parse(argv)
-    try:
+    submissions: list[Path] = args.submissions
+    all_graded: list[Any] = []
+
+    def describe_kept(_: BaseException) -> str:
+        return f"{len(all_graded)} of {len(submissions)} submissions are graded"
+
+    with flags.answer_in_one_line(parser, describe_kept):
         seeds = flags.parse_seeds(args.seeds) if args.seeds else None
-        if args.gradescope and len(args.submissions) > 1:
-            found = len(args.submissions)
-            raise UserError(f"--gradescope {args.gradescope}: takes one submission, found {found}")
+        if args.gradescope and len(submissions) > 1:
+            raise UserError(f"--gradescope {args.gradescope}: takes one submission, found {len(submissions)}")
         check_output("--csv", args.csv, ".csv")
         check_output("--gradescope", args.gradescope, ".json")
         study = read_study(args.study) if args.study else None
@@ -35,38 +43,31 @@ def main(argv: list[str] | None = None) -> None:
             why = "there is no such folder; name the folder that holds the data sets"
             raise UserError(f"--data-dir {args.data_dir}: {why}")
         check_retrain(args.retrain)
-        check_submissions(args.submissions)
-        submissions = list({path.resolve(): path for path in args.submissions}.values())  # without repeated paths
+        check_submissions(submissions)
+        submissions = list({path.resolve(): path for path in submissions}.values())  # without repeated paths
 
-        try:
-            from grading import scores  # late, because importing torch takes seconds
+        with flags.importing(parser):  # late, because importing torch takes seconds
+            from grading import scores
             from grading.submission import GradeOptions
-        except KeyboardInterrupt:
-            parser.exit(130, f"\ninterrupted: 0 of {len(submissions)} submissions are graded\n")
 
         options = GradeOptions(args.data_dir, study, seeds, args.retrain)
-        all_graded, is_interrupted = [], False
         try:
             for path in submissions:
                 all_graded.append(scores.grade(path, options))
                 scores.show(all_graded[-1], is_alone=len(submissions) == 1)
-        except KeyboardInterrupt:
-            is_interrupted = True
-        scores.name_copies(all_graded)
-        for graded in all_graded:
-            for copy in graded.copies:
-                print(f"SHARED  {graded.name}: {copy}")
-        if args.csv:
-            scores.write_csv(args.csv, all_graded)
-        if args.gradescope and all_graded and not all_graded[0].cannot:
-            scores.write_gradescope(args.gradescope, all_graded[0])
-        if is_interrupted:
-            parser.exit(130, f"\ninterrupted: {len(all_graded)} of {len(submissions)} submissions are graded\n")
-        if reasons := {graded.cannot for graded in all_graded if graded.cannot}:
+        finally:  # what is graded before Ctrl-C is written, too
+            scores.name_copies(all_graded)
+            for graded in all_graded:
+                for copy in graded.copies:
+                    print(f"SHARED  {graded.name}: {copy}")
+            if args.csv:
+                scores.write_csv(args.csv, all_graded)
+            if args.gradescope and all_graded and not all_graded[0].cannot:
+                scores.write_gradescope(args.gradescope, all_graded[0])
+        reasons = sorted({graded.cannot for graded in all_graded if graded.cannot})
+        if reasons:
             not_graded = ", ".join(graded.name for graded in all_graded if graded.cannot)
-            raise UserError(f"not graded: {not_graded}: {'; '.join(sorted(reasons))}")
-    except UserError as error:
-        parser.error(str(error))
+            raise UserError(f"not graded: {not_graded}: {'; '.join(reasons)}")
     if not all(graded.has_passed for graded in all_graded):
         sys.exit(1)
 
@@ -74,7 +75,9 @@ def main(argv: list[str] | None = None) -> None:
 def make_grade_parser() -> flags.OneLineParser:
     """Make the parser for grade.py's command line."""
     parser = flags.make_parser("grade.py", __doc__)
-    parser.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="archive or unpacked folder")
+    parser.add_argument(
+        "submissions", nargs="+", type=flags.read_path, metavar="SUBMISSION", help="archive or unpacked folder"
+    )
     flags.add_data_dir(parser)
     parser.add_argument(
         "--study",
@@ -83,8 +86,10 @@ def make_grade_parser() -> flags.OneLineParser:
     )
     parser.add_argument("--seeds", help="the seeds required for every experiment: 0-4, 7 or 0,3,5-9")
     parser.add_argument("--retrain", metavar="STUDY/TITLE", help="train an experiment with five new seeds and compare")
-    parser.add_argument("--gradescope", type=Path, metavar="FILE", help="write Gradescope's results.json")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a CSV file with a line for each submission")
+    parser.add_argument("--gradescope", type=flags.read_path, metavar="FILE", help="write Gradescope's results.json")
+    parser.add_argument(
+        "--csv", type=flags.read_path, metavar="FILE", help="write a CSV file with a line for each submission"
+    )
     return parser
 
 
@@ -106,13 +111,17 @@ def read_study(words: str) -> Study:
     name, *settings = words.split(",")
     if name not in STUDIES:
         raise UserError(f"--study {words}: expected one of {', '.join(STUDIES)}")
-    parser = flags.OneLineParser(prog="grade.py", add_help=False, allow_abbrev=False)
-    flags.add_settings(parser)
+    known = [setting.name for setting in fields(Experiment)]
     pairs = [setting.removesuffix("=true").partition("=") for setting in settings]
-    given = parser.parse([f"{flag_of(setting)}{equals}{value}" for setting, equals, value in pairs])
+    for setting, _, _ in pairs:
+        if setting.replace("-", "_") not in known:
+            raise UserError(f"--study {words}: {setting!r} is not a setting{flags.suggest(setting, known)}")
+    parser = flags.OneLineParser(prog="grade.py", add_help=False, exit_on_error=False)
+    flags.add_settings(parser)
     try:
+        given = parser.parse([f"{flag_of(setting)}{equals}{value}" for setting, equals, value in pairs])
         study = STUDIES[name].with_overrides(flags.given_settings(given))
-    except ValueError as error:
+    except (argparse.ArgumentError, ValueError) as error:
         raise UserError(f"--study {words}: {error}") from None
     if not study.experiments:
         raise UserError(f"--study {words}: {next(iter(study.left_out.values()))}")
@@ -135,12 +144,17 @@ def check_retrain(name: str | None) -> None:
 
 
 def check_submissions(paths: list[Path]) -> None:
-    """Check that every submission exists and is not a folder of archives."""
+    """Check that every submission exists and is not a folder of submissions."""
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: not found; expected a submission.zip or its unpacked folder")
-        if path.is_dir() and any(path.glob("*.zip")):
-            raise UserError(f"{path}: is a folder of archives; name the archives: {path / '*.zip'}")
+        if not path.is_dir() or (path / "manifest.json").exists():
+            continue
+        archives = [str(path / pattern) for pattern in ("*.zip", "*/*.zip") if any(path.glob(pattern))]
+        if archives:
+            raise UserError(f"{path}: is a folder of archives; name the archives: {' '.join(archives)}")
+        if len(list(path.glob("*/manifest.json"))) > 1:
+            raise UserError(f"{path}: is a folder of submissions; name the submissions: {path / '*'}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""L1 and L2 on a network's weights: the penalty, its gradient and the proximal step.
+"""L1 and L2 on a network's weights (penalty, gradient, proximal step), and measures of sparsity.
 
-All functions take models with any number of runs side by side. The first dimension of every parameter is a multiple of
-the number of runs, and the penalty of a run depends only on that run's part of the parameters.
+`measure_layers` takes the network of one run. Everything else also works for several runs side by side: the first
+dimension of every parameter is then a multiple of the number of runs, and a run's penalty depends only on that run's
+part of the parameters.
 """
 
 import math
@@ -110,6 +111,7 @@ class Penalty:
                 gradient.addcdiv_(parameter, per_row.view(-1, *[1] * (parameter.dim() - 1)), value=self.l2)
 
     def _l1_for(self, parameter: nn.Parameter) -> float:
+        """Return the factor of Σ|w|: λ₁, or for `mean` λ₁ divided by the number of the parameter's weights in a run."""
         return self.l1 if self.l1_reduction == "sum" else self.l1 * self.runs / parameter.numel()
 
     @torch.no_grad()
@@ -169,7 +171,10 @@ def measure_layers(network: nn.Module) -> list[LayerMetrics]:
 
 
 def summarize_layers(rows: list[LayerMetrics]) -> dict[str, float]:
-    """Compute {zeros, small}, as shares of all weights of a network, and {l1_norm, l2_norm} of all weights."""
+    """Summarize a network's layers: {zeros, small} as shares of its weights, {l1_norm, l2_norm} over its weights.
+
+    Biases and the parameters of normalization layers are not counted.
+    """
     weights = sum(row["weights"] for row in rows)
     return dict(
         zeros=sum(row["zeros"] for row in rows) / weights,

@@ -6,11 +6,16 @@ examples:
   python report.py --study mnist-norms      a report on this study only
   python report.py --bundle submission.zip  report, records, weights and code in one archive
   python report.py --runs-dir other --out other-report
+  python report.py --against other          and the verdicts of the runs in the folder other beside these
+  python report.py --pool submissions/*.zip --out class    one report on the runs of many people
+  python report.py --study mnist-norms --slim --out docs/results/mnist-norms    to publish in a repository
 """
 
+import argparse
 import gc
 import os
 import sys
+import tempfile
 import webbrowser
 from pathlib import Path
 
@@ -23,41 +28,56 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, read the records, and write the report and the bundle."""
     parser = make_report_parser()
     args = parser.parse(argv)
-    runs_dir, study, out, bundle = args.runs_dir, args.study, args.out, args.bundle
-    if bundle and bundle.suffix != ".zip":
-        parser.error(f"--bundle {bundle}: expected a name that ends in .zip")
-    if out.resolve() == runs_dir.resolve():
-        parser.error(f"--out {out}: is the folder of records; name another")
-    if bundle and not bundle.parent.is_dir():
-        parser.error(f"--bundle {bundle}: there is no folder {bundle.parent}; make it, or name another")
-    try:
-        check_runs(runs_dir, study)
+    study, out, bundle = args.study, args.out, args.bundle
+    check_flags(parser, args)
+    with flags.answer_in_one_line(parser, lambda _: "not everything is written; the same command starts again"):
+        if not args.pool:
+            check_runs(args.runs_dir, study)
+        if args.against:
+            check_runs(args.against, study)
 
-        from analysis.sections import make_report  # late, because importing torch takes seconds
-        from engine.checkpoints import find_begun
-        from grading import submission, untrusted
+        with flags.importing(parser):  # late, because importing torch takes seconds
+            from analysis.sections import make_report
+            from engine import records
+            from engine.checkpoints import find_begun
+            from grading import submission, untrusted
+            from grading.pool import Pool, make_pool
 
-        found, problems = untrusted.read_runs(runs_dir, study)
-        if not any(record.results for record in found):
-            refuse_without_runs(runs_dir, study, problems)
-        document = make_report(found, problems, runs_dir, args.data_dir)
-        document.write(out)
-        packed = submission.pack(bundle, out, runs_dir, study) if bundle else 0
-    except UserError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(f"--out {out}: cannot be written ({error.strerror}); name another folder")
-    page = (out / "report.html").resolve()
+        with tempfile.TemporaryDirectory(prefix="pool-") as workshop:
+            runs_dir, pool = args.runs_dir, Pool()
+            if args.pool:
+                runs_dir = Path(workshop)
+                pool = make_pool(args.pool, runs_dir, submission.GradeOptions(args.data_dir))
+                print(f"pooled {pool}", flush=True)
+            found, problems = untrusted.read_runs(runs_dir, study)
+            found, damaged = records.leave_out_damaged(found)
+            problems = [*pool.left_out, *problems, *damaged]
+            if not any(record.results for record in found):
+                refuse_without_runs(runs_dir, study, problems)
+            against = None
+            if args.against:
+                against = str(args.against), untrusted.read_runs(args.against, study)[0]
+            notes = args.runs_dir / "notes.md"
+            document = make_report(found, problems, runs_dir, args.data_dir, notes, pool.givers, against)
+            try:
+                document.write(out, is_slim=args.slim)
+            except OSError as error:
+                why = error.strerror or error
+                raise UserError(f"--out {out}: cannot be written ({why}); name another folder") from None
+        packed = submission.pack(bundle, out, args.runs_dir, study) if bundle else 0
+        begun = [records.describe_begun(folder) for folder in find_begun(runs_dir, study)]
+    page = out / ("report.md" if args.slim else "report.html")
     try:
-        print(f"{document.summary}\n\nwritten to {out / 'report.md'} and {out / 'report.html'}", flush=True)
-        for folder in find_begun(runs_dir, study):
-            print(f"unfinished, not in the report: {folder}; repeat its command to resume it", flush=True)
+        print(flags.name_runs_dir(document.summary, args.runs_dir))
+        print(f"\nwritten to {out / 'report.md'}{'' if args.slim else f' and {page}'}", flush=True)
+        for line in begun:
+            print(f"unfinished, not in the report: {flags.name_runs_dir(line, args.runs_dir)}", flush=True)
         if bundle:
             print(f"packed {packed:,} files into {bundle}", flush=True)
     except BrokenPipeError:  # the output's reader has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if args.open and not webbrowser.open(page.as_uri()):
-        print(f"--open: no browser was found; open {page}", file=sys.stderr)
+    if args.open and not webbrowser.open(page.resolve().as_uri()):
+        print(f"--open: no browser was found; open {page.resolve()}", file=sys.stderr)
 
 
 def make_report_parser() -> flags.OneLineParser:
@@ -66,11 +86,38 @@ def make_report_parser() -> flags.OneLineParser:
     parser.add_argument("--study", choices=STUDIES, help="report on this study only, with and without overrides")
     flags.add_data_dir(parser)
     flags.add_runs_dir(parser)
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (default: %(default)s)")
+    about = "folder for the report (default: %(default)s)"
+    parser.add_argument("--out", type=flags.read_folder, default=Path("report"), help=about)
+    about = "report on the runs of many people: their submissions, archives or unpacked folders, are checked first"
+    parser.add_argument("--pool", nargs="+", type=flags.read_path, metavar="SUBMISSION", help=about)
+    about = "show the verdicts of another folder of runs beside these"
+    parser.add_argument("--against", type=flags.read_folder, metavar="OTHER_RUNS", help=about)
+    about = "write report.md, figures as PNG and tables as CSV alone, to publish them in a repository"
+    parser.add_argument("--slim", action="store_true", help=about)
     about = "pack the report, records, weights and code into an archive to hand in"
-    parser.add_argument("--bundle", type=Path, metavar="FILE.zip", help=about)
+    parser.add_argument("--bundle", type=flags.read_path, metavar="FILE.zip", help=about)
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
     return parser
+
+
+def check_flags(parser: flags.OneLineParser, args: argparse.Namespace) -> None:
+    """Refuse flags that cannot go together, and files that could not be written."""
+    out, bundle = args.out, args.bundle
+    for flag in ("pool", "against", "slim"):
+        if bundle and getattr(args, flag):
+            parser.error(f"--bundle {bundle}: packs the report on runs of your own; leave out --{flag}")
+    if bundle and bundle.suffix != ".zip":
+        parser.error(f"--bundle {bundle}: expected a name that ends in .zip")
+    if bundle and not bundle.parent.is_dir():
+        parser.error(f"--bundle {bundle}: there is no folder {bundle.parent}; make it, or name another")
+    for flag, folder in (("--runs-dir", args.runs_dir), ("--against", args.against)):
+        if folder and out.resolve() == folder.resolve():
+            parser.error(f"--out {out}: is the folder of records given by {flag}; name another")
+    if args.against and args.against.resolve() == args.runs_dir.resolve():
+        parser.error(f"--against {args.against}: is --runs-dir itself; name another folder of runs")
+    for path in args.pool or ():
+        if not path.exists():
+            parser.error(f"--pool {path}: not found; expected a submission.zip or its unpacked folder")
 
 
 def check_runs(runs_dir: Path, study: str | None) -> None:
@@ -86,14 +133,13 @@ def refuse_without_runs(runs_dir: Path, study: str | None, problems: list[str]) 
         UserError: always.
     """
     command = f"python train.py --study {study}" if study else "python train.py --model mlp3"
-    if runs_dir != Path("runs"):
-        command += f" --runs-dir {runs_dir}"
     found = "there is no such folder"
     if runs_dir.is_dir():
         found = f"no finished run of {study}" if study else "no finished run"
         if problems:
             found += f" ({'; '.join(problems)})".replace(f"{runs_dir}{os.sep}", "")
-    raise UserError(f"{runs_dir}: {found}; train one: {command}, or name another --runs-dir")
+    commands = flags.name_runs_dir(f"{found}; train one: {command}", runs_dir)
+    raise UserError(f"{runs_dir}: {commands}, or name another --runs-dir")
 
 
 if __name__ == "__main__":

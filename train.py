@@ -12,26 +12,23 @@ examples:
   python train.py --model mlp3 --summary                      the layers and their parameters; trains nothing
   python train.py --dataset mnist_sample --epochs 3           a first try in seconds, without a download
   python train.py --list                                      the studies, and which of their seeds are trained
-  python train.py --study mnist-norms                         all experiments of a study
+  python train.py --study mnist-norms                         all experiments of a study, with its planned seeds
+  python train.py --study fashion-mlp --until-decided         and more seeds, until its claims are decided
   python train.py --study fashion-mlp --only dropout "batch norm" --seeds 0-9
   python train.py --study mnist-norms --dataset mnist_sample --epochs 3    a study in minutes, without a download
 """
 
 import contextlib
-import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 from engine import flags
-from experiments import Experiment, Settings, UserError, flag_of
+from experiments import UserError, flag_of
 from studies import STUDIES
-from studies.study import Study
 
-SEEDS = "0-4"
 FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command is training some of the experiments
 
 
@@ -40,14 +37,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_train_parser()
     args = parser.parse(argv)
     settings = flags.given_settings(args)
-    with answer_in_one_line(parser, args.force, args.cluster):
+    with flags.answer_in_one_line(parser, partial(describe_kept, args.force, args.cluster), FAILED):
         if args.list and settings and not args.study:
             raise UserError(f"--list {flag_of(min(settings))}: settings need --study NAME")
-        study, titles = choose_experiments(settings, args.study, args.only)
-        seeds = flags.parse_seeds(args.seeds)
+        study, titles = flags.choose_experiments(settings, args.study, args.only)
+        seeds = flags.choose_seeds(args, study)
 
-        from engine import cluster, overview, workers  # late, because importing torch takes seconds
-        from engine.plan import TrainOptions, make_plan, make_tasks
+        with flags.importing(parser):  # late, because importing torch takes seconds
+            from engine import cluster, overview, pace, workers
+            from engine.plan import TrainOptions, make_plan, make_tasks
 
         if args.list:
             for listed in [study] if args.study else STUDIES.values():
@@ -68,37 +66,44 @@ def main(argv: list[str] | None = None) -> None:
                 client = stack.enter_context(cluster.connect(args.cluster, args.jobs or 1))
                 train_units, where = partial(cluster.train_units, client), f"training on {args.cluster}"
                 plan_options = replace(options, jobs=len(client.nthreads()), threads=args.threads or 1)
-            tasks, elsewhere = make_tasks(study, titles, options, stack)
-            if tasks:
-                plan = make_plan(tasks, plan_options)
-                print(f"{where}: {plan}")
-                failures = workers.train_and_record(plan, options, train_units)
+            step = None
+            while True:
+                with contextlib.ExitStack() as locks:
+                    tasks, elsewhere = make_tasks(study, titles, options, locks)
+                    if tasks:
+                        if args.cluster is None:
+                            tasks = pace.set_fastest(tasks, options)
+                        plan = make_plan(tasks, plan_options)
+                        print(f"{where}: {plan}")
+                        failures = workers.train_and_record(plan, options, train_units)
+                if failures or elsewhere or not args.until_decided:
+                    break
+                from analysis.deciding import find_next_step  # late, because nothing else here needs it
+                from grading.untrusted import read_runs
+
+                found, _ = read_runs(args.runs_dir, study.name)
+                step = find_next_step(study, found, args.data_dir, args.most_seeds, step)
+                print(step.says, flush=True)
+                if not step.titles:
+                    break
+                titles, options = step.titles, replace(options, seeds=list(range(step.seeds)), force=False)
         if failures:
             failures.append("finished runs are kept; the same command tries the others again\n")
         if failures or elsewhere:
             parser.exit(FAILED if failures else NOT_ALL, "".join(elsewhere + failures))
 
 
-@contextlib.contextmanager
-def answer_in_one_line(parser: flags.OneLineParser, is_forced: bool, cluster: str | None) -> Iterator[None]:
-    """Report a mistake, a system error or Ctrl-C in one line, and end with an exit status."""
-    try:
-        yield
-    except UserError as error:
-        parser.error(str(error))
-    except OSError as error:  # the output's reader has gone, as with `| head`, or the disk is full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141 if isinstance(error, BrokenPipeError) else FAILED
-        parser.exit(status, f"train.py: {error.strerror or error}; finished runs and checkpoints are kept\n")
-    except KeyboardInterrupt as interrupt:
-        # Once training has begun, --force has discarded the old runs; used again, it would discard the new ones.
-        has_begun = type(interrupt) is not KeyboardInterrupt
-        same = "the same command without --force" if is_forced and has_begun else "the same command"
-        kept = "finished runs are kept, and unfinished runs up to their last checkpoint, if there is one"
-        resumes = f"{kept}; {same} resumes them"
-        if cluster is not None:
-            resumes = f"finished runs are kept; {same} trains the others from a local checkpoint or from the start"
-        parser.exit(130, f"\ninterrupted: {resumes}\n")
+def describe_kept(is_forced: bool, cluster: str | None, error: BaseException) -> str:
+    """Say what is kept of the training that a system error or Ctrl-C stopped, and which command resumes it."""
+    if isinstance(error, OSError):
+        return "finished runs and checkpoints are kept"
+    # Once training has begun, --force has discarded the old runs; used again, it would discard the new ones.
+    has_begun = type(error) is not KeyboardInterrupt
+    same = "the same command without --force" if is_forced and has_begun else "the same command"
+    if cluster is not None:
+        return f"finished runs are kept; {same} trains the others from a local checkpoint or from the start"
+    kept = "finished runs are kept, and unfinished runs up to their last checkpoint, if there is one"
+    return f"{kept}; {same} resumes them"
 
 
 def make_train_parser() -> flags.OneLineParser:
@@ -106,13 +111,16 @@ def make_train_parser() -> flags.OneLineParser:
     parser = flags.make_parser("train.py", __doc__)
     flags.add_settings(parser)
     group = parser.add_argument_group("what to train, where and how")
-    group.add_argument(
-        "--seeds", default=SEEDS, help="seeds and ranges of seeds: 0-4, 7 or 0,3,5-9 (default: %(default)s)"
-    )
+    about = "seeds and ranges of seeds: 0-4, 7 or 0,3,5-9 (default: 0-4; of a study, as many as it plans)"
+    group.add_argument("--seeds", help=about)
     group.add_argument(
         "--study", choices=STUDIES, help="train a study's experiments; settings given beside it apply to all of them"
     )
     group.add_argument("--only", nargs="+", metavar="TITLE", help="train only these experiments of the study")
+    about = "train a study's planned seeds, and then more seeds of what its undecided claims compare"
+    group.add_argument("--until-decided", action="store_true", help=about)
+    about = "no more seeds of an experiment than these, with --until-decided (default: %(default)s)"
+    group.add_argument("--most-seeds", type=flags.positive, default=40, metavar="N", help=about)
     group.add_argument(
         "--list", action="store_true", help="print the studies, or the experiments of --study; train nothing"
     )
@@ -131,41 +139,12 @@ def make_train_parser() -> flags.OneLineParser:
     group.add_argument(
         "--runs-at-once",
         type=flags.positive,
-        help="maximum number of seeds side by side in a process (default: the fastest measured; on a GPU, all)",
+        help="most seeds side by side in a process (default: the fastest, measured if it takes minutes; on a GPU, all)",
     )
     group.add_argument(
         "--cluster", metavar="ADDRESS", help="train on the workers of this Dask scheduler, such as tcp://host:8786"
     )
     return parser
-
-
-def choose_experiments(settings: Settings, name: str | None, only: list[str] | None) -> tuple[Study, list[str]]:
-    """Return the requested study with its overrides, and the titles of the experiments to train.
-
-    Args:
-        settings: the settings of an experiment typed by hand, or the overrides of a study.
-        name: the name of the study; None: make a study of the experiment typed by hand.
-        only: the titles to train; None: all titles of the study.
-
-    Raises:
-        UserError: a setting is not allowed, or a title is not in the study.
-    """
-    try:
-        if name is None:
-            if only:
-                raise UserError(f"--only {only[0]}: needs --study NAME")
-            experiment = Experiment(**settings)
-            return Study.typed_by_hand({experiment.name: experiment}), [experiment.name]
-        study = STUDIES[name].with_overrides(settings)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    for title in only or STUDIES[name].experiments:
-        if title in study.left_out:
-            raise UserError(study.left_out[title])
-        if title not in study.experiments:
-            known = ", ".join(f'"{known}"' for known in STUDIES[name].experiments)
-            raise UserError(f"--only {title}: expected experiments of {name}: {known}")
-    return study, list(dict.fromkeys(only or study.experiments))
 
 
 def interrupt_once(*_: object) -> None:

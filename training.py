@@ -236,7 +236,7 @@ def evaluate(model: nn.Module, dataset: Dataset, split: Split, runs: int) -> Met
 
 
 def measure(log_probabilities: Tensor, labels: Tensor) -> Metrics:
-    """Compute {loss, accuracy} for each run from predictions, (images, runs, classes), and labels, (images,)."""
+    """Compute {loss, accuracy} of each run from log-probabilities, (images, runs, classes), and labels, (images,)."""
     of_labels = labels.view(-1, 1, 1).expand(-1, log_probabilities.shape[1], 1)
     losses = -log_probabilities.gather(2, of_labels).squeeze(2)
     correct = log_probabilities.argmax(2) == labels.view(-1, 1)
@@ -244,7 +244,11 @@ def measure(log_probabilities: Tensor, labels: Tensor) -> Metrics:
 
 
 def finish_run(trainer: Trainer, dataset: Dataset, number: int, run: RunState, shared: dict[str, Any]) -> Run:
-    """Measure a run's chosen weights with the textbook network, and return the finished `Run`."""
+    """Measure the weights that a run records, on all three splits, and return its `Run`.
+
+    They are measured in the network of one run, as `grade.py` does it. `number` is the run's position in the model, and
+    `shared` holds the entries of result.json that are the same for all runs.
+    """
     experiment, (chosen_epoch, weights) = trainer.experiment, run.chosen
     network = build_network(experiment, dataset.shape, len(dataset.classes), seed=0)
     network.load_state_dict(weights)
@@ -258,9 +262,9 @@ def finish_run(trainer: Trainer, dataset: Dataset, number: int, run: RunState, s
         diverged=run.diverged,
         **shared,
     )
-    for name, split in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
-        log_probabilities = predict(network, dataset, split, runs=1)
-        metrics = measure(log_probabilities, split.labels)
+    predicted = {name: predict(network, dataset, split, runs=1) for name, split in dataset.splits.items()}
+    for name, log_probabilities in predicted.items():
+        metrics = measure(log_probabilities, dataset.splits[name].labels)
         result[f"{name}_loss"], result[f"{name}_accuracy"] = metrics["loss"][0], metrics["accuracy"][0]
     layers = regularizers.measure_layers(network.cpu())
     result |= dict(
@@ -270,7 +274,7 @@ def finish_run(trainer: Trainer, dataset: Dataset, number: int, run: RunState, s
         layers=layers,
     )
     weights = {name: tensor.cpu() for name, tensor in weights.items()}
-    return Run(run.seed, result, run.history, weights, log_probabilities.squeeze(1).float().cpu().numpy())
+    return Run(run.seed, result, run.history, weights, predicted["test"].squeeze(1).float().cpu().numpy())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -307,11 +311,7 @@ def make_optimizer(experiment: Experiment, model: nn.Module) -> torch.optim.Opti
 def make_scheduler(experiment: Experiment, optimizer: torch.optim.Optimizer, steps: int) -> Any:
     """Make the learning rate scheduler, which steps once an epoch or, with one_cycle, once a batch.
 
-    Args:
-        steps: number of batches in an epoch.
-
-    Returns:
-        The scheduler, or None if the learning rate is constant.
+    Return None if the learning rate is constant. `steps` is the number of batches in an epoch.
     """
     match experiment.lr_scheduler:
         case "step" if experiment.lr_step_size:

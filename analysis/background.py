@@ -119,7 +119,10 @@ def make_zeros_example(l1: float = 0.2) -> Numbers:
 
 
 def make_decay_example(l2: float = 0.05) -> Numbers:
-    """Measure for each optimizer the largest difference between weights with L2 of λ and weight decay of 2λ."""
+    """Measure how far L2 of λ and weight decay of 2λ lead apart, for each optimizer.
+
+    They agree under SGD and Adam, not under AdamW.
+    """
     start = torch.ones_like(TARGETS)
     largest = {}
     for name, optimizer in OPTIMIZERS.items():

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-FEWEST_SEEDS = 5  # needed for a verdict
-MOST_SEEDS = 1000  # the most that a report recommends for a verdict
+from analysis.looks import Look
+
+LEVEL = 0.05  # the probability of an error in intervals that no verdict is taken from
 
 
 def compute_mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -25,14 +26,17 @@ def compute_mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def compute_prediction_interval(values: Sequence[float], draws: int = 1) -> tuple[float, float]:
-    """Compute the 95 % prediction interval for `draws` more values from the same normal distribution."""
-    half_width = _student_quantile(0.95, len(values), draws) * stdev(values) * math.sqrt(1 + 1 / len(values))
+    """Compute an interval that holds all of `draws` more values from the same normal distribution, at 95 %.
+
+    It is corrected for the number of draws (Bonferroni).
+    """
+    half_width = _student_quantile(1 - 0.05 / draws, len(values)) * stdev(values) * math.sqrt(1 + 1 / len(values))
     return mean(values) - half_width, mean(values) + half_width
 
 
-def _student_quantile(confidence: float, values: int, tests: int = 1) -> float:
-    """Compute the half-width of an interval in standard errors, corrected for `tests` tests (Bonferroni)."""
-    return float(stats.t.ppf(1 - (1 - confidence) / 2 / tests, values - 1))
+def _student_quantile(confidence: float, values: int) -> float:
+    """Compute the half-width of an interval in standard errors."""
+    return float(stats.t.ppf((1 + confidence) / 2, values - 1))
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Comparison:
     image_error: float = 0.0  # standard error over test images
     tests: int = 1  # number of tests that the interval is corrected for
     holm_p: float = math.nan  # p after Holm's correction
+    look: Look | None = None  # the planned look that was taken; None: no verdict may be taken
 
     @property
     def standard_error(self) -> float:
@@ -60,16 +65,24 @@ class Comparison:
             return 0.0 if self.difference else 1.0
         return float(2 * stats.t.sf(abs(self.difference) / self.standard_error, self.seeds - 1))
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Compute the confidence interval, corrected for `tests` tests (Bonferroni); NaN for one seed."""
-        if self.seeds < 2:
-            return math.nan, math.nan
-        half_width = _student_quantile(confidence, self.seeds, self.tests) * self.standard_error
-        return self.difference - half_width, self.difference + half_width
+    @property
+    def level(self) -> float:
+        """The probability of an error that the comparison may spend: its look's, or 5 %."""
+        return self.look.level if self.look else LEVEL
+
+    def interval(self) -> tuple[float, float]:
+        """Compute the interval at the comparison's level, corrected for `tests` tests; NaN for one seed."""
+        return self._interval(1 - self.level / self.tests)
 
     def interval_for_margin(self) -> tuple[float, float]:
-        """Compute the uncorrected 90 % interval, which tests equivalence by two one-sided tests at 5 % (TOST)."""
-        return replace(self, tests=1).interval(0.90)
+        """Compute the uncorrected interval that tests equivalence by two one-sided tests, each at the level (TOST)."""
+        return self._interval(1 - 2 * self.level)
+
+    def _interval(self, confidence: float) -> tuple[float, float]:
+        if self.seeds < 2:
+            return math.nan, math.nan
+        half_width = _student_quantile(confidence, self.seeds) * self.standard_error
+        return self.difference - half_width, self.difference + half_width
 
 
 def compare_paired(one: Sequence[float], other: Sequence[float], by_image: ArrayLike | None = None) -> Comparison:
@@ -107,16 +120,24 @@ def correct_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with `tests` and `holm_p` set by Holm's step-down procedure (Holm 1979).
 
     The smallest of n p-values is multiplied by n, the next by n − 1, and so on; a corrected p is never smaller than the
-    previous one. If a p is not significant at 5 %, no larger p is significant, and all their intervals are corrected
-    for the same number of tests. An interval therefore excludes zero exactly if its corrected p is below 5 %.
+    previous one. If a p is not significant at its level, no larger p is significant, and all their intervals are
+    corrected for the same number of tests. An interval therefore excludes zero exactly if its corrected p is below the
+    level. Where comparisons have different levels, because they stand at different looks, "smaller" means smaller in
+    proportion to the level, as in Holm's procedure with weights.
     """
-    order = sorted(range(len(comparisons)), key=lambda index: (comparisons[index].seeds < 2, comparisons[index].p))
-    corrected, tests, holm_p = list(comparisons), len(comparisons), 0.0
+
+    def ratio(comparison: Comparison) -> float:
+        return math.inf if comparison.seeds < 2 else comparison.p / comparison.level
+
+    order = sorted(range(len(comparisons)), key=lambda index: ratio(comparisons[index]))
+    corrected, tests, holm_ratio = list(comparisons), len(comparisons), 0.0
     for place, index in enumerate(order):
-        if place == 0 or comparisons[order[place - 1]].p * tests < 0.05:
+        comparison = comparisons[index]
+        if place == 0 or ratio(comparisons[order[place - 1]]) * tests < 1:
             tests = len(comparisons) - place
-        holm_p = max(holm_p, min(1.0, comparisons[index].p * (len(comparisons) - place)))
-        corrected[index] = replace(comparisons[index], tests=tests, holm_p=holm_p)
+        holm_ratio = max(holm_ratio, ratio(comparison) * (len(comparisons) - place))
+        holm_p = math.nan if comparison.seeds < 2 else min(1.0, holm_ratio * comparison.level)
+        corrected[index] = replace(comparison, tests=tests, holm_p=holm_p)
     return corrected
 
 
@@ -128,10 +149,10 @@ def judge_comparison(comparison: Comparison, direction: str, margin: float | Non
         margin: smaller differences make no practical difference; None for a metric without a margin.
 
     Returns:
-        `supported`, `contradicted`, `undecided`, `too few seeds` or, if the claim is `higher` or `lower`,
-        `no practical difference`.
+        `supported`, `contradicted`, `undecided`, `too few seeds` (the first look is not reached) or, if the claim is
+        `higher` or `lower`, `no practical difference`.
     """
-    if comparison.seeds < FEWEST_SEEDS:
+    if comparison.look is None:
         return "too few seeds"
     claims_a_difference = direction in ("higher", "lower")
     low, high = comparison.interval_for_margin()
@@ -154,13 +175,10 @@ def join_verdicts(verdicts: Sequence[str]) -> str:
     return "supported"
 
 
-def count_seeds_to_decide(comparison: Comparison, direction: str, margin: float | None = None) -> int | None:
-    """Estimate how many seeds would decide a claim if the difference and its deviation stayed the same.
+def can_seeds_decide(comparison: Comparison, direction: str, margin: float | None, look: Look) -> bool:
+    """Tell whether a claim could be decided at a look if the difference stayed the same and the seeds did not vary.
 
-    Returns:
-        The number of seeds. None if MOST_SEEDS are not enough: seeds do not reduce the error over test images.
+    Seeds do not reduce the error over test images, so a small test set can leave a claim undecided for ever.
     """
-    for seeds in range(max(comparison.seeds + 1, FEWEST_SEEDS), MOST_SEEDS + 1):
-        if judge_comparison(replace(comparison, seeds=seeds), direction, margin) != "undecided":
-            return seeds
-    return None
+    best = replace(comparison, seeds=look.seeds, look=look, deviation=0.0)
+    return judge_comparison(best, direction, margin) != "undecided"

@@ -7,6 +7,8 @@ document.write(Path("report"))      # report.md, report.html, figures/curves.png
 """
 
 import base64
+import os
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +21,10 @@ from matplotlib.figure import Figure
 
 from analysis import plots
 from analysis.tables import Table, escaped
+from engine.files import UNFINISHED, write_whole
 
 CONTENTS = "contents.txt"  # lists the files of a report, so that the next report can remove them
+SLIM = (".md", ".png", ".csv")
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
@@ -60,24 +64,50 @@ class Document:
         """The whole report in Markdown."""
         return "\n\n".join(self.paragraphs) + "\n"
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, is_slim: bool = False) -> None:
         """Write the report into a folder, and delete files of an earlier report that were not written again.
+
+        All files are written to a workshop inside the folder and then moved to their places, so that a report that is
+        stopped leaves the earlier one, and no file that contents.txt does not list.
+
+        Args:
+            is_slim: write only files that a repository can show, of the kinds `SLIM`.
 
         Raises:
             OSError: a file cannot be written or deleted.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.md").write_text(self.text, encoding="utf-8")
+        workshop = folder / f"{UNFINISHED}report"
+        shutil.rmtree(workshop, ignore_errors=True)  # of a command that was killed
+        workshop.mkdir(parents=True)
+        try:
+            written, earlier = self._write_files(workshop), read_contents(folder)
+            if is_slim:
+                written = {name for name in written if name.endswith(SLIM)}
+            write_contents(folder, written | earlier)
+            for name in written:
+                (folder / name).parent.mkdir(exist_ok=True)
+                os.replace(workshop / name, folder / name)
+            for name in earlier - written:
+                (folder / name).unlink(missing_ok=True)
+            write_contents(folder, written)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+    def _write_files(self, folder: Path) -> set[str]:
+        """Write all files of the report, and return their relative paths."""
         paths = [folder / "report.md", folder / "report.html"]
         for name, draw in self.figures.items():
             paths += plots.save_figure(draw(), folder / "figures" / name)
         for table in self.tables:
             paths += table.write(folder / "tables")
-        (folder / "report.html").write_text(render_page(self.text, folder), encoding="utf-8")
-        written = {path.relative_to(folder).as_posix() for path in paths}
-        for name in read_contents(folder) - written:
-            (folder / name).unlink(missing_ok=True)
-        (folder / CONTENTS).write_text("".join(f"{name}\n" for name in sorted(written)), encoding="utf-8")
+        paths[0].write_text(self.text, encoding="utf-8")
+        paths[1].write_text(render_page(self.text, folder), encoding="utf-8")
+        return {path.relative_to(folder).as_posix() for path in paths}
+
+
+def write_contents(folder: Path, names: set[str]) -> None:
+    """Write the relative paths of the report's files into contents.txt."""
+    write_whole(folder / CONTENTS, "".join(f"{name}\n" for name in sorted(names)).encode())
 
 
 def read_contents(folder: Path) -> set[str]:

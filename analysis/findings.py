@@ -19,7 +19,7 @@ import data
 from analysis import compare
 from analysis.claims import Judgement, judge_claims
 from analysis.compare import Comparison
-from analysis.metrics import compare_records, compare_with_baseline, read_metric, read_predictions
+from analysis.metrics import compare_at_look, compare_with_baseline, read_metric, read_predictions
 from data import Dataset
 from engine.records import Record, RecordError
 from experiments import Experiment, Settings
@@ -133,7 +133,7 @@ class Findings:
         if len(self.trained) < 2:
             return "alone"
         best, second = (self.trained[title] for title in self.by_validation[:2])
-        comparison = compare_records(best, second, "val_accuracy")
+        comparison = compare_at_look(best, second, "val_accuracy", self.study.seeds)
         return compare.judge_comparison(comparison, "higher") if comparison else "too few seeds"
 
     @property

@@ -1,7 +1,7 @@
 """The metrics of runs: their names, how they are shown, and how they are compared between experiments."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from analysis import compare
 from analysis.compare import Comparison
+from analysis.looks import find_look
 from engine import records
 from engine.records import Record, RecordError
 from sources.catalogue import SOURCES
@@ -51,24 +52,34 @@ def read_metric(result: dict[str, Any], name: str) -> float:
             return result[name]
 
 
+def list_common_seeds(subject: Record, other: Record | float) -> list[int]:
+    """List the seeds that two records share, in order; beside a constant, all seeds of the record."""
+    return sorted(subject.results.keys() & other.results.keys() if isinstance(other, Record) else subject.results)
+
+
 def compare_records(
-    subject: Record, other: Record | float, name: str, labels: NDArray[np.int64] | None = None
+    subject: Record,
+    other: Record | float,
+    name: str,
+    labels: NDArray[np.int64] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Comparison | None:
-    """Compare a metric between two records over their common seeds, or between a record and a constant.
+    """Compare a metric between two records, or between a record and a constant.
 
     Args:
         labels: the classes of the test images, (images,). If they are given, the standard error of a metric on test
             images includes the variation over images.
+        seeds: the seeds to use; None: all that the two share.
 
     Returns:
-        The comparison, or None if the records have no common seed.
+        The comparison, or None if there is no seed.
     """
-    if not isinstance(other, Record):
-        values = [read_metric(result, name) for result in subject.results.values()]
-        return compare.compare_paired(values, [float(other)] * len(values))
-    seeds = sorted(subject.results.keys() & other.results.keys())
+    seeds = list_common_seeds(subject, other) if seeds is None else seeds
     if not seeds:
         return None
+    values = [read_metric(subject.results[seed], name) for seed in seeds]
+    if not isinstance(other, Record):
+        return compare.compare_paired(values, [float(other)] * len(values))
     by_image = None
     of_images = METRICS[name].of_images
     if of_images and labels is not None:
@@ -76,8 +87,21 @@ def compare_records(
             measure_images(subject, seed, of_images, labels) - measure_images(other, seed, of_images, labels)
             for seed in seeds
         ]
-    values, others = ([read_metric(record.results[seed], name) for seed in seeds] for record in (subject, other))
-    return compare.compare_paired(values, others, by_image)
+    return compare.compare_paired(values, [read_metric(other.results[seed], name) for seed in seeds], by_image)
+
+
+def compare_at_look(
+    subject: Record, other: Record | float, name: str, planned: int, labels: NDArray[np.int64] | None = None
+) -> Comparison | None:
+    """Compare as `compare_records` does, at the last planned look that the seeds in common reach.
+
+    A look uses the first of these seeds, in the order of their numbers. If no look is reached, all seeds are compared,
+    and no verdict may be taken.
+    """
+    seeds = list_common_seeds(subject, other)
+    look = find_look(planned, len(seeds))
+    comparison = compare_records(subject, other, name, labels, seeds[: look.seeds] if look else seeds)
+    return comparison and replace(comparison, look=look)
 
 
 def compare_with_baseline(

@@ -14,9 +14,11 @@ import torch
 
 import models
 from analysis import figures, tables
+from analysis.agreement import add_agreement
 from analysis.background import write_background
 from analysis.document import Document
 from analysis.findings import Findings, build_network_of, gather
+from analysis.pooling import Givers, add_people
 from analysis.tables import Number, Table, escaped
 from analysis.wording import HOW_TO_READ, describe_training, write_findings, write_gaps, write_heading
 from engine.flags import format_seeds
@@ -24,16 +26,27 @@ from engine.records import Record, RecordError
 from sources.catalogue import SOURCES
 
 
-def make_report(found: list[Record], problems: list[str], runs_dir: Path, data_dir: Path) -> Document:
+def make_report(
+    found: list[Record],
+    problems: list[str],
+    runs_dir: Path,
+    data_dir: Path,
+    notes: Path | None = None,
+    givers: Givers | None = None,
+    against: tuple[str, list[Record]] | None = None,
+) -> Document:
     """Make the report from records, as a document that is not yet written to files.
 
     Args:
         problems: a line for each file under `runs_dir` that could not be read.
+        notes: the file of the student's notes; None: `notes.md` in `runs_dir`.
+        givers: for pooled runs, who gave which run.
+        against: the name and the records of another folder of runs, whose verdicts are shown beside these.
 
     Raises:
         RecordError: no record has the settings of its study, or a file of a record cannot be read.
     """
-    opening, closing = read_notes(runs_dir / "notes.md")
+    opening, closing = read_notes(notes or runs_dir / "notes.md")
     torch.set_num_threads(1)  # the layers are small, and on a busy machine threads would wait for each other
     all_findings, unused = gather(found, data_dir)
     if not all_findings:
@@ -45,11 +58,14 @@ def make_report(found: list[Record], problems: list[str], runs_dir: Path, data_d
     document.say(*opening, "## What was found")
     for findings in all_findings:
         add_first_page(document, findings)
+    if against:
+        name, others = against
+        add_agreement(document, all_findings, gather(others, data_dir)[0], name)
     document.say(*[f"Left out: {escaped(each.replace(f'{runs_dir}{os.sep}', ''))}" for each in [*unused, *problems]])
     document.end_summary()
     for findings in all_findings:
-        add_chapter(document, findings)
-    document.say("## How to read the figures", HOW_TO_READ)
+        add_chapter(document, findings, givers)
+    document.say("## How to read the report", HOW_TO_READ)
     document.say("## Background", write_background())
     document.say("## Provenance")
     add_provenance(document, all_findings)
@@ -69,7 +85,7 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
         opening, _, closing = path.read_text(encoding="utf-8").partition("\n---\n")
     except FileNotFoundError:
         return ["# Report"], [
-            "(Title, author and conclusions of your own: write `notes.md` beside the runs, in two "
+            "(Title, author and conclusions of your own: write `notes.md` in the folder of runs, in two "
             "parts divided by a line of `---`.)"
         ]
     except (OSError, UnicodeDecodeError) as error:
@@ -89,7 +105,7 @@ def add_first_page(document: Document, findings: Findings) -> None:
     document.say(f"### {write_heading(findings)}")
     if findings.dataset_name.endswith("_sample"):
         full = findings.dataset_name.removesuffix("_sample")
-        document.say(f"**An embedded sample: its figures are not those of the full {full}.**")
+        document.say(f"**An embedded sample: its metrics are not those of the full {full}.**")
     figures.add_forest(document, findings)
     if sentences := list(write_findings(findings)):
         document.say("\n".join(f"- {sentence}" for sentence in sentences))
@@ -100,7 +116,7 @@ def add_first_page(document: Document, findings: Findings) -> None:
 # A chapter for each study
 
 
-def add_chapter(document: Document, findings: Findings) -> None:
+def add_chapter(document: Document, findings: Findings, givers: Givers | None) -> None:
     """Add the chapter on one study: setting, tables, figures and networks."""
     document.say(f"## {write_heading(findings)}")
     if findings.study.asks:
@@ -112,6 +128,8 @@ def add_chapter(document: Document, findings: Findings) -> None:
     document.add_table(tables.make_loss_table(findings), "Loss, weights and cost")
     if findings.judgements:
         document.add_table(tables.make_claims_table(findings), "The claims, each with what was found and the verdict")
+    if givers:
+        add_people(document, findings, givers)
     figures.add_sweep(document, findings)
     figures.add_curves_and_seeds(document, findings)
     figures.add_weights(document, findings)
@@ -189,7 +207,7 @@ def add_provenance(document: Document, all_findings: list[Findings]) -> None:
                     *(_range_of(results, name) for name in ("device", "threads", "commit", "finished")),
                 )
             )
-    header = ("table", "experiment", "seeds", "minutes, all seeds", "device", "threads", "commit", "finished")
+    header = ("group", "experiment", "seeds", "minutes, all seeds", "device", "threads", "commit", "finished")
     document.add_table(Table("provenance", header, rows), "Where, when and with what every experiment was trained")
     document.say(f"Trained with {', '.join(sorted(versions))}.")
     document.say(*[f"SHA-256 of {name}: `{checksum}`" for name, checksum in sorted(data_sets.items())])

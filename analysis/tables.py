@@ -237,7 +237,7 @@ def show_difference(comparison: Comparison, name: str) -> Number:
 
 
 def make_claims_table(findings: Findings) -> Table:
-    """Tabulate the claims of a study with their verdicts, in a row for each comparison."""
+    """Tabulate the claims of a study with their verdicts: a row for each comparison, or one if there is none."""
     rows: list[tuple] = []
     for judgement in findings.judgements:
         claim = judgement.claim
@@ -250,13 +250,14 @@ def make_claims_table(findings: Findings) -> Table:
                     show_difference(comparison, claim.metric),
                     _show_interval_for_margin(comparison, claim.metric),
                     comparison.seeds,
-                    judgement.verdict,
+                    comparison.look.number + 1 if comparison.look else "",
+                    judgement.explained,
                 )
             )
             words = "", "", ""
         if not judgement.comparisons:
-            rows.append((*words, "", "", "", "", judgement.verdict))
-    header = ("claim", "kind", "figure", "compared", "difference", "90 % ±", "n", "verdict")
+            rows.append((*words, "", "", "", "", "", judgement.explained))
+    header = ("claim", "kind", "metric", "compared", "difference", "margin ±", "n", "look", "verdict")
     return Table(f"{findings.name}-claims", header, rows)
 
 

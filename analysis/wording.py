@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from statistics import mean
 
-from analysis.compare import FEWEST_SEEDS, Comparison, compute_mean_interval
+from analysis.claims import Judgement
+from analysis.compare import Comparison, compute_mean_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
 from analysis.tables import Number, escaped, show_difference
 from experiments import Experiment
+from studies.study import FEWEST_SEEDS
 
-DECIDED = ("supported", "contradicted", "no practical difference")
 HOW_TO_READ = """\
 Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
 are measured in evaluation mode on plain images, at the epoch that the run hands in; losses are means over images,
@@ -17,14 +19,20 @@ without penalty. Zeros and < 0.001 are the shares of weights that are exactly ze
 root of their sum of squares. Seconds are a process's, divided by the runs side by side in it. An experiment in bold has
 the best validation accuracy, and the second's is distinguishably lower.
 
-Differences are paired by seed and counted in points; their 95 % intervals count the chance of the seeds and that of the
-test images. Intervals and p are corrected for the number of comparisons (Holm): a table's with its baseline, a study's
-over all its claims. A difference is no practical one where the 90 % interval, which is not corrected (90 % ±), lies
-within the margin; that supports a claim that two are the same; for one that the first is not higher, the upper end
-alone counts. Otherwise a claim is supported or contradicted where its interval leaves out zero; one that two differ is
-contradicted, too, where they are equal in every run. Under five seeds there is no verdict. Validation images chose what
-was chosen; test images were looked at once, after training. Every table is in `tables/` as CSV and for LaTeX, every
-figure in `figures/` as PNG and PDF."""
+Differences are paired by seed and counted in points; their intervals count the chance of the seeds and that of the test
+images. In a table with a baseline, all seeds are used, and the 95 % intervals and p are corrected for the number of
+comparisons (Holm).
+
+Verdicts are taken at planned looks alone: at the number of seeds that the study plans, at its double, its fourfold and
+its eightfold, with the first seeds in the order of their numbers. Between two looks the earlier one stands. Whoever
+judges again after every few seeds errs more often than the 5 % allow, so look 1 spends 3 % of error, and each later
+look half of the one before it. Each claim's interval has this level, corrected for the comparisons of all claims
+(Holm). A difference is no practical one where the interval of two one-sided tests at the look's level, which is not
+corrected (margin ±), lies within the margin; that supports a claim that two are the same; for one that the first is not
+higher, the upper end alone counts. Otherwise a claim is supported or contradicted where its interval leaves out zero;
+one that two differ is contradicted, too, where they are equal in every run. Before the first look there is no verdict.
+Validation images chose what was chosen; test images were looked at once, after training. Every table is in `tables/` as
+CSV and for LaTeX, every figure in `figures/` as PNG and PDF."""
 
 
 def write_heading(findings: Findings) -> str:
@@ -46,26 +54,56 @@ def write_findings(findings: Findings) -> Iterator[str]:
 def _write_verdicts(findings: Findings) -> Iterator[str]:
     for judgement in findings.judgements:
         claim = judgement.claim
-        if judgement.verdict not in DECIDED:
+        if not judgement.is_decided:
             continue
         effects = describe_effects(judgement.comparisons, claim.metric)
-        seeds = min(comparison.seeds for comparison in judgement.comparisons.values())
         source = "the claim" if claim.kind == "own" else "the write-up says"
         corrected = "with what was corrected, " if claim.kind == "corrected" else ""
         yield (
-            f"{_name(judgement.subject)} {effects}, over {seeds} seeds; {source} “{escaped(claim.says)}”: "
+            f"{_name(judgement.subject)} {effects}, at {judgement.look}; {source} “{escaped(claim.says)}”: "
             f"{corrected}**{judgement.verdict}**."
         )
 
 
 def _write_undecided(findings: Findings) -> Iterator[str]:
-    claims: dict[str, dict[str, None]] = {}  # {reason: claims without repetition}
+    alike: dict[tuple, list[Judgement]] = {}
     for judgement in findings.judgements:
-        if judgement.verdict not in DECIDED:
-            why, claim = judgement.verdict.partition(" (")[0], judgement.claim
-            claims.setdefault(why, {})[f"“{claim.says}” ({claim.kind})"] = None
-    for why, says in claims.items():
-        yield escaped(f"{why[0].upper()}{why[1:]}: {'; '.join(says)}.")
+        if not judgement.is_decided:
+            why = "" if judgement.next_look else judgement.why
+            alike.setdefault((judgement.verdict, judgement.look, judgement.next_look, why), []).append(judgement)
+    for (verdict, look, _, why), judgements in alike.items():
+        at = f" at {look}" if look else ""
+        reason = f", {why}" if why else ""
+        says = "; ".join(dict.fromkeys(f"“{each.claim.says}” ({each.claim.kind})" for each in judgements))
+        if verdict == "too few seeds":  # what the claims say is of no use yet
+            says = f"{len(judgements)} of {len(findings.judgements)} claims"
+        yield escaped(f"{verdict[0].upper()}{verdict[1:]}{at}{reason}: {says}.") + _say_next(findings, judgements)
+
+
+def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
+    """Say what the next look at some undecided claims needs and costs; an empty text if none is left."""
+    next_look = judgements[0].next_look
+    if next_look is None:
+        return ""
+    lacking: dict[int, list[str]] = {}  # {number of seeds: titles that lack so many}
+    for title in dict.fromkeys(findings.study.trained_as[title] for each in judgements for title in each.titles):
+        lacking.setdefault(next_look.seeds - len(findings.record(title).results), []).append(title)
+    lacking = {seeds: titles for seeds, titles in lacking.items() if seeds > 0}
+    if not lacking:
+        return f" The next is {next_look}, but the experiments do not have the same seeds."
+    runs = "; ".join(f"{seeds} more of {', '.join(map(_name, titles))}" for seeds, titles in lacking.items())
+    seconds = sum(
+        seeds * mean(findings.values(title, "seconds")) for seeds, titles in lacking.items() for title in titles
+    )
+    command = findings.study.command("--until-decided")
+    return f" The next is {next_look}: {runs}; about {_say_duration(seconds)} of one process: `{command}`"
+
+
+def _say_duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1.5:
+        return "a minute"
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
 
 
 def _write_differences(findings: Findings) -> Iterator[str]:
@@ -138,14 +176,15 @@ def write_gaps(findings: Findings) -> Iterator[str]:
     if findings.diverged:
         yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
     counts = {title: len(record.results) + len(record.diverged) for title, record in findings.trained.items()}
-    if few := [title for title, count in counts.items() if count < FEWEST_SEEDS]:
+    planned = FEWEST_SEEDS if study.overrides else study.seeds
+    if few := [title for title, count in counts.items() if count < planned]:
         if study.is_single:
             commands = [findings.trained[title].experiment.command for title in few]
         else:
             commands = [study.command() if few == list(findings.trained) else study.command("--only", *few)]
         no_verdict = "there is no verdict" if findings.judgements else "intervals are wide"
-        typed = ", ".join(f"`{command} --seeds 0-4`" for command in commands)
-        yield f"Under five seeds {no_verdict}, and with one there is no interval: {typed}"
+        typed = ", ".join(f"`{command} --seeds 0-{planned - 1}`" for command in commands)
+        yield f"Under {planned} seeds {no_verdict}, and with one there is no interval: {typed}"
     if study.overrides and study.claims:
         yield escaped(
             "The claims are not judged: the study was trained with other settings than its own "

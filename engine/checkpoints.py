@@ -60,6 +60,7 @@ class Checkpoint:
     units: list[list[int]]  # the seeds of every unit in the plan; after a kill, some units may have no file
     device: str = "cpu"
     epoch: int = 0  # the last epoch in the file; 0 if none was saved
+    choice: str = "unknown"  # where the number of seeds comes from: see `make_plan`; older files do not say
 
     @property
     def path(self) -> Path:
@@ -98,7 +99,7 @@ class Checkpoint:
         Raises:
             OSError: the file cannot be written; the older checkpoint is unchanged.
         """
-        plan = dict(seeds=self.seeds, threads=self.threads, units=self.units, device=self.device)
+        plan = dict(seeds=self.seeds, threads=self.threads, units=self.units, device=self.device, choice=self.choice)
         content = plan | dict(epoch=epoch, state=state)
         file = io.BytesIO()
         torch.save(content, file)

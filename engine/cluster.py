@@ -33,7 +33,7 @@ REACH_SECONDS = 5  # time in which a scheduler must answer
 
 
 class ClusterError(UserError):
-    """The cluster cannot be used."""
+    """A cluster that cannot be used."""
 
 
 @contextlib.contextmanager
@@ -60,16 +60,17 @@ def connect(address: str, workers: int = 1) -> Iterator[Any]:
         dialling = dial(address, **Security().get_connection_args("client"))
         (await asyncio.wait_for(dialling, REACH_SECONDS)).abort()
 
-    quiet = silence_logging_cmgr(logging.CRITICAL)  # we report a lost connection in one line, without Dask's tracebacks
-    try:
-        asyncio.run(knock())
-        client = Client(address, timeout=REACH_SECONDS)
-    except Exception as error:  # another program at that port may answer anything
-        says = " ".join(str(error).split()) or f"no answer in {REACH_SECONDS} s"
-        raise ClusterError(
-            f"--cluster {address}: no scheduler there ({says}); start one with python -m dask scheduler"
-        ) from None
-    with quiet, client:
+    with contextlib.ExitStack() as context:
+        # A connection that fails or is lost is reported in one line, without Dask's tracebacks.
+        context.enter_context(silence_logging_cmgr(logging.CRITICAL))
+        try:
+            asyncio.run(knock())
+            client = context.enter_context(Client(address, timeout=REACH_SECONDS))
+        except Exception as error:  # another program at that port may answer anything
+            says = " ".join(str(error).split()) or f"no answer in {REACH_SECONDS} s"
+            raise ClusterError(
+                f"--cluster {address}: no scheduler there ({says}); start one with python -m dask scheduler"
+            ) from None
         if (there := len(client.nthreads())) < workers:
             print(f"{address}: waiting for workers, {there} of {workers} connected (Ctrl-C gives up)", flush=True)
             client.wait_for_workers(workers)
@@ -94,7 +95,7 @@ def find_difference(found: dict[str, str] | Exception) -> str | None:
     Args:
         found: the worker's `hash_code()`, or the exception that it raised.
     """
-    same = "start it in a copy of this folder, and again after changes"
+    same = "restart it in an up-to-date copy of this folder"
     if isinstance(found, Exception):
         return f"cannot load the code ({found}); {same}"
     for name in sorted(hash_code().keys() | found.keys()):
@@ -119,7 +120,7 @@ def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Ite
             lost = [number for future, number in list(left.items()) if future.key in message["processing-tasks"]]
             if lost:
                 names = "; ".join(plan.units[number].name for number in lost)
-                progress.say(f"{message['worker']} is gone; its units go to other workers: {names}")
+                progress.say(f"{message['worker']} is gone; other workers train its seeds: {names}")
 
     client.subscribe_topic("all", say_who_is_gone)
     warnings.filterwarnings("ignore", "Sending large graph")  # each data set is sent only once

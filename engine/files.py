@@ -1,9 +1,11 @@
-"""Files that are written completely or not at all, and JSON with checked types."""
+"""Files that are written completely or not at all, reading that fails in one line, and JSON with checked types."""
 
+import contextlib
 import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +76,46 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn any error while a file is read, such as a damaged one, into a `RecordError` of one line."""
+    try:
+        yield
+    except Exception as error:  # a damaged file can make torch.load and np.load raise anything
+        says = getattr(error, "strerror", None) or str(error)  # the text of an OSError would name the path again
+        first_sentence = says.partition("\n")[0].partition(". ")[0]  # torch goes on with advice
+        raise RecordError(f"{path}: cannot be read ({first_sentence})") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds a JSON object.
 
     Raises:
         RecordError: the file cannot be read, or does not hold a JSON object.
     """
-    try:
+    with reading(path):
         content = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(content, ensure_ascii=False).encode()  # a report cannot contain half a surrogate pair
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise RecordError(f"{path}: expected a JSON object")
     return content
+
+
+def find_difference(recorded: dict[str, Any], expected: dict[str, Any]) -> str | None:
+    """Name the first value that differs between two contents of a JSON file; return None if they are equal."""
+    flat, expected = _flatten(recorded), _flatten(expected)
+    for name in [*expected, *flat]:
+        if flat.get(name) != expected.get(name):
+            return f"recorded with {name} {flat.get(name)}, now {expected.get(name)}"
+    return None
+
+
+def _flatten(content: dict[str, Any]) -> dict[str, Any]:
+    """Flatten nested dictionaries into {"experiment l1": 0.001, ...}."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def check_types(value: Any, expected: Any, name: str = "") -> None:

@@ -1,24 +1,37 @@
-"""Command lines: a parser whose errors are one line, the flags that commands share, and lists of seeds.
+"""Command lines: a parser and commands whose errors are one line, the flags that commands share, lists of seeds.
 
 parser = make_parser("train.py", "Train an experiment.\n\nexamples: ...")
 add_settings(parser)
 experiment = Experiment(**given_settings(parser.parse_args(["--l1", "0.001"])))
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - every command imports this first, and an older Python fails further on
+    sys.stderr.write(f"error: expected Python 3.11 or later, found {sys.version.split()[0]}\n")
+    raise SystemExit(2)
+
 import argparse
+import contextlib
 import difflib
 import os
-import sys
-from collections.abc import Iterable, Sequence
+import shlex
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from experiments import Experiment, Settings, UserError, flag_of, kind_of, takes_list
+from studies import STUDIES
+from studies.study import Study
 
 DEVICES = ("cpu", "cuda", "mps")
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000  # in one command
+RUNS_DIR = Path("runs")
+MOST_SUGGESTED = 3  # flags for the beginning of a flag
+REFUSED, INTERRUPTED, READER_GONE = 2, 130, 141  # exit statuses, the last two as of any command in a shell
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -37,21 +50,74 @@ class OneLineParser(argparse.ArgumentParser):
 
     def _suggest(self, word: str) -> str:
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        typed = word.partition("=")[0].replace("_", "-").lower()
-        squeezed = {flag.replace("-", ""): flag for flag in flags}
-        nearest = difflib.get_close_matches(typed.replace("-", ""), squeezed, n=1, cutoff=0.65)
-        return f"; did you mean {squeezed[nearest[0]]}?" if typed.startswith("-") and nearest else ""
+        return suggest(word.partition("=")[0], flags) if word.startswith("-") else ""
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one line on stderr, and exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
+        self.exit(REFUSED, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
 
 def make_parser(prog: str, doc: str) -> OneLineParser:
     """Make a command's parser from the description and the examples in its module's docstring."""
     description, examples = doc.split("\n\n", 1)
     formatter = argparse.RawDescriptionHelpFormatter
-    return OneLineParser(prog=prog, description=description, epilog=examples, formatter_class=formatter)
+    return OneLineParser(
+        prog=prog, description=description, epilog=examples, formatter_class=formatter, allow_abbrev=False
+    )
+
+
+def suggest(typed: str, known: Iterable[str]) -> str:
+    """Return `; did you mean …?` for a mistyped or shortened word, or an empty text if no known word is near."""
+
+    def squeeze(word: str) -> str:
+        return word.replace("-", "").replace("_", "").lower()
+
+    words = {squeeze(word): word for word in known}
+    nearest = [word for word in words if word.startswith(squeeze(typed))]
+    if not 1 <= len(nearest) <= MOST_SUGGESTED:
+        nearest = difflib.get_close_matches(squeeze(typed), words, n=1, cutoff=0.65)
+    return f"; did you mean {' or '.join(words[word] for word in nearest)}?" if nearest else ""
+
+
+@contextlib.contextmanager
+def importing(parser: OneLineParser) -> Iterator[None]:
+    """Report a missing package, or Ctrl-C while the slow modules are imported, in one line, and end the process."""
+
+    def end(*_: object) -> None:  # numpy and others would turn a KeyboardInterrupt in their imports into other errors
+        os.write(2, b"\ninterrupted: nothing was begun\n")
+        os._exit(INTERRUPTED)
+
+    handler = signal.getsignal(signal.SIGINT)
+    if handler != signal.SIG_IGN:  # as of a command that a shell runs in the background
+        signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        parser.error(f"{error.name} is not installed: pip install -r requirements.txt")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def answer_in_one_line(
+    parser: OneLineParser, kept: Callable[[BaseException], str], failed: int = REFUSED
+) -> Iterator[None]:
+    """Report a mistake, a system error or Ctrl-C in one line, and end with an exit status.
+
+    Args:
+        kept: says what is kept after a system error or Ctrl-C, and how to go on.
+        failed: the exit status after a system error.
+    """
+    try:
+        yield
+    except UserError as error:
+        parser.error(str(error))
+    except OSError as error:  # the output's reader has gone, as with `| head`, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = READER_GONE if isinstance(error, BrokenPipeError) else failed
+        parser.exit(status, f"{parser.prog}: {error.strerror or error}; {kept(error)}\n")
+    except KeyboardInterrupt as interrupt:
+        parser.exit(INTERRUPTED, f"\ninterrupted: {kept(interrupt)}\n")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -86,17 +152,38 @@ def default_data_dir() -> str:
 def add_data_dir(parser: Any) -> None:
     """Add `--data-dir` to a parser or an argument group."""
     about = "folder of data sets (default: $DATA_DIR, else data)"
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir(), help=about)
+    parser.add_argument("--data-dir", type=read_folder, default=default_data_dir(), help=about)
 
 
 def add_runs_dir(parser: Any) -> None:
     """Add `--runs-dir` to a parser or an argument group."""
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of records (default: %(default)s)")
+    about = "folder of records (default: %(default)s)"
+    parser.add_argument("--runs-dir", type=read_folder, default=RUNS_DIR, help=about)
+
+
+def name_runs_dir(text: str, runs_dir: Path) -> str:
+    """Add `--runs-dir` to every command of train.py in a text, unless the folder is the default."""
+    named = shlex.join(["python", "train.py", "--runs-dir", str(runs_dir)])
+    return text if runs_dir == RUNS_DIR else text.replace("python train.py", named)
 
 
 def add_device(parser: Any) -> None:
     """Add `--device` to a parser or an argument group."""
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="device for training (default: %(default)s)")
+
+
+def read_path(text: str) -> Path:
+    """Read a path; refuse an empty text, which would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, found an empty text")
+    return Path(text)
+
+
+def read_folder(text: str) -> Path:
+    """Read the path of a folder, which need not exist yet; refuse a file."""
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text} is a file, expected a folder")
+    return read_path(text)
 
 
 def positive(text: str) -> int:
@@ -151,3 +238,46 @@ def format_seeds(seeds: Iterable[int]) -> str:
     text = ",".join(f"{low}-{high}" if high > low else str(low) for low, high in ranges)
     is_one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
     return f"seed {text}" if is_one else f"seeds {text}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is asked for
+
+
+def choose_experiments(settings: Settings, name: str | None, only: list[str] | None) -> tuple[Study, list[str]]:
+    """Return the requested study with its overrides, and the titles of the experiments to train.
+
+    Args:
+        settings: the settings of an experiment typed by hand, or the overrides of a study.
+        name: the name of the study; None: make a study of the experiment typed by hand.
+        only: the titles to train; None: all titles of the study.
+
+    Raises:
+        UserError: a setting is not allowed, or a title is not in the study.
+    """
+    try:
+        if name is None:
+            if only:
+                raise UserError(f"--only {only[0]}: needs --study NAME")
+            experiment = Experiment(**settings)
+            return Study.typed_by_hand({experiment.name: experiment}), [experiment.name]
+        study = STUDIES[name].with_overrides(settings)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return study, study.choose(only)
+
+
+def choose_seeds(args: argparse.Namespace, study: Study) -> list[int]:
+    """Return the seeds to train: those that are given, or as many as the study plans.
+
+    Raises:
+        UserError: the seeds are no list of seeds, or a flag does not go with `--until-decided`.
+    """
+    if args.until_decided:
+        if study.is_single or study.overrides or args.only:
+            raise UserError("--until-decided: needs --study NAME alone, whose claims are judged with its own settings")
+        if args.seeds:
+            raise UserError(f"--seeds {args.seeds}: --until-decided chooses the seeds; leave one of the two out")
+        if args.most_seeds < study.seeds:
+            raise UserError(f"--most-seeds {args.most_seeds}: expected at least the {study.seeds} that the study plans")
+    return list(range(study.seeds)) if args.seeds is None else parse_seeds(args.seeds)

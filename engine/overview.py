@@ -1,14 +1,17 @@
 """The output of `train.py --list` and `--summary`: studies with finished seeds, and networks with their layers."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from tabulate import tabulate
 
 import models
 from engine import records
+from engine.files import RecordError
 from engine.flags import format_seeds
 from engine.plan import check_network
+from experiments import Experiment
 from sources.catalogue import SOURCES
 from studies.study import Study
 
@@ -19,22 +22,40 @@ def print_study(study: Study, titles: Iterable[str], runs_dir: Path) -> None:
     for title in titles:
         entry, first = study.experiments[title], study.trained_as[title]
         sample = SOURCES[entry.experiment.dataset_name].sample
-        groups = {"": study.group}
+        studies = {"": study}
         if sample and "dataset" not in study.overrides:  # runs may have used the sample instead of the full data set
-            groups[f" on {sample}"] = study.with_overrides(dict(dataset=sample)).group
-        trained = {where: records.finished_seeds(runs_dir / group / first) for where, group in groups.items()}
+            studies[f" on {sample}"] = study.with_overrides(dict(dataset=sample))
+        trained = []
+        for where, with_data in studies.items():
+            folder = runs_dir / with_data.group / first
+            if seeds := records.finished_seeds(folder):
+                changed = describe_change(folder, with_data.experiments[title].experiment)
+                trained.append(f"{format_seeds(seeds)}{where}{changed}")
         rows.append(
             (
                 title,
                 entry.kind,
                 f"{models.count_parameters(check_network(entry.experiment, study, title)):,}",
-                ", ".join(format_seeds(seeds) + where for where, seeds in trained.items() if seeds),
+                ", ".join(trained),
                 entry.note if first == title else f"the same settings as {first}",
             )
         )
     print(f"{study.name}: {study.asks}")
     header = ("experiment", "kind", "parameters", "trained", "note")
     print(tabulate(rows, header, colalign=("left", "left", "right")), "\n")
+
+
+def describe_change(folder: Path, experiment: Experiment) -> str:
+    """Say that the recorded settings are not those of an experiment; if they are, return an empty text."""
+    path = folder / "experiment.json"
+    if not path.exists():  # the command that trains the experiment writes it again
+        return ""
+    try:
+        recorded = records.read_description(path).experiment
+    except RecordError:
+        return " (experiment.json cannot be used)"
+    is_same = recorded == replace(experiment, dataset=experiment.dataset_name)
+    return "" if is_same else " (edited since; --force replaces them)"
 
 
 def print_summary(study: Study, titles: Iterable[str]) -> None:

@@ -30,10 +30,10 @@ from studies.study import Study
 from training import Run, build_network
 
 # The fastest settings measured on a CPU, by kind of network: (runs side by side in a process, threads per process).
-# A grouped convolution is slower than the plain convolutions that it replaces. Threads that wait for each other after
-# every layer gain nothing, and lose much while other programs use the cores. For cnn1, a run-epoch took 11.3 s with one
-# run and one thread, 19 s with four runs, and 13.9 s with two threads. The matrix products of an MLP are small, so ten
-# runs take little longer than one.
+# Training that takes minutes measures the number of runs itself (`pace.py`), because it depends on the machine: on one,
+# a run-epoch of cnn1 took 6.4 s alone and 4.4 s beside another run, on another 11.3 s alone and 19 s beside three. For
+# an MLP, whose matrix products are small, ten runs take little longer than one. Threads that wait for each other after
+# every layer gain nothing, and lose much while other programs use the cores: two took 13.9 s for cnn1, one 11.3 s.
 MEASURED = {"mlp": (10, 1), "cnn": (1, 1), "resnet": (1, 2)}
 
 
@@ -47,7 +47,7 @@ class TrainOptions:
     device: str = "cpu"
     jobs: int | None = None  # processes at a time; None: one for each CPU core, or one for a GPU
     threads: int | None = None  # per process; None: as measured fastest
-    runs_at_once: int | None = None  # most runs per process; None: as measured fastest, on a GPU all
+    runs_at_once: int | None = None  # most runs per process; None: the task's `most` or MEASURED, on a GPU all
     force: bool = False
     command: str = ""  # the command line, for the records
 
@@ -62,6 +62,8 @@ class Task:
     folder: Path  # the folder of the experiment's records
     seeds: list[int]  # not in any unit yet
     begun: list[Checkpoint] = field(default_factory=list)  # unfinished units of other seeds
+    most: int | None = None  # runs side by side that `pace.py` found fastest on this machine; None: as in MEASURED
+    choice: str = "table"  # where that number comes from: "measured", "remembered" or, from MEASURED, "table"
 
 
 @dataclass(frozen=True)
@@ -280,26 +282,31 @@ def measured_for(model: str, measured: Mapping[str, tuple[int, int]] = MEASURED)
 def make_plan(tasks: list[Task], options: TrainOptions, measured: Mapping[str, tuple[int, int]] = MEASURED) -> Plan:
     """Divide the seeds of tasks into units, and sort the units so that the longest comes first.
 
-    By default, there are enough units to keep every core busy, and no unit has more runs than measured fastest. On a
-    GPU, one process trains all runs of an experiment side by side. A resumed unit keeps its seeds and threads, because
-    both affect the results bit for bit.
+    By default, there are enough units to keep every core busy, and no unit has more runs than measured fastest: by
+    `pace.py` for this task or, if it measured nothing, by kind of network. On a GPU, one process trains all runs of an
+    experiment side by side. A resumed unit keeps its seeds and threads, because both affect the results bit for bit.
     """
     cores, on_cpu = joblib.cpu_count(), options.device == "cpu"
     processes = options.jobs or (cores if on_cpu else 1)
     fastest = [measured_for(task.experiment.model, measured) for task in tasks]
-    planned = []  # for each task, the seeds of each new unit
+    planned = []  # for each task, the seeds of each new unit, and where the number of runs comes from
     for task, (fastest_runs, _) in zip(tasks, fastest, strict=True):
-        most = options.runs_at_once or (fastest_runs if on_cpu else max(len(task.seeds), 1))
+        if options.runs_at_once:
+            most, choice = options.runs_at_once, "given"
+        elif on_cpu:
+            most, choice = task.most or fastest_runs, task.choice
+        else:
+            most, choice = max(len(task.seeds), 1), "all"
         count = math.ceil(len(task.seeds) / most)
         if not options.runs_at_once:
             wanted = math.ceil(processes / len(tasks)) - len(task.begun)
             count = max(count, min(wanted, len(task.seeds)))
         bounds = [len(task.seeds) * unit // max(count, 1) for unit in range(count + 1)]
-        planned.append([task.seeds[start:end] for start, end in pairwise(bounds)])
-    processes = min(processes, sum(len(task.begun) + len(new) for task, new in zip(tasks, planned, strict=True)))
+        planned.append(([task.seeds[start:end] for start, end in pairwise(bounds)], choice))
+    processes = min(processes, sum(len(task.begun) + len(new) for task, (new, _) in zip(tasks, planned, strict=True)))
     threads = options.threads or max(1, min(cores // processes, *(most_threads for _, most_threads in fastest)))
     units = []
-    for task, new in zip(tasks, planned, strict=True):
-        units += [Unit(task, checkpoint) for checkpoint in task.begun]
-        units += [Unit(task, Checkpoint(task.folder, seeds, threads, new, options.device)) for seeds in new]
+    for task, (new, choice) in zip(tasks, planned, strict=True):
+        first = [Checkpoint(task.folder, seeds, threads, new, options.device, choice=choice) for seeds in new]
+        units += [Unit(task, checkpoint) for checkpoint in (*task.begun, *first)]
     return Plan(sorted(units, key=lambda unit: unit.epochs, reverse=True), processes)

@@ -12,13 +12,12 @@ A run's folder is written under a temporary name and then renamed, so it is neve
 import csv
 import io
 import json
-import pickle
+import re
+import shlex
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,28 @@ import numpy as np
 import torch
 
 from data import Dataset
-from engine.files import LARGEST, UNFINISHED, RecordError, flush, put_in_place, read_json, write_json, write_whole
+from engine.files import (
+    UNFINISHED,
+    RecordError,
+    find_difference,
+    flush,
+    put_in_place,
+    read_json,
+    write_json,
+    write_whole,
+)
+from engine.flags import format_seeds
 from engine.format_2 import read_folder_names
-from experiments import Experiment, Settings
+from engine.run_files import HISTORY, read_history, read_log_probabilities, read_weights
+from experiments import Experiment, Settings, join_settings, shorten
+from sources.catalogue import SOURCES
+from studies import STUDIES
 from studies.study import SINGLE
-from training import Row, Run, Weights
+from training import Run
 
 FORMAT = 3
 FORMATS = (2, 3)  # the formats that can be read
 FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
-HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
 
 
 @dataclass
@@ -63,6 +74,13 @@ class Record:
     def run_folder(self, seed: int) -> Path:
         """Return the folder of one run."""
         return self.folder / f"seed-{seed}"
+
+    def command(self, *words: str) -> str:
+        """Return the command that trains this experiment, and append `words`."""
+        study = STUDIES.get(str(self.study))
+        if study is None:
+            return " ".join([self.experiment.command, *words])
+        return replace(study, overrides=self.overrides).command("--only", self.title, *words)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -103,11 +121,15 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
     path = folder / "experiment.json"
     try:
         if path.exists():
-            difference = _find_difference(path, json.loads(json.dumps(description)))
+            difference = _compare_description(path, json.loads(json.dumps(description)))
+            lost = _list_runs(folder)
             if difference and replace:
+                print(f"{folder.name}: {difference}; discarded by --force: {lost}")
                 shutil.rmtree(folder)
             elif difference:
-                raise RecordError(f"{path}: {difference}; name another --runs-dir, or let --force replace it")
+                force = shlex.join(["--only", description["title"]] * bool(description["study"]) + ["--force"])
+                way_out = f"name another --runs-dir, or replace it with {force}, which discards {lost}"
+                raise RecordError(f"{path}: {difference}; {way_out}")
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, (json.dumps(description, indent=2) + "\n").encode())
@@ -119,7 +141,7 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
         raise RecordError(f"{folder}: cannot be written ({error.strerror}); name another --runs-dir") from None
 
 
-def _find_difference(path: Path, description: dict[str, Any]) -> str | None:
+def _compare_description(path: Path, description: dict[str, Any]) -> str | None:
     """Describe how a recorded description differs, or why it cannot be read; return None if it is equal."""
     try:
         content = read_json(path)
@@ -127,19 +149,14 @@ def _find_difference(path: Path, description: dict[str, Any]) -> str | None:
         return str(error).removeprefix(f"{path}: ")
     if content.get("format") == 2:  # only the folders' names have the study, title and overrides
         description = dict(format=2, experiment=description["experiment"], dataset=description["dataset"])
-    recorded, expected = _flatten(content), _flatten(description)
-    for name in [*expected, *recorded]:
-        if recorded.get(name) != expected.get(name):
-            return f"recorded with {name} {recorded.get(name)}, now {expected.get(name)}"
-    return None
+    return find_difference(content, description)
 
 
-def _flatten(description: dict[str, Any]) -> dict[str, Any]:
-    """Flatten nested dictionaries into {"experiment l1": 0.001, ...}."""
-    flat: dict[str, Any] = {}
-    for name, value in description.items():
-        flat |= {f"{name} {key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
+def _list_runs(folder: Path) -> str:
+    """Name the finished seeds and the checkpoints of an experiment: `seeds 0-4, checkpoint-5-9.pt`."""
+    seeds = finished_seeds(folder)
+    begun = [path.name for path in sorted(folder.glob("checkpoint-*.pt"))]
+    return ", ".join([format_seeds(seeds)] * bool(seeds) + begun) or "no finished run"
 
 
 def write_run(folder: Path, run: Run) -> Path:
@@ -197,9 +214,15 @@ def _read_results(folder: Path) -> Iterator[tuple[str, dict[str, Any] | RecordEr
         try:
             if missing := [file for file in FILES if not (path / file).is_file()]:
                 raise RecordError(f"{path}: {', '.join(missing)} missing")
-            yield seed, read_json(path / "result.json")
+            result = read_json(path / "result.json")
         except RecordError as error:
             yield seed, RecordError(f"{error}; the command that trained it trains it again")
+            continue
+        if (trained := result.get("seed", int(seed))) != int(seed):
+            found = f"result.json is of seed {str(trained)[:20]}; the folder was renamed or copied"
+            yield seed, RecordError(f"{path}: {found}: name it after its seed, or move it away")
+        else:
+            yield seed, result
 
 
 def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], list[str]]:
@@ -232,7 +255,42 @@ def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], li
                 record.results[int(seed)] = result
         if record.results or record.diverged:
             records.append(record)
-    return records, problems
+    return records, list(dict.fromkeys(problems))
+
+
+def leave_out_damaged(found: list[Record]) -> tuple[list[Record], list[str]]:
+    """Leave out the runs whose history, weights or predictions cannot be read.
+
+    Args:
+        found: records that fit the schema.
+
+    Returns:
+        (records with at least one run, a line for each run that is left out).
+    """
+    problems = []
+    for record in found:
+        shape = record.dataset["test"], len(SOURCES[record.dataset["name"]].classes)
+        for seed, result in tuple(record.results.items()):
+            folder = record.run_folder(seed)
+            try:
+                read_history(folder)
+                read_weights(folder, result["layers"])
+                read_log_probabilities(folder, shape)
+            except RecordError as error:
+                problems.append(f"{error}; train it again: {record.command('--seeds', str(seed), '--force')}")
+                del record.results[seed]
+    return [record for record in found if record.results or record.diverged], problems
+
+
+def describe_begun(folder: Path) -> str:
+    """Name an experiment's folder with unfinished training, and the command that resumes it."""
+    try:
+        record = read_description(folder / "experiment.json")
+    except RecordError as error:
+        return str(error)
+    names = " ".join(path.name for path in sorted(folder.glob("checkpoint-*.pt")))
+    lowest = re.findall(r"checkpoint-(\d+)", names)  # one of its seeds resumes a whole unit
+    return f"{folder}; resume it: {record.command('--seeds', ','.join(lowest))}"
 
 
 def read_description(path: Path) -> Record:
@@ -268,83 +326,10 @@ def read_description(path: Path) -> Record:
         title = experiment.name if record.group == SINGLE else record.title  # a copied folder may have any name
     if title != record.title:
         raise RecordError(f"{path}: holds {title}; its settings or its folder's name were changed")
+    used = {name: getattr(experiment, name) for name in record.overrides}
+    if record.study and description["format"] != 2 and record.overrides == used:
+        group = shorten(join_settings(record.study, record.overrides))
+        if group != record.group:
+            found = f"{path.parents[1]}: holds records of {group}; the folder was renamed or copied"
+            raise RecordError(f"{found}: name it {group}, or move it away")
     return record
-
-
-def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> Weights:
-    """Read the state_dict of a run's textbook network.
-
-    Args:
-        layers: the layers in the run's result.json; the weights must have their sizes.
-
-    Raises:
-        RecordError: the file cannot be read, does not fit `layers`, or is not a dict of plain float32 or int64 tensors.
-    """
-    path = folder / "weights.pt"
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        if not all(_is_of_network(name, tensor) for name, tensor in weights.items()):
-            raise ValueError("expected named plain tensors of float32, or of int64, alone")
-        for layer in layers or ():
-            if weights[f"{layer['layer']}.weight"].numel() != layer["weights"]:
-                raise ValueError(f"layer {layer['layer']} has not the {layer['weights']} weights of result.json")
-    except Exception as error:  # a damaged file can make torch.load raise anything
-        says = str(error).partition("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's message says how to load the file anyway
-            says = "it does not hold weights"
-        raise RecordError(f"{path}: cannot be read ({says}); train it again with --force") from None
-    return weights
-
-
-def _is_of_network(name: Any, tensor: Any) -> bool:
-    return (
-        isinstance(name, str)
-        and name.isascii()
-        and type(tensor) is torch.Tensor
-        and tensor.dtype in (torch.float32, torch.int64)
-        and tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-    )
-
-
-def read_log_probabilities(folder: Path) -> np.ndarray:
-    """Read a run's log-probabilities of the test images, float32 (images, classes).
-
-    Raises:
-        RecordError: the file cannot be read, has the wrong shape, or contains values that are not finite.
-    """
-    path = folder / "predictions.npz"
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:  # np.load alone accepts .npy files
-            log_probabilities = arrays["log_probabilities"]
-        if log_probabilities.ndim != 2 or log_probabilities.dtype != np.float32:
-            raise ValueError(f"{log_probabilities.dtype} {log_probabilities.shape}, expected float32 (images, classes)")
-        if not np.isfinite(log_probabilities).all():
-            raise ValueError("a log-probability is not finite")
-        return log_probabilities
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordError(f"{path}: cannot be read ({error}); train it again with --force") from None
-
-
-def read_history(folder: Path) -> list[Row]:
-    """Read a run's history: a row for each epoch.
-
-    Raises:
-        RecordError: the file cannot be read, its epochs are not 1, 2, 3, ..., or a number is not finite.
-    """
-    path = folder / "history.csv"
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            history = [
-                {name: (int if name in ("seed", "epoch") else float)(row[name]) for name in HISTORY}
-                for row in csv.DictReader(file)
-            ]
-        if not history:
-            raise ValueError("it holds no epoch")
-        if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
-            raise ValueError("its epochs do not count from 1")
-        if not all(abs(value) <= LARGEST for row in history for name, value in row.items() if name != "penalty"):
-            raise ValueError("a number is not finite")
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise RecordError(f"{path}: cannot be read ({error}); train it again with --force") from None
-    return history

@@ -1,12 +1,10 @@
-"""Time per run-epoch: for the plain loop of tutorials, for our training, and for the matrix products alone.
+"""Time per run-epoch: for the plain loop of tutorials, for our training, and for the arithmetic alone.
 
 seconds = time_ours(experiment, dataset, seeds=10, device="cpu")
 """
 
 import contextlib
-import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -23,15 +21,15 @@ from PIL import Image
 from tabulate import tabulate
 from torch import nn
 
-import models
 from data import Dataset, Split
+from engine.pace import count_operations, read_cpu_name, set_fastest
 from engine.plan import Task, TrainOptions, make_plan
 from engine.progress import Progress
 from engine.provenance import describe_machine
 from engine.workers import prepare_process, train_units
 from experiments import Experiment, UserError
 from sources.downloading import import_torchvision
-from training import build_network, train
+from training import MOMENTUM, build_network, train
 
 LATE_RATIO = "late_over_first_epoch_with_l2"
 LATE = 10  # epochs after which L2 has driven the weights of always-black pixels towards denormal numbers
@@ -81,7 +79,8 @@ def time_plain_loop(experiment: Experiment, dataset: Dataset) -> float:
     model = build_network(experiment, dataset.shape, len(dataset.classes), seed=0)
     optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=experiment.lr)
     if experiment.optimizer == "sgd":
-        optimizer = torch.optim.SGD(model.parameters(), lr=experiment.lr, momentum=0.9)
+        momentum = MOMENTUM[1] if experiment.lr_scheduler == "one_cycle" else experiment.momentum
+        optimizer = torch.optim.SGD(model.parameters(), lr=experiment.lr, momentum=momentum)
     loss_of = nn.CrossEntropyLoss()
 
     started = time.perf_counter()
@@ -128,8 +127,9 @@ def time_ours(experiment: Experiment, dataset: Dataset, seeds: int, device: str)
         UserError: a unit failed.
     """
     options = TrainOptions(list(range(seeds)), device=device)
-    plan = make_plan([Task("", experiment, dataset, Path(), options.seeds)], options)
     with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that stdout has only the table
+        plan = make_plan(set_fastest([Task("", experiment, dataset, Path(), options.seeds)], options), options)
+        print(f"ours: {plan}")
         results = list(train_units(plan, device, Progress(experiment.epochs * seeds)))
     for result in results:
         if result.error:
@@ -138,31 +138,29 @@ def time_ours(experiment: Experiment, dataset: Dataset, seeds: int, device: str)
     return seconds / plan.jobs / experiment.epochs / seeds
 
 
-def time_arithmetic(experiment: Experiment, dataset: Dataset, runs: int) -> float:
-    """Time the forward and backward matrix products of an MLP, with several runs side by side, on all cores."""
+def time_arithmetic(experiment: Experiment, dataset: Dataset, rate: float) -> float:
+    """Return the time of the multiplications and additions in linear layers and convolutions, at a given rate.
+
+    At the rate of a large matrix product, this is a limit: smaller products are slower, and normalization, activations,
+    augmentation and the optimizer take more time.
+
+    Args:
+        rate: operations per second.
+    """
+    training, validation = count_operations(experiment, dataset.shape, len(dataset.classes))
+    return (training * len(dataset.train) + validation * len(dataset.validation)) / rate
+
+
+def measure_rate(size: int = 2048, products: int = 10) -> float:
+    """Measure the operations per second in the product of two large matrices, on all cores: the best of some."""
     torch.set_num_threads(joblib.cpu_count())
-    batch, sizes = experiment.batch_size, [math.prod(dataset.shape), *models.MLP_WIDTHS[experiment.model], 10]
-    layers = [
-        (torch.rand(runs, batch, i), torch.rand(runs, i, o), torch.rand(runs, batch, o)) for i, o in pairwise(sizes)
-    ]
-
-    def step(is_training: bool) -> None:
-        for number, (x, weight, gradient) in enumerate(layers):
-            torch.bmm(x, weight)
-            if is_training:
-                torch.bmm(x.transpose(1, 2), gradient)
-            if is_training and number:  # the images need no gradient
-                torch.bmm(gradient, weight.transpose(1, 2))
-
-    def time_step(is_training: bool, steps: int = 100) -> float:
+    left, right = torch.rand(2, size, size)
+    times = []
+    for _ in range(products):
         started = time.perf_counter()
-        for _ in range(steps):
-            step(is_training)
-        return (time.perf_counter() - started) / steps
-
-    time_step(True)  # warm-up
-    train_steps, validation_steps = len(dataset.train) / batch, len(dataset.validation) / batch
-    return (time_step(True) * train_steps + time_step(False) * validation_steps) / runs
+        torch.mm(left, right)
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / min(times)
 
 
 def compare_late_epoch(dataset: Dataset) -> float:
@@ -199,7 +197,7 @@ def describe_computer(device: str) -> dict[str, Any]:
     """Return the machine and the library versions of the benchmark."""
     machine = describe_machine(device)
     return dict(
-        cpu=_read_cpu_name(),
+        cpu=read_cpu_name(),
         device=machine["device"],
         cores=os.cpu_count(),
         system=machine["platform"],
@@ -208,21 +206,13 @@ def describe_computer(device: str) -> dict[str, Any]:
     )
 
 
-def _read_cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def print_result(result: dict[str, Any], name: str, seeds: int) -> None:
     """Print a benchmark's result as a table: seconds, and how many times as fast as the plain loop."""
     titles = dict(
         plain="plain DataLoader loop",
         one_seed="ours, one seed",
         several_seeds=f"ours, {seeds} seeds",
-        arithmetic="the matrix products alone",
+        arithmetic="the arithmetic, at the rate of a large matrix product",
     )
     seconds = result["seconds_per_run_epoch"]
     rows = [(titles[name], f"{value:.3f}", f"{seconds['plain'] / value:.1f}") for name, value in seconds.items()]

@@ -93,7 +93,8 @@ def train_and_record(plan: Plan, options: TrainOptions, train_plan: TrainUnits) 
 
 def _record(unit: Unit, runs: list[Run], shared: dict[str, Any], progress: Progress) -> None:
     for run in runs:
-        run.result |= shared | dict(finished=datetime.now(UTC).isoformat(timespec="seconds"))
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        run.result |= shared | dict(runs_at_once=unit.checkpoint.choice, finished=finished)
         path = records.write_run(unit.task.folder, run)
         says = f"seed {run.seed}: {describe_outcome(run.result)} → {path}"
         progress.say(join_label(unit.task.label, says))
@@ -126,20 +127,25 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
             show_unit = partial(show, unit.task.label, unit.task.experiment.epochs)
             calls.append(joblib.delayed(train_unit)(number, unit, device, show_unit))
         try:
-            for result in _run_in_processes(calls, plan):
+            for result in run_in_processes(calls, plan):
                 left.remove(result.number)
                 yield result
         except BrokenProcessPool:
             progress.say("a training process died, perhaps for lack of memory: one unit at a time from here on")
         for number in sorted(left):
             try:
-                (result,) = _run_in_processes([calls[number]], plan)
+                (result,) = run_in_processes([calls[number]], plan)
             except BrokenProcessPool:
                 result = UnitResult(number, error="its process died, perhaps for lack of memory; try --runs-at-once 1")
             yield result
 
 
-def _run_in_processes(calls: list[Any], plan: Plan) -> Any:
+def run_in_processes(calls: list[Any], plan: Plan) -> Any:
+    """Run joblib's delayed calls in as many processes as a plan has, and yield their results as they arrive.
+
+    Raises:
+        BrokenProcessPool: a process died.
+    """
     warnings.filterwarnings("ignore", ".*tasks", module="joblib")  # joblib's advice when Ctrl-C stops the results
     with (
         joblib.parallel_config(backend="loky", inner_max_num_threads=max(plan.threads)),

@@ -4,6 +4,8 @@ for result in run_checks(submission):
     print(result)               # passed  originality: no two runs of different seeds or settings share weights
 """
 
+# ruff: noqa: D401 - the docstring of a check is a sentence that is printed
+
 import hashlib
 import math
 import os
@@ -18,7 +20,7 @@ import torch
 import models
 import regularizers
 import training
-from analysis.compare import FEWEST_SEEDS, compute_prediction_interval
+from analysis.compare import compute_prediction_interval
 from analysis.findings import build_network_of, is_of, load_test_set
 from analysis.metrics import read_predictions
 from analysis.sections import make_report
@@ -32,6 +34,7 @@ from experiments import Experiment
 from grading.differences import EXACT, RELATIVE, compare_report, is_alike
 from grading.submission import Submission
 from studies import STUDIES
+from studies.study import FEWEST_SEEDS
 
 FRESH_SEEDS = 5
 LOG_PROBABILITY = 1e-3  # how far rounding on another machine may change a log-probability
@@ -81,7 +84,7 @@ CHECKS: dict[str, Check] = {}  # in the order in which they are applied
 
 
 def check(name: str, points: int) -> Callable[[FindProblems], FindProblems]:
-    """Declare a function that yields problems as a check; its docstring's first line is printed if it passes."""
+    """Make a check of a function that yields problems; its docstring's first line is printed if the check passes."""
 
     def declare(find_problems: FindProblems) -> FindProblems:
         sentence = (find_problems.__doc__ or "").partition("\n")[0].rstrip(".")
@@ -96,6 +99,7 @@ def run_checks(submission: Submission) -> list[Result]:
     options = submission.options
     is_asked = dict(completeness=options.study or options.seeds, retraining=options.retrain)
     can_be_made = dict(archive=True, completeness=bool(submission.runs))
+    why_not = "not checked, because no finished run of what was requested is in the submission"
     results = []
     for name, check in CHECKS.items():
         if not is_asked.get(name, True):
@@ -103,7 +107,7 @@ def run_checks(submission: Submission) -> list[Result]:
         if can_be_made.get(name, submission.holds_what_was_asked):
             results.append(check.run(submission))
         else:
-            results.append(Result(name, check.points, "", ["not checked"], is_made=False))
+            results.append(Result(name, check.points, "", [why_not], is_made=False))
     return results
 
 
@@ -113,16 +117,16 @@ def run_checks(submission: Submission) -> list[Result]:
 
 @check("archive", points=10)
 def check_archive(submission: Submission) -> Iterator[str]:
-    """Every file is there, with its checksum in the manifest, and every record can be read."""
+    """The files are exactly those of the manifest, with their checksums, and every record can be read."""
     problems = submission.damage + submission.unreadable
     if not problems and not submission.runs:
-        problems = ["it contains no finished run"]
+        problems = ["the submission contains no finished run"]
     yield from problems
 
 
 @check("predictions", points=20)
 def check_predictions(submission: Submission) -> Iterator[str]:
-    """The test figures follow from the stored predictions."""  # noqa: D401 - a sentence that is printed
+    """The test metrics follow from the stored predictions."""
     for record, seed, name in submission.runs:
         dataset, problem = load_test_set(record, submission.options.data_dir)
         if dataset is None:
@@ -143,7 +147,7 @@ def check_predictions(submission: Submission) -> Iterator[str]:
 
 @check("weights", points=30)
 def check_weights(submission: Submission) -> Iterator[str]:
-    """Predictions, train and validation figures and sparsity follow from the weights."""
+    """The weights give the predictions, metrics, sparsity and norms, and the history gives the chosen epoch."""
     for record, seed, name in submission.runs:
         dataset, problem = load_test_set(record, submission.options.data_dir)
         if dataset is None:
@@ -158,8 +162,6 @@ def check_weights(submission: Submission) -> Iterator[str]:
 
 def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterator[str]:
     result, experiment = record.results[seed], record.experiment
-    if result["seed"] != seed:
-        yield f"its result.json is for seed {result['seed']}"
     if not is_alike(record.dataset, records.describe(experiment, dataset, record.title)["dataset"]):
         yield f"its experiment.json does not describe {dataset.name}"
     network = build_network_of(record)
@@ -169,15 +171,15 @@ def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterat
         yield f"the weights do not fit {experiment.model}"
         return
     as_seen = replace(dataset, is_standardized=experiment.standardize)
-    for split, part in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
-        log_probabilities = training.predict(network, as_seen, part, runs=1)
-        (loss,), (accuracy,) = training.measure(log_probabilities, part.labels).values()
+    predicted = {name: training.predict(network, as_seen, split, runs=1) for name, split in dataset.splits.items()}
+    for split, log_probabilities in predicted.items():
+        (loss,), (accuracy,) = training.measure(log_probabilities, dataset.splits[split].labels).values()
         if not abs(accuracy - result[f"{split}_accuracy"]) <= ACCURACY:
             yield f"{split} accuracy is {result[f'{split}_accuracy']:.4f}, the weights give {accuracy:.4f}"
         if not math.isclose(loss, result[f"{split}_loss"], rel_tol=RELATIVE):
             yield f"{split} loss is {result[f'{split}_loss']:.4f}, the weights give {loss:.4f}"
     stored = read_predictions(record, seed, len(dataset.test))
-    if not np.abs(log_probabilities.squeeze(1).numpy() - stored).max() <= LOG_PROBABILITY:
+    if not np.abs(predicted["test"].squeeze(1).numpy() - stored).max() <= LOG_PROBABILITY:
         yield "the stored predictions are not those of the weights"
     if result["parameters"] != models.count_parameters(network):
         yield f"{result['parameters']:,} parameters, the network has {models.count_parameters(network):,}"
@@ -284,12 +286,14 @@ def check_report(submission: Submission) -> Iterator[str]:
 def check_completeness(submission: Submission) -> Generator[str, None, str | None]:
     """Every experiment that was asked for is there with its settings and seeds."""
     checked, study, seeds = submission.records, submission.options.study, submission.options.seeds
-    asked = format_seeds(seeds) if seeds else f"{FEWEST_SEEDS} seeds at least"
+    fewest = study.seeds if study and not study.overrides else FEWEST_SEEDS
+    asked = format_seeds(seeds) if seeds else f"at least {fewest} seeds"
     if study:
         asked = f"every experiment of {study.group}, {asked}"
         of_study = {record.title: record for record in checked if record.group == study.group}
         if not of_study:
-            yield f"{study.group} is not in it; it has {', '.join(sorted({record.group for record in checked}))}"
+            groups = sorted({record.group for record in checked})
+            yield f"the submission has no {study.group}, only {', '.join(groups)}"
             return None
         titles = [title for title, first in study.trained_as.items() if title == first]
         yield from (f"{study.group}/{title} is missing" for title in titles if title not in of_study)
@@ -301,19 +305,19 @@ def check_completeness(submission: Submission) -> Generator[str, None, str | Non
         name, trained = f"{record.group}/{record.title}", record.results.keys() | record.diverged.keys()
         if missing := [seed for seed in seeds or () if seed not in trained]:
             yield f"{name}: {format_seeds(missing)} missing"
-        elif seeds is None and len(trained) < FEWEST_SEEDS:
-            yield f"{name}: {format_seeds(trained)}, expected {FEWEST_SEEDS} seeds at least"
+        elif seeds is None and len(trained) < fewest:
+            yield f"{name}: {format_seeds(trained)}, expected at least {fewest} seeds"
     return f"{asked}: all there"
 
 
 @check("retraining", points=10)
 def check_retraining(submission: Submission) -> Generator[str, None, str | None]:
-    """Fresh seeds' prediction interval holds the recorded test accuracies."""
+    """The recorded test accuracies lie in the prediction interval of fresh seeds."""
     name = submission.options.retrain
     trained = {f"{record.group}/{record.title}": record for record in submission.records if record.results}
     if name is None or name not in trained:
         known = ", ".join(f'"{title}"' for title in trained)
-        yield f'"{name}" is not in it; it has {known}'
+        yield f'the submission has no "{name}", only {known}'
         return None
     record = trained[name]
     dataset, problem = load_test_set(record, submission.options.data_dir)

@@ -27,7 +27,10 @@ def is_alike(recorded: Any, expected: Any) -> bool:
 
 
 def compare_report(folder: Path, document: Document) -> list[str]:
-    """Return a line for each file of a submitted report that differs from the recomputed document.
+    """Return a line for report.md, report.html and each table if it is not as expected.
+
+    report.md and the tables must equal the recomputed ones, but for rounding in CSV files. report.html must follow from
+    the submitted report.md. Figures are not recomputed.
 
     Raises:
         OSError, UnicodeDecodeError, StopIteration: a file cannot be read, or report.md has no heading.

@@ -20,7 +20,7 @@ from engine.flags import format_seeds
 from engine.workers import prepare_process
 from experiments import Experiment, UserError
 from grading.checks import CHECKS, Result, hash_weights, run_checks, simplify
-from grading.submission import GradeOptions, read_submission
+from grading.submission import GradeOptions, Submission, read_submission
 from sources.finding import DataError
 
 UNCHECKED = "not checked: the figures, and the epochs before the chosen epoch, which only retraining could check"
@@ -66,30 +66,34 @@ class Graded:
 
 def grade(path: Path, options: GradeOptions) -> Graded:
     """Grade a submission, given as an archive or as its unpacked folder."""
-    prepare_process("cpu", threads=1)  # several threads would wait for each other after every small layer
     with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
-        submission = read_submission(path, Path(workshop), options)
-        graded = Graded(str(path), other_code=submission.other_code)
-        try:
-            for record, _, _ in submission.runs:
-                data.load(record.dataset["name"], options.data_dir, record.experiment.split_seed)
-        except DataError as error:
-            graded.cannot = str(error)
-            return graded
-        graded.results = run_checks(submission)
-        for record, seed, name in submission.runs:
-            graded.seeds.add(seed)
-            with contextlib.suppress(RecordError):  # the weights check reports unreadable weights
-                digest, seconds = hash_weights(record.run_folder(seed)), record.results[seed]["seconds"]
-                graded.weights[digest] = Trained(name, seconds, seed, simplify(record.experiment))
+        return grade_submission(read_submission(path, Path(workshop), options), str(path))
+
+
+def grade_submission(submission: Submission, name: str) -> Graded:
+    """Grade a submission that is read already."""
+    prepare_process("cpu", threads=1)  # several threads would wait for each other after every small layer
+    graded = Graded(name, other_code=submission.other_code)
+    try:
+        for record, _, _ in submission.runs:
+            data.load(record.dataset["name"], submission.options.data_dir, record.experiment.split_seed)
+    except DataError as error:
+        graded.cannot = str(error)
+        return graded
+    graded.results = run_checks(submission)
+    for record, seed, run in submission.runs:
+        graded.seeds.add(seed)
+        with contextlib.suppress(RecordError):  # the weights check reports unreadable weights
+            digest, seconds = hash_weights(record.run_folder(seed)), record.results[seed]["seconds"]
+            graded.weights[digest] = Trained(run, seconds, seed, simplify(record.experiment))
     return graded
 
 
 def name_copies(all_graded: list[Graded]) -> None:
     """Record for each pair of submissions how many runs they share.
 
-    Training is deterministic, so equal weights do not prove copying if seed and settings are equal, too. Equal seconds
-    prove it, and so do equal weights for different seeds or settings.
+    Training is deterministic, so equal weights do not prove copying if seed and settings are equal, too. Equal
+    training times prove it, and so do equal weights for different seeds or settings.
     """
     for first, second in combinations(all_graded, 2):
         shared = []
@@ -99,7 +103,7 @@ def name_copies(all_graded: list[Graded]) -> None:
                 shared.append(mine.name)
         if shared:
             runs = f"{len(shared)} run{'s' if len(shared) > 1 else ''}, such as {min(shared)},"
-            why = "equal weights and equal seconds, or equal weights with a different seed or setting"
+            why = "equal weights and equal training times, or equal weights with a different seed or setting"
             first.copies.append(f"{runs} shared with {second.name} ({why})")
             second.copies.append(f"{runs} shared with {first.name} ({why})")
 

@@ -59,12 +59,16 @@ def pack(path: Path, report: Path, runs_dir: Path, study: str | None = None) -> 
         finally:
             Path(workshop).unlink(missing_ok=True)
     except OSError as error:
-        raise SubmissionError(f"{path}: cannot be written ({error.strerror}: {error.filename})") from None
+        where = f": {error.filename}" if error.filename else ""
+        raise SubmissionError(f"{path}: cannot be written ({error.strerror or error}{where})") from None
     return len(checksums)
 
 
 def _find_experiments(runs_dir: Path, study: str | None) -> Iterator[Path]:
-    """Yield the folders of a study's experiments (None: of all experiments), as a report reads them."""
+    """Yield the folders of a study's experiments, or of all experiments if `study` is None.
+
+    If an experiment.json cannot be read, the name of the folder above tells the study.
+    """
     for folder in {path.parent for name in ("experiment.json", "seed-*") for path in runs_dir.glob(f"*/*/{name}")}:
         try:
             name = records.read_description(folder / "experiment.json").study
@@ -146,9 +150,10 @@ def read_submission(path: Path, workshop: Path, options: GradeOptions) -> Submis
         folder = find_top(folder)
         damage, other_code = check_manifest(folder), find_differing_code(folder)
         found, unreadable = read_runs(folder / "runs", limits=LIMITS)
+        found, damaged = records.leave_out_damaged(found)
     except SubmissionError as error:
         return Submission(folder, options, damage=[str(error)])
-    return Submission(folder, options, found, damage, unreadable, other_code)
+    return Submission(folder, options, found, damage, unreadable + damaged, other_code)
 
 
 def find_top(folder: Path) -> Path:

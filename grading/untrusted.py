@@ -45,7 +45,7 @@ LITTER = ("__MACOSX", ".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # files t
 
 
 class SubmissionError(UserError):
-    """A submission cannot be packed or graded."""
+    """A submission that cannot be packed or graded."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _check_result(result: dict[str, Any]) -> None:
         if name.endswith("_accuracy") and not 0 <= result[name] <= 1:
             raise ValueError(f"{name} is {result[name]}, expected 0 to 1")
     if min((layer["weights"] for layer in result["layers"]), default=0) < 1:
-        raise ValueError("layers has none with weights, or one without")
+        raise ValueError("layers is empty, or a layer in it has no weights")
 
 
 def _check_size(folder: Path, limits: Limits) -> None:
@@ -134,7 +134,7 @@ def _check_size(folder: Path, limits: Limits) -> None:
         tensors = records.read_weights(folder)
     for name, tensor in tensors.items():
         if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-            raise RecordError(f"{weights}: cannot be read ({name} is a few numbers expanded to many)")
+            raise RecordError(f"{weights}: cannot be read ({name} states more numbers than the file holds)")
 
 
 def _measure_unpacked(path: Path) -> int:
@@ -163,11 +163,11 @@ def check_zip(archive: zipfile.ZipFile, limits: Limits) -> None:
     for member in members:
         name = member.filename
         if not _is_inside(name):
-            raise SubmissionError(f"{archive.filename}: {name!r} is not a path inside the archive")
+            raise SubmissionError(f"{archive.filename}: {name!r} could be unpacked outside its folder")
         if name.casefold() in names:
             raise SubmissionError(f"{archive.filename}: {name!r} is in it twice")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise SubmissionError(f"{archive.filename}: {name!r} is a link")
+            raise SubmissionError(f"{archive.filename}: {name!r} is a link, expected a file")
         names.add(name.casefold())
 
 
@@ -185,7 +185,7 @@ def find_files(folder: Path) -> Iterator[tuple[str, Path]]:
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
         if file.is_symlink():
-            raise SubmissionError(f"{name} is a link")
+            raise SubmissionError(f"{name} is a link, expected a file")
         if file.is_file() and not is_litter(name):
             yield name, file
 

@@ -73,12 +73,15 @@ def download(name: str, data_dir: Path) -> Path:
 def _explain_how_to_get(name: str, data_dir: Path, tried: str) -> str:
     source = SOURCES[name]
     folder = data_dir / source.folder
-    ways = [f"put {', '.join(source.files)} (raw or .gz) into {folder}", "name their folder with --data-dir"]
+    ways = [
+        f"put {', '.join(source.files)} (raw or .gz) into {folder}",
+        f"name the folder that holds {source.folder} with --data-dir",
+    ]
     if name == "fashion_mnist":
         ways.append("on Debian or Ubuntu: apt install dataset-fashion-mnist")
     if source.sample:
         ways.append(f"train on the embedded sample with --dataset {source.sample}")
-    return f"{name}: not found in {folder} and not to be downloaded ({tried}). Ways to get it: {'; '.join(ways)}"
+    return f"{name}: not found in {folder} and could not be downloaded ({tried}). Ways to get it: {'; '.join(ways)}"
 
 
 def check_reachable(urls: Iterable[str], seconds: float = REACH_SECONDS) -> dict[str, str | None]:

@@ -49,7 +49,8 @@ def pick_fashion_mnist(data_dir: Path) -> tuple[Bytes, ...]:
     source, folder = catalogue.SOURCES["fashion_mnist"], finding.find_folder("fashion_mnist", data_dir)
     if folder is None:
         raise finding.DataNotFound(
-            f"{data_dir}: expected the files of Fashion-MNIST; name their folder with --data-dir"
+            f"{data_dir}: expected the files of Fashion-MNIST; name the folder that holds {source.folder} with "
+            "--data-dir"
         )
     images, labels, test_images, test_labels = finding.read_images(source, folder)
     chosen, test_chosen = find_first_of_each_class(labels, 600), find_first_of_each_class(test_labels, 100)

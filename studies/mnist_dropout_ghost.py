@@ -1,4 +1,4 @@
-"""An assignment on a CNN with a little dropout and MNIST: L1, L2 and ghost batch normalization."""
+"""An assignment on MNIST and a CNN with a little dropout: L1, L2 and ghost batch normalization."""
 
 from dataclasses import replace
 

@@ -1,9 +1,10 @@
-"""Studies: named experiments with a baseline, and the metrics and claims that the original published.
+"""Studies: named experiments with a baseline, claims about them and, for a published study, its metrics.
 
 study = STUDIES["mnist-norms"].with_overrides({"dataset": "mnist_sample", "epochs": 3})
 study.experiments["GN"].experiment     # an experiments.Experiment
 """
 
+import difflib
 import importlib
 import re
 import shlex
@@ -31,6 +32,7 @@ DIRECTIONS = ("higher", "lower", "not higher", "same")
 MARGIN = 0.005
 MARGINS = dict(mnist=0.001, mnist_sample=0.001)
 SINGLE = "single"  # the group of the experiments typed by hand
+FEWEST_SEEDS = 5  # with fewer, no verdict is taken
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a write-up: how a metric of one experiment compares with the metric of other experiments."""
+    """A claim of a study: how a metric of one experiment compares with that of others, or with a constant."""
 
     kind: str  # one of KINDS
     says: str
@@ -67,7 +69,8 @@ class Study:
 
     Raises:
         ValueError: the name or a title cannot be a folder's name; a claim or the baseline names an unknown experiment;
-            a kind, metric or direction is unknown; or the experiments use more than one data set.
+            a kind, metric or direction is unknown; too few seeds are planned; or the experiments use more than one
+            data set.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Study:
     claims: tuple[Claim, ...] = ()
     deviations: tuple[str, ...] = ()  # from the original
     margin: float | None = None  # largest unimportant difference; None: the data set's margin
+    seeds: int = FEWEST_SEEDS  # the planned number of seeds, at which verdicts are taken first
     sweep: dict[str, tuple[str, float]] = field(default_factory=dict)  # title: (line, x position) in the sweep's plot
     sweep_over: str = ""  # name of the setting on the plot's x axis
     mistakes_of: tuple[str, ...] = ()  # titles whose misclassified images are shown; if empty, the baseline
@@ -91,6 +95,8 @@ class Study:
             if not self.is_single and not TITLE.fullmatch(title):
                 raise ValueError(f"{title!r}: expected a title that can be a folder's name, without {NOT_IN_TITLES}")
             _check_word(f"{title!r}", entry.kind, KINDS)
+        if self.seeds < FEWEST_SEEDS:
+            raise ValueError(f"seeds is {self.seeds}, expected at least {FEWEST_SEEDS}: fewer allow no verdict")
         datasets = {entry.experiment.dataset_name for entry in self.experiments.values()}
         if len(datasets) > 1 and not self.is_single:
             raise ValueError(
@@ -99,7 +105,10 @@ class Study:
         for claim in self.claims:
             about = f"claim {claim.says!r}"
             if not isinstance(claim.against, tuple | int | float):
-                raise ValueError(f"{about}: compared with {claim.against!r}, expected titles, ('like this',)")
+                raise ValueError(
+                    f"{about}: compared with {claim.against!r}, expected a tuple of titles, such as ('third',), "
+                    "or a number"
+                )
             for word, known in ((claim.kind, KINDS), (claim.metric, CLAIM_METRICS), (claim.direction, DIRECTIONS)):
                 _check_word(about, word, known)
         named = {*self.sweep, *self.mistakes_of, *(title for claim in self.claims for title in claim.titles)}
@@ -142,14 +151,16 @@ class Study:
         }
         rivals = {"groups": "group_size", "group_size": "groups"}  # a network has only one of these two
         cleared: Settings = {rivals[name]: None for name in settings.keys() & rivals.keys()}
-        experiments, left_out = {}, dict(self.left_out)
+        experiments, impossible = {}, {}
         for title, entry in self.experiments.items():
             try:
                 changed = replace(entry.experiment, **cleared | settings)
             except ValueError as error:
-                left_out[title] = f"{title}: does not go with what was given: {error}"
+                impossible[title] = f"{title}: cannot be trained with these settings ({error})"
             else:
                 experiments[title] = replace(entry, experiment=changed, published={} if differing else entry.published)
+        way_out = "leave them out, or name other experiments with --only" if experiments else "leave them out"
+        left_out = self.left_out | {title: f"{why}; {way_out}" for title, why in impossible.items()}
         overrides = self.overrides | differing
         overrides = {each.name: overrides[each.name] for each in fields(Experiment) if each.name in overrides}
         deviations = () if differing else self.deviations
@@ -179,6 +190,20 @@ class Study:
             return self.trained_as.get(self.baseline, self.baseline)
         plain = self.experiments[title].experiment.baseline()
         return next((name for name, entry in self.experiments.items() if entry.experiment == plain), plain.name)
+
+    def choose(self, only: list[str] | None) -> list[str]:
+        """Return the given titles without repetition; without any, all titles of the study.
+
+        Raises:
+            UserError: a title is not one of the study's, or the overrides leave it out.
+        """
+        for title in only or self.titles:
+            if title in self.left_out:
+                raise UserError(self.left_out[title])
+            if title not in self.experiments:
+                known = ", ".join(f'"{known}"' for known in self.titles)
+                raise UserError(f"--only {title}: expected experiments of {self.name}: {known}")
+        return list(dict.fromkeys(only or self.experiments))
 
     def command(self, *words: str) -> str:
         """Return the command that trains the study with its overrides, and append `words`."""
@@ -212,7 +237,8 @@ def load_studies(folder: Path) -> dict[str, Study]:
         except Exception as error:  # a mistake in the file can raise anything
             says = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).splitlines())
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise UserError(f"{folder.name}/{path.name}{_line_in(path, error)}: {kind}{says}") from None
+            place = f"{folder.name}/{path.name}{_line_in(path, error)}"
+            raise UserError(f"{place}: {kind}{says}{_suggest_keyword(says)}") from None
         defined = [value for value in vars(module).values() if isinstance(value, Study)]
         if not defined:
             raise UserError(f"{folder.name}/{path.name}: defines no Study; write NAME = Study(...), or move it away")
@@ -228,3 +254,13 @@ def _line_in(path: Path, error: Exception) -> str:
         return f", line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f", line {lines[-1]}" if lines else ""
+
+
+def _suggest_keyword(says: str) -> str:
+    """Return `; did you mean …?` for an error about a mistyped keyword of one of the classes that a study file uses."""
+    words = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'$", says)
+    known = {kind.__name__: kind for kind in (Experiment, Entry, Claim, Study)}
+    if not words or words[1] not in known:
+        return ""
+    nearest = difflib.get_close_matches(words[2], [each.name for each in fields(known[words[1]])], n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -20,6 +20,7 @@ L1_PATH = Study(
         },
     },
     baseline="no L1",
+    seeds=10,
     claims=tuple(
         Claim(
             "own",

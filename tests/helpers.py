@@ -13,7 +13,7 @@ import train
 from analysis.sections import make_report
 from data import Split
 from engine import records
-from engine.flags import OneLineParser, add_settings, given_settings
+from engine.flags import OneLineParser, add_settings, choose_experiments, given_settings
 from experiments import Experiment
 from grading import scores, submission, untrusted
 from grading.submission import GradeOptions
@@ -143,10 +143,10 @@ def read_files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def choose_experiments(words):
+def choose(words):
     """Return the study and the titles that arguments of train.py select."""
     args = train.make_train_parser().parse(words)
-    return train.choose_experiments(given_settings(args), args.study, args.only)
+    return choose_experiments(given_settings(args), args.study, args.only)
 
 
 def read_outcome(runs_dir, may_differ):

@@ -22,6 +22,7 @@ from studies import STUDIES
 from training import measure
 
 ONE_CYCLE = dict(optimizer="sgd", lr_scheduler="one_cycle")
+NOT_CHECKED = "not checked, because no finished run of what was requested is in the submission"
 COMPLETENESS, RETRAINING = CHECKS["completeness"], CHECKS["retraining"]
 
 
@@ -42,9 +43,9 @@ def test_a_check_is_declared_with_its_points_and_the_sentence_that_is_so_when_it
     assert {name: check.points for name, check in CHECKS.items()} == points
     assert list(CHECKS) == list(points), "in the order of grading"
     assert [check.about for check in CHECKS.values()][:5] == [
-        "every file is there, with its checksum in the manifest, and every record can be read",
-        "the test figures follow from the stored predictions",
-        "predictions, train and validation figures and sparsity follow from the weights",
+        "the files are exactly those of the manifest, with their checksums, and every record can be read",
+        "the test metrics follow from the stored predictions",
+        "the weights give the predictions, metrics, sparsity and norms, and the history gives the chosen epoch",
         "no two runs of different seeds or settings share weights",
         "report.md, report.html and the tables follow from the records",
     ]
@@ -75,13 +76,18 @@ def test_a_train_or_validation_metric_beyond_two_images_in_ten_thousand_is_caugh
         ('"parameters": 55050', '"parameters": 55051', "55,051 parameters"),
         ('"chosen_epoch": 2', '"chosen_epoch": 1', "settings and history give 2 epochs and choose epoch 2"),
         ('"epochs": 2', '"epochs": 3', "3 epochs, epoch 2 chosen, 2 rows of history"),
-        ('"seed": 0', '"seed": 7', "its result.json is for seed 7"),
     ],
 )
 def test_other_metrics_that_do_not_follow_are_caught(old, new, says, unpacked, monkeypatch):
     change_text(unpacked / FIRST / "seed-0" / "result.json", old, new)
     refresh_report(unpacked, monkeypatch)
     assert says in find_failures(unpacked)["weights"]
+
+
+def test_a_result_under_another_seed_than_its_own_is_caught(unpacked):
+    change_result(unpacked / FIRST / "seed-0", seed=7)
+    refresh(unpacked)
+    assert f"{FIRST}/seed-0: result.json is of seed 7" in find_failures(unpacked)["archive"]
 
 
 def test_predictions_that_the_weights_do_not_make_are_caught(unpacked, monkeypatch):
@@ -127,7 +133,7 @@ def test_weights_of_another_run_are_caught(unpacked):
 def test_weights_of_another_network_are_caught(unpacked):
     torch.save({"1.weight": torch.zeros(3)}, unpacked / FIRST / "seed-0" / "weights.pt")
     refresh(unpacked)
-    assert "the weights do not fit mlp1" in find_failures(unpacked)["weights"]
+    assert "seed-0/weights.pt: cannot be read" in find_failures(unpacked)["archive"]
 
 
 @pytest.mark.parametrize(
@@ -191,9 +197,9 @@ def test_a_missing_seed_and_a_missing_experiment_are_named(unpacked):
     assert failures.keys() == {"completeness"}
     assert "seeds 2-3 missing" in failures["completeness"]
     failures = find_failures(unpacked, study=STUDIES["fashion-mlp"])
-    assert failures.pop("completeness") == "FAILED  completeness: fashion-mlp is not in it; it has single"
+    assert failures.pop("completeness") == "FAILED  completeness: the submission has no fashion-mlp, only single"
     assert set(failures.values()) == {
-        f"FAILED  {name}: not checked" for name in ("predictions", "weights", "originality", "report")
+        f"FAILED  {name}: {NOT_CHECKED}" for name in ("predictions", "weights", "originality", "report")
     }
 
 
@@ -221,9 +227,9 @@ def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds():
     assert problems(whole) == problems(whole, seeds=range(5, 8)) == []
     assert problems(whole, seeds=[5, 11]) == [f"{group}/{title}: seed 11 missing" for title in plain.experiments]
     assert problems(whole[1:]) == [f"{group}/{whole[0].title} is missing"]
-    assert problems(whole, plain) == [f"l1-path is not in it; it has {group}"]
+    assert problems(whole, plain) == [f"the submission has no l1-path, only {group}"]
     few = make(on_sample, range(4))
-    assert problems([*few[:1], *whole[1:]]) == [f"{group}/{few[0].title}: seeds 0-3, expected 5 seeds at least"]
+    assert problems([*few[:1], *whole[1:]]) == [f"{group}/{few[0].title}: seeds 0-3, expected at least 5 seeds"]
     wrong = [f"{group}/{title} has other settings than the study" for title in plain.experiments]
     assert problems(make(on_sample, range(5), epochs=2)) == wrong
     other = make(on_sample, range(5), l1=0.5)
@@ -254,7 +260,7 @@ def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked)
     refresh(unpacked)
     assert "fresh seeds predict" in find_failures(unpacked, retrain=name)["retraining"]
     failures = find_failures(unpacked, retrain="single/none")
-    assert '"single/none" is not in it; it has "single/' in failures["retraining"]
+    assert 'the submission has no "single/none", only "single/' in failures["retraining"]
 
 
 @pytest.mark.parametrize(

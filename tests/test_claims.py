@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 from helpers import LABELS, make_record, make_three_records
 
-from analysis.claims import judge_claims
+from analysis.claims import TOO_SMALL, judge_claims
+from analysis.looks import Look
 from experiments import Experiment
 from studies.study import Claim, Entry, Study
 
@@ -42,7 +43,7 @@ def a_claim(subject, against, metric, direction):
         (a_claim("good", ("bad",), "zeros", "higher"), "contradicted"),
         (
             a_claim("good", ("good again",), "test_accuracy", "lower"),
-            "not compared: good and good again have the same settings",
+            "not compared",
         ),
         (a_claim(("bad", "same"), ("bad",), "test_accuracy", "higher"), "supported"),
     ],
@@ -58,25 +59,27 @@ def test_claims_are_judged(claim, expected, trained):
 def test_a_claim_that_cannot_be_judged_says_why(trained, tmp_path):
     claim = a_claim("good", ("bad",), "test_accuracy", "higher")
     (judgement,) = judge_claims(a_study(claim), {"good": trained["good"]}, LABELS, MARGIN)
-    assert judgement.verdict == "no finished run: bad"
+    assert judgement.explained == "no finished run: bad"
     strange = make_record(tmp_path, "strange", {77: 10})
     (judgement,) = judge_claims(a_study(claim), {"good": trained["good"], "bad": strange}, LABELS, MARGIN)
     assert judgement.verdict == "no seed in common"
     few = replace(trained["bad"], results={seed: trained["bad"].results[seed] for seed in range(4)})
     (judgement,) = judge_claims(a_study(claim), {"good": trained["good"], "bad": few}, LABELS, MARGIN)
-    assert judgement.verdict == "too few seeds"
+    assert judgement.explained == "too few seeds: next is look 1 (5 seeds)"
+    assert judgement.look is None
 
 
 def test_an_undecided_claim_says_what_would_decide_it(trained):
     claim = a_claim("good", ("same",), "test_accuracy", "higher")
     (judgement,) = judge_claims(a_study(claim), trained, LABELS, 0.0001)
-    assert judgement.verdict == "undecided (the test set is too small to tell)"
+    assert (judgement.verdict, judgement.why, judgement.next_look) == ("undecided", TOO_SMALL, None)
     noisy = dict(zip(range(6), (20, 40, 5, 10, 60, 10), strict=True))
     for seed, wrong in noisy.items():
         trained["same"].results[seed]["train_accuracy"] = 1 - wrong / 500
     claim = a_claim("good", ("same",), "train_accuracy", "higher")
     (judgement,) = judge_claims(a_study(claim), trained, LABELS, MARGIN)
-    assert judgement.verdict.startswith("undecided (about ")
+    assert judgement.explained == "undecided: next is look 2 (10 seeds)"
+    assert (judgement.look, judgement.next_look) == (Look(0, 5), Look(1, 5))
 
 
 def test_all_claims_of_a_study_are_corrected_together(trained):
@@ -98,3 +101,17 @@ def test_a_claim_without_a_common_seed_takes_no_other_claims_metrics(trained, tm
     assert (first.verdict, first.comparisons) == ("no seed in common", {})
     assert second.comparisons["good"].difference < 0
     assert second.verdict == "contradicted"
+
+
+def test_between_two_looks_the_earlier_one_stands(trained):
+    """Six seeds are no look when five are planned: the sixth, in the order of the numbers, is not used."""
+    claim = a_claim("good", ("bad",), "train_accuracy", "higher")
+    (at_five,) = judge_claims(a_study(claim), trained, LABELS, MARGIN)
+    assert at_five.comparisons["bad"].seeds == 5
+    last = max(trained["bad"].results)
+    trained["bad"].results[last]["train_accuracy"] = 0.0
+    (again,) = judge_claims(a_study(claim), trained, LABELS, MARGIN)
+    assert again == at_five
+    (planned,) = judge_claims(replace(a_study(claim), seeds=6), trained, LABELS, MARGIN)
+    assert planned.comparisons["bad"].seeds == 6
+    assert planned.comparisons["bad"].difference > at_five.comparisons["bad"].difference

@@ -1,5 +1,7 @@
 """Trainings on a Dask cluster: a real scheduler, and workers in other processes."""
 
+import io
+import logging
 import os
 import signal
 import socket
@@ -111,6 +113,22 @@ def find_training(dask):
     ]
 
 
+def test_what_dask_logs_while_a_connection_fails_is_not_shown(dask, monkeypatch, capsys, tmp_path):
+    log, shown = logging.getLogger("distributed"), io.StringIO()
+
+    def fail(*_, **__):
+        log.error("a traceback of many lines")
+        raise OSError("lost")
+
+    handler = logging.StreamHandler(shown)
+    log.addHandler(handler)
+    monkeypatch.setattr("distributed.Client", fail)
+    line = refuse(dask.scheduler_address, capsys, tmp_path)
+    log.removeHandler(handler)
+    assert line == "no scheduler there (lost); start one with python -m dask scheduler\n"
+    assert shown.getvalue() == ""
+
+
 def test_the_bits_are_those_of_this_machine(dask, here, tmp_path, capsys):
     train_on(dask, [*WORDS, "--jobs", "2"], tmp_path / "runs")
     assert read_outcome(tmp_path / "runs", MAY_DIFFER) == here
@@ -132,7 +150,7 @@ def test_the_units_of_a_worker_that_was_killed_are_trained_by_another_with_the_s
     monkeypatch.setattr(records, "write_run", write_and_kill)
     train_on(dask, WORDS, tmp_path / "runs")
     assert read_outcome(tmp_path / "runs", MAY_DIFFER) == here
-    assert " is gone; its units go to other workers: seeds " in capsys.readouterr().out
+    assert " is gone; other workers train its seeds: seeds " in capsys.readouterr().out
 
 
 def test_what_was_begun_here_is_resumed_there_with_the_same_bits(dask, here, tmp_path, capsys, monkeypatch):
@@ -190,13 +208,13 @@ def test_ctrl_c_ends_what_is_trained_there(dask, tmp_path, capsys, monkeypatch):
 def test_a_worker_with_other_code_is_refused_before_anything_is_written(dask, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(cluster.hash_code(), "training.py", "another")  # here; the workers have their own
     line = refuse(dask.scheduler_address, capsys, tmp_path)
-    assert line.endswith(" has a different training.py; start it in a copy of this folder, and again after changes\n")
+    assert line.endswith(" has a different training.py; restart it in an up-to-date copy of this folder\n")
 
 
 def test_a_worker_with_other_code_that_comes_later_fails_its_unit(digits):
     result = cluster._train(3, None, digits, "cpu", cluster.hash_code() | {"training.py": "another"})
     assert (result.number, result.runs) == (3, [])
-    says = "a worker that joined later has a different training.py; start it in a copy of this folder"
+    says = "a worker that joined later has a different training.py; restart it in an up-to-date copy of this folder"
     assert result.error.startswith(says)
 
 
@@ -205,7 +223,7 @@ def test_every_difference_between_codes_is_found():
     assert {"train.py", "engine/cluster.py", "studies/fashion_mlp.py", "sources/catalogue.py"} <= ours.keys()
     assert cluster.find_difference(dict(ours)) is None
     for changed in (ours | {"data.py": "another"}, {name: ours[name] for name in ours if name != "data.py"}):
-        assert cluster.find_difference(changed).startswith("has a different data.py; start it in a copy")
+        assert cluster.find_difference(changed).startswith("has a different data.py; restart it in an up")
     assert cluster.find_difference(ours | {"studies/mine.py": "new"}).startswith("has a different studies/mine.py; ")
-    says = "cannot load the code (No module named 'engine'); start it in a copy of this folder"
+    says = "cannot load the code (No module named 'engine'); restart it in an up-to-date copy of"
     assert cluster.find_difference(ModuleNotFoundError("No module named 'engine'")).startswith(says)

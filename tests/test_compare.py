@@ -7,13 +7,14 @@ from scipy import stats
 
 from analysis.compare import (
     Comparison,
+    can_seeds_decide,
     compare_paired,
     compute_mean_interval,
     correct_holm,
-    count_seeds_to_decide,
     join_verdicts,
     judge_comparison,
 )
+from analysis.looks import Look
 
 ONE, OTHER = [0.91, 0.93, 0.90, 0.94, 0.92], [0.90, 0.90, 0.91, 0.91, 0.90]
 
@@ -38,8 +39,11 @@ def test_without_an_error_over_images_a_comparison_is_scipys_paired_t_test():
     comparison, scipys = compare_paired(ONE, OTHER), stats.ttest_rel(ONE, OTHER)
     assert comparison.p == pytest.approx(scipys.pvalue)
     assert comparison.interval() == pytest.approx(tuple(scipys.confidence_interval(0.95)))
-    assert comparison.interval(0.9) == pytest.approx(tuple(scipys.confidence_interval(0.9)))
-    assert replace(comparison, tests=9).interval_for_margin() == comparison.interval(0.9)
+    at_look = replace(comparison, look=Look(0, 5))
+    assert at_look.interval() == pytest.approx(tuple(scipys.confidence_interval(0.97)))
+    assert at_look.interval_for_margin() == pytest.approx(tuple(scipys.confidence_interval(0.94)))
+    assert replace(at_look, tests=9).interval_for_margin() == at_look.interval_for_margin()
+    assert replace(at_look, tests=9).interval() == pytest.approx(tuple(scipys.confidence_interval(1 - 0.03 / 9)))
     assert compare_paired(OTHER, ONE).difference == pytest.approx(-comparison.difference)
 
 
@@ -123,7 +127,6 @@ def test_holms_correction_rejects_what_it_does_in_a_published_example():
     assert significant == [True] * 3 + [False] * 12
     steps = [p * (15 - place) for place, p in enumerate(ps)]
     assert [each.holm_p for each in corrected] == pytest.approx([min(1, max(steps[: n + 1])) for n in range(15)])
-    assert [judge_comparison(each, "higher") for each in corrected] == ["supported"] * 3 + ["undecided"] * 12
 
 
 def test_one_seed_does_not_disturb_holms_order():
@@ -134,36 +137,40 @@ def test_one_seed_does_not_disturb_holms_order():
 MARGIN = 0.005
 
 
-def a_comparison(low, high, seeds=6, confidence=0.95):
-    """A comparison with this interval."""
-    quantile = float(stats.t.ppf((1 + confidence) / 2, seeds - 1))
-    return Comparison((low + high) / 2, seeds, (high - low) / 2 / quantile * math.sqrt(seeds))
+LOOK = Look(0, 6)
+DIRECT, TWO_SIDED_TESTS = 0.97, 0.94  # confidence of the interval and of the margin's, at the first look
+
+
+def a_comparison(low, high, confidence=DIRECT):
+    """A comparison with this interval, at the first look."""
+    quantile = float(stats.t.ppf((1 + confidence) / 2, LOOK.seeds - 1))
+    return Comparison((low + high) / 2, LOOK.seeds, (high - low) / 2 / quantile * math.sqrt(LOOK.seeds), look=LOOK)
 
 
 @pytest.mark.parametrize(
     ("interval", "confidence", "claimed", "expected"),
     [
-        ((0.01, 0.02), 0.95, "higher", "supported"),
-        ((0.01, 0.02), 0.95, "lower", "contradicted"),
-        ((0.01, 0.02), 0.95, "same", "contradicted"),
-        ((0.01, 0.02), 0.95, "not higher", "contradicted"),
-        ((-0.02, -0.01), 0.95, "lower", "supported"),
-        ((-0.02, -0.01), 0.95, "higher", "contradicted"),
-        ((-0.001, 0.02), 0.95, "higher", "undecided"),
-        ((-0.02, 0.02), 0.95, "same", "undecided"),
-        ((-0.02, 0.02), 0.95, "not higher", "undecided"),
-        ((-0.02, -0.01), 0.95, "not higher", "supported"),
-        ((-0.02, 0.0049), 0.90, "not higher", "supported"),  # a gain, if any, has no consequence
-        ((-0.02, 0.0051), 0.90, "not higher", "undecided"),
-        ((-0.0049, 0.0049), 0.90, "same", "supported"),
-        ((-0.0051, 0.0049), 0.90, "same", "undecided"),
-        ((0.001, 0.0049), 0.90, "same", "supported"),  # it differs from zero, without consequence
-        ((0.001, 0.0049), 0.90, "higher", "no practical difference"),
-        ((-0.0049, -0.001), 0.90, "higher", "no practical difference"),
+        ((0.01, 0.02), DIRECT, "higher", "supported"),
+        ((0.01, 0.02), DIRECT, "lower", "contradicted"),
+        ((0.01, 0.02), DIRECT, "same", "contradicted"),
+        ((0.01, 0.02), DIRECT, "not higher", "contradicted"),
+        ((-0.02, -0.01), DIRECT, "lower", "supported"),
+        ((-0.02, -0.01), DIRECT, "higher", "contradicted"),
+        ((-0.001, 0.02), DIRECT, "higher", "undecided"),
+        ((-0.02, 0.02), DIRECT, "same", "undecided"),
+        ((-0.02, 0.02), DIRECT, "not higher", "undecided"),
+        ((-0.02, -0.01), DIRECT, "not higher", "supported"),
+        ((-0.02, 0.0049), TWO_SIDED_TESTS, "not higher", "supported"),  # a gain, if any, has no consequence
+        ((-0.02, 0.0051), TWO_SIDED_TESTS, "not higher", "undecided"),
+        ((-0.0049, 0.0049), TWO_SIDED_TESTS, "same", "supported"),
+        ((-0.0051, 0.0049), TWO_SIDED_TESTS, "same", "undecided"),
+        ((0.001, 0.0049), TWO_SIDED_TESTS, "same", "supported"),  # it differs from zero, without consequence
+        ((0.001, 0.0049), TWO_SIDED_TESTS, "higher", "no practical difference"),
+        ((-0.0049, -0.001), TWO_SIDED_TESTS, "higher", "no practical difference"),
     ],
 )
 def test_verdicts(interval, confidence, claimed, expected):
-    assert judge_comparison(a_comparison(*interval, confidence=confidence), claimed, MARGIN) == expected
+    assert judge_comparison(a_comparison(*interval, confidence), claimed, MARGIN) == expected
 
 
 def test_a_metric_without_a_margin_has_no_practical_indifference():
@@ -179,17 +186,38 @@ def test_the_correction_counts_for_zero_and_not_for_the_margin():
     comparison = a_comparison(0.0001, 0.02)
     assert judge_comparison(comparison, "higher", MARGIN) == "supported"
     assert judge_comparison(replace(comparison, tests=2), "higher", MARGIN) == "undecided"
-    within = a_comparison(-0.0049, 0.0049, confidence=0.90)
+    within = a_comparison(-0.0049, 0.0049, TWO_SIDED_TESTS)
     assert judge_comparison(replace(within, tests=50), "same", MARGIN) == "supported"
 
 
-def test_under_five_seeds_there_is_no_verdict():
-    assert judge_comparison(a_comparison(0.01, 0.02, seeds=4), "higher", MARGIN) == "too few seeds"
-    assert judge_comparison(a_comparison(0.01, 0.02, seeds=5), "higher", MARGIN) == "supported"
+def test_without_a_look_there_is_no_verdict():
+    comparison = a_comparison(0.01, 0.02)
+    assert judge_comparison(replace(comparison, look=None), "higher", MARGIN) == "too few seeds"
+    assert judge_comparison(comparison, "higher", MARGIN) == "supported"
+
+
+def test_a_later_look_needs_a_smaller_p():
+    comparison = a_comparison(0.0001, 0.02)  # p is just below the 3 % of the first look
+    assert judge_comparison(comparison, "higher") == "supported"
+    assert judge_comparison(replace(comparison, look=Look(1, 3)), "higher") == "undecided"
+    within = a_comparison(-0.0049, 0.0049, TWO_SIDED_TESTS)
+    assert judge_comparison(within, "same", MARGIN) == "supported"
+    assert judge_comparison(replace(within, look=Look(1, 3)), "same", MARGIN) == "undecided"
+
+
+def test_holms_order_is_that_of_p_in_proportion_to_the_level():
+    first, second = with_p(0.014), replace(with_p(0.009), look=Look(1, 5))  # 0.014 / 0.03 < 0.009 / 0.015
+    first = replace(first, look=Look(0, 10))
+    corrected = correct_holm([first, second])
+    assert [each.tests for each in corrected] == [2, 1]
+    significant = [not low <= 0 <= high for low, high in (each.interval() for each in corrected)]
+    assert significant == [True, True]
+    assert [each.holm_p < each.level for each in corrected] == significant
+    assert [each.tests for each in correct_holm([replace(first, look=Look(1, 5)), second])] == [2, 2]
 
 
 def test_the_same_metrics_in_every_run_contradict_a_difference():
-    none = Comparison(0.0, 5, 0.0)
+    none = Comparison(0.0, 5, 0.0, look=Look(0, 5))
     assert judge_comparison(none, "higher") == "contradicted"
     assert judge_comparison(none, "same") == judge_comparison(none, "not higher") == "supported"
 
@@ -202,18 +230,9 @@ def test_a_claim_over_several_holds_against_each_and_fails_against_one():
     assert join_verdicts(["too few seeds", "contradicted"]) == "too few seeds"
 
 
-def test_so_many_seeds_decide_and_one_fewer_does_not():
-    comparison = replace(a_comparison(-0.001, 0.005, seeds=5), tests=3)
-    needed = count_seeds_to_decide(comparison, "higher")
-    assert needed > 5
-    for seeds, decides in ((needed, True), (needed - 1, False)):
-        low, high = replace(comparison, seeds=seeds).interval()
-        assert (not low <= 0 <= high) == decides
-    assert count_seeds_to_decide(Comparison(0.0002, 5, 0.0055), "higher", MARGIN) == 6, (
-        "then there is no practical difference"
-    )
-
-
 def test_more_seeds_do_not_help_where_the_test_set_is_too_small():
-    assert count_seeds_to_decide(replace(a_comparison(-0.001, 0.005), image_error=0.0011), "higher") is None
-    assert count_seeds_to_decide(replace(a_comparison(-0.001, 0.005), image_error=0.0005), "higher") is not None
+    comparison, last = a_comparison(-0.001, 0.005), Look(3, 5)
+    assert judge_comparison(comparison, "higher") == "undecided"
+    assert can_seeds_decide(replace(comparison, image_error=0.0006), "higher", None, last)
+    assert not can_seeds_decide(replace(comparison, image_error=0.0009), "higher", None, last)
+    assert can_seeds_decide(replace(comparison, image_error=0.0009), "higher", MARGIN, last), "no practical difference"

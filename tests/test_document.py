@@ -1,10 +1,14 @@
 import base64
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
+from helpers import read_files, write_nothing
 
-from analysis.document import Document, render_page
+from analysis import plots
+from analysis.document import Document, read_contents, render_page
 
 TABLE = "| experiment | test % |\n|:--|--:|\n| L1 & L2 | 99.5 |"
 
@@ -84,3 +88,49 @@ def test_only_the_reports_own_figures_are_embedded(path, folder):
     html = render_page(f"# T\n\n![x]({path})", folder)
     assert "base64" not in html
     assert base64.b64encode(b"secret").decode() not in html
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reports that are stopped
+
+
+def make_document(text, *figures, draw=lambda: None):
+    document = Document()
+    document.say(f"# {text}")
+    for name in figures:
+        document.add_figure(name, "Loss", draw)
+    return document
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_report_that_is_stopped_while_it_draws_leaves_the_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    make_document("First", "old").write(tmp_path)
+    before = read_files(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        make_document("Second", "new", draw=interrupt).write(tmp_path)
+    assert read_files(tmp_path) == before
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_a_report_that_is_killed_while_it_is_put_in_place_is_replaced_by_the_next(moved, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    make_document("First", "old").write(tmp_path)
+    (tmp_path / "figures" / "own.png").write_bytes(b"")
+    with monkeypatch.context() as killed:
+        left, replace = [interrupt, *[os.replace] * (moved + 1)], os.replace  # the first writes contents.txt
+        killed.setattr(os, "replace", lambda *paths: left.pop()(*paths) if left else replace(*paths))
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)  # a kill leaves the workshop, too
+        with pytest.raises(KeyboardInterrupt):
+            make_document("Second", "new").write(tmp_path)
+    here = {path.as_posix() for path in read_files(tmp_path)}
+    unlisted = {name for name in here - read_contents(tmp_path) if not name.startswith(".unfinished-report")}
+    assert unlisted == {"contents.txt", "figures/own.png"}
+    make_document("Third", "other").write(tmp_path)
+    kept = {"report.md", "report.html", "figures/other.png", "figures/other.pdf", "contents.txt", "figures/own.png"}
+    assert {path.as_posix() for path in read_files(tmp_path)} == kept
+    assert (tmp_path / "report.md").read_text().startswith("# Third")
+    assert not list(tmp_path.glob(".*"))

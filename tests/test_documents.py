@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import choose_experiments, write_nothing
+from helpers import choose, write_nothing
 
 import benchmark
 import grade
@@ -20,6 +20,7 @@ import report
 import train
 import training
 from analysis import plots
+from docs import simulate_looks
 from engine import flags, provenance, records
 from experiments import MODELS, Experiment
 from grading.checks import CHECKS
@@ -88,10 +89,10 @@ def test_every_command_is_one_that_its_program_takes(command, monkeypatch):
         return
     args = PARSERS[program]().parse(words)
     if program == "train.py":
-        study, titles = choose_experiments(words)
+        study, titles = choose(words)
         assert titles
         assert set(titles) <= study.experiments.keys()
-        assert flags.parse_seeds(args.seeds)
+        assert flags.choose_seeds(args, study)
     if program == "grade.py":
         grade.check_retrain(args.retrain)
         assert args.study is None or grade.read_study(args.study)
@@ -110,6 +111,7 @@ def test_two_commands_are_all_set_up():
 def test_every_flag_that_is_named_is_one_of_a_program_or_of_the_tests(pytestconfig):
     known = {option for make in PARSERS.values() for action in make()._actions for option in action.option_strings}
     known |= {f"--{name}" for name in ("kills", "mutations", "studies") if pytestconfig.getoption(name)}
+    known |= set(simulate_looks.make_simulation_parser()._option_string_actions)
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - known == DASKS | TOOLS
 
 
@@ -159,7 +161,7 @@ def test_a_study_of_ones_own_is_one_more_file(tmp_path):
     (command,) = [command for command in list_commands(README) if re.match(f"python .*{OWN_STUDY}", command)]
     _, _, *words = shlex.split(command)
     code = "import sys, train; args = train.make_train_parser().parse(); "
-    code += "study, titles = train.choose_experiments({}, args.study, args.only)"
+    code += "study, titles = train.flags.choose_experiments({}, args.study, args.only)"
     code += "; print(titles, study.experiments[study.claims[0].subject].experiment.hidden, 'torch' in sys.modules)"
     process = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
     assert (process.stdout, process.stderr) == ("['narrow', 'wide'] (512,) False\n", "")
@@ -225,10 +227,12 @@ def test_every_model_is_in_the_table_with_its_convolutions_and_parameters():
 
 
 def test_every_published_study_is_in_the_table_with_its_experiments():
-    rows = dict(re.findall(r"^\| `([\w-]+)` \| [^|]+ \| (\d+)[^|]* \| [\dh ]+ min \|$", README, re.MULTILINE))
+    row = r"^\| `([\w-]+)` \| [^|]+ \| (\d+)[^|]* \| (\d+) seeds, [\dh ]+ min \|$"
+    rows = re.findall(row, README, re.MULTILINE)
     assert len(rows) == 7
-    for name, count in rows.items():
+    for name, count, seeds in rows:
         assert int(count) == len(set(STUDIES[name].trained_as.values())), name
+        assert int(seeds) == STUDIES[name].seeds, name
 
 
 def test_every_check_is_in_the_table_with_its_points():

@@ -100,6 +100,31 @@ def test_a_file_that_is_missing_or_not_in_utf_8_is_refused(tmp_path):
             files.read_json(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (PermissionError(13, "Permission denied", "some/file"), "Permission denied"),
+        (OSError("odd"), "odd"),
+        (ValueError("first line\nsecond line"), "first line"),
+        (RuntimeError("It failed: no directory. You may try this."), "It failed: no directory"),
+    ],
+)
+def test_an_error_while_a_file_is_read_names_the_file_once_and_is_one_line(error, says):
+    with pytest.raises(RecordError) as caught, files.reading("some/file"):
+        raise error
+    assert str(caught.value) == f"some/file: cannot be read ({says})"
+
+
+def test_the_first_difference_is_named_with_both_values():
+    recorded = dict(format=3, experiment=dict(lr=0.1, l1=0.0), note="x")
+    assert files.find_difference(recorded, dict(recorded)) is None
+    changed = recorded | dict(experiment=dict(lr=0.2, l1=0.0))
+    assert files.find_difference(recorded, changed) == "recorded with experiment lr 0.1, now 0.2"
+    fewer = dict(format=3, experiment=dict(lr=0.1, l1=0.0))
+    assert files.find_difference(recorded, fewer) == "recorded with note x, now None"
+    assert files.find_difference(fewer, recorded) == "recorded with note None, now x"
+
+
 EXPECTED = dict(name=str, count=int, share=float, is_done=bool, seeds=[[int]], layers=[dict(zeros=int)], more={})
 FITTING = dict(
     name="a", count=3, share=1, is_done=True, seeds=[[0, 1], []], layers=[dict(zeros=1)], more={}, extra=None

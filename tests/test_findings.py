@@ -19,15 +19,6 @@ def test_a_study_with_many_overrides_is_read_though_its_folders_name_is_cut(runs
     assert read_rows(text, "kind")["third"]["settings that differ from those of third"] == "the same"
 
 
-def test_a_group_that_was_renamed_holds_its_study(runs, digits):
-    study = override("fashion-mlp")
-    folder = write_runs(runs, digits, study.experiments["third"].experiment, [0.9], study, "third")
-    folder.parent.rename(runs / "last year, more")
-    text = write_report(runs)
-    assert "## last year, more: mnist_sample" in text
-    assert "What do width and depth, dropout" in text
-
-
 def test_data_other_than_the_experiments_are_refused(runs, digits):
     write_runs(runs, digits, replace(PLAIN, dataset="fashion_mnist_sample"), [0.9])
     found, (problem,) = untrusted.read_runs(runs)

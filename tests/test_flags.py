@@ -1,6 +1,8 @@
 import argparse
+import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,6 +12,7 @@ import pytest
 from helpers import parse_settings
 
 import grade
+import report
 import train
 from engine import flags
 from experiments import Experiment, UserError, default_of, flag_of
@@ -33,7 +36,7 @@ TRAIN_FLAGS = {
     "early stopping": ["--patience", "--monitor", "--min-delta", "--start-from-epoch", "--restore"],
     "what to train, where and how": [
         *("--seeds", "--study", "--only", "--list", "--summary", "--data-dir", "--runs-dir", "--force", "--device"),
-        *("--jobs", "--threads", "--runs-at-once", "--cluster"),
+        *("--jobs", "--threads", "--runs-at-once", "--cluster", "--until-decided", "--most-seeds"),
     ],
 }
 
@@ -133,6 +136,9 @@ def test_help_shows_the_settings_in_groups_after_the_description_and_before_the_
         ("--Dropout", "--dropout"),
         ("--batchsize", "--batch-size"),
         ("--seed", "--seeds"),
+        ("--mod", "--model"),
+        ("--mod=mlp3", "--model"),
+        ("--lr-s", "--lr-scheduler or --lr-step-size"),
         ("--learning_rate", None),
         ("--colour", None),
         ("colour", None),
@@ -140,7 +146,7 @@ def test_help_shows_the_settings_in_groups_after_the_description_and_before_the_
     ],
 )
 def test_a_flag_that_does_not_exist_is_answered_with_the_nearest_that_does(typed, meant, capsys):
-    parser = flags.OneLineParser(prog="train.py", allow_abbrev=False)
+    parser = flags.make_parser("train.py", "About.\n\nexamples:")
     flags.add_settings(parser)
     parser.add_argument("--seeds")
     suggestion = f"; did you mean {meant}?" if meant else ""
@@ -164,6 +170,30 @@ def test_train_py_suggests_the_nearest_of_its_flags(capsys):
         assert refuse(capsys, parser.parse, [typed, "1"]) == (
             f"unrecognized arguments: {typed} 1; did you mean {meant}?\n"
         )
+
+
+@pytest.mark.parametrize("make", [train.make_train_parser, report.make_report_parser])
+def test_an_empty_path_is_refused_and_so_is_a_file_where_a_folder_belongs(make, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for words, says in (
+        (["--runs-dir", ""], "argument --runs-dir: expected a path, found an empty text\n"),
+        (["--data-dir", ""], "argument --data-dir: expected a path, found an empty text\n"),
+        (["--runs-dir", str(tmp_path / "file")], f"argument --runs-dir: {tmp_path / 'file'} is a file, expected a fol"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            make().parse(words)
+        assert says in capsys.readouterr().err
+    for folder in (tmp_path, tmp_path / "new"):
+        assert make().parse(["--runs-dir", str(folder)]).runs_dir == folder
+
+
+def test_every_command_in_a_text_names_a_folder_of_runs_that_is_not_the_default():
+    text = "`python train.py --model mlp3`, python train.py --list; python report.py"
+    assert flags.name_runs_dir(text, flags.RUNS_DIR) == text
+    named = "python train.py --runs-dir 'my runs'"
+    expected = f"`{named} --model mlp3`, {named} --list; python report.py"
+    assert flags.name_runs_dir(text, Path("my runs")) == expected
+    assert train.make_train_parser().parse(shlex.split(f"{named} --list")[2:]).runs_dir == Path("my runs")
 
 
 @pytest.mark.parametrize("text", ["0", "1025", "1000000", "-1", "1.5", "many", "", "٣", "1" * 5000])
@@ -226,6 +256,82 @@ for words in (
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count("\n") == 6  # one line for each refusal
+
+
+COMMANDS = ("train.py", "report.py", "grade.py", "benchmark.py")
+
+
+def run_plain(*words, folder=ROOT):
+    """Run Python with the standard library alone: (exit status, stderr)."""
+    command = [sys.executable, "-S", "-B", *words]
+    environment = os.environ | dict(PYTHONPATH=str(ROOT))
+    finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return finished.returncode, finished.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_missing_package_is_a_line_that_says_how_to_install_it(command, tmp_path):
+    (tmp_path / "runs" / "single" / "mlp1" / "seed-0").mkdir(parents=True)
+    words = ["runs"] if command == "grade.py" else []
+    status, error = run_plain(str(ROOT / command), *words, folder=tmp_path)
+    line = rf"{command}: error: (torch|numpy) is not installed: pip install -r requirements.txt\n"
+    assert status == 2
+    assert re.fullmatch(line, error)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_older_python_is_told_which_one_is_needed(command):
+    code = f"import runpy, sys; sys.version_info, sys.version = (3, 10, 13), '3.10.13 (old)'; sys.argv = ['{command}']"
+    status, error = run_plain("-c", f"{code}; runpy.run_path('{command}', run_name='__main__')")
+    assert (status, error) == (2, "error: expected Python 3.11 or later, found 3.10.13\n")
+    for file in (command, "engine/__init__.py", "engine/flags.py"):  # all that is compiled before this line
+        ast.parse((ROOT / file).read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands end in one line
+
+ANSWERING = """
+import os, signal
+from engine import flags
+from experiments import UserError
+
+parser = flags.OneLineParser(prog="some.py")
+with flags.answer_in_one_line(parser, lambda error: f"kept after {type(error).__name__}", failed=7):
+    print("begun", flush=True)
+"""
+# Imports of numpy that Ctrl-C stops have printed a traceback, and raised other errors.
+IMPORTING = """
+    with flags.importing(parser):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise AttributeError from None
+    print("imported", flush=True)
+"""
+IMPORTED = """
+    with flags.importing(parser):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "says"),
+    [
+        ("    raise UserError('wrong')", 2, "some.py: error: wrong\n"),
+        ("    raise OSError(28, 'No space left')", 7, "some.py: No space left; kept after OSError\n"),
+        ("    raise OSError('odd')", 7, "some.py: odd; kept after OSError\n"),
+        ("    raise BrokenPipeError(32, 'Broken pipe')", 141, "some.py: Broken pipe; kept after BrokenPipeError\n"),
+        ("    raise KeyboardInterrupt", 130, "\ninterrupted: kept after KeyboardInterrupt\n"),
+        (IMPORTING, 130, "\ninterrupted: nothing was begun\n"),
+        (f"    signal.signal(signal.SIGINT, signal.SIG_IGN){IMPORTING}", 0, ""),
+        (IMPORTED, 130, "\ninterrupted: kept after KeyboardInterrupt\n"),
+    ],
+    ids=["mistake", "full disk", "odd", "reader gone", "Ctrl-C", "importing", "in the background", "imported"],
+)
+def test_a_command_that_is_stopped_says_in_one_line_what_is_kept(code, status, says):
+    assert run_plain("-c", ANSWERING + code) == (status, says)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -39,11 +39,14 @@ def test_an_honest_submission_passes_every_check_packed_and_unpacked(handed_in, 
         assert all(test["status"] == "passed" for test in results["tests"])
 
 
-def test_a_submission_of_format_2_gets_the_points_it_always_got(capsys):
-    grade.main([str(FORMAT_2)])
+def test_all_but_the_report_of_a_submission_of_format_2_passes(capsys):
+    """Its runs are read and checked as ever; but reports have other sentences now, and verdicts after another rule."""
+    with pytest.raises(SystemExit):
+        grade.main([str(FORMAT_2)])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[:5]] == [["passed", f"{name}:"] for name in CHECKED]
-    assert lines[-1] == f"{FORMAT_2}: 5 of 5 checks passed, 90 of 90 points"
+    outcomes = [["FAILED" if name == "report" else "passed", f"{name}:"] for name in CHECKED]
+    assert [line.split()[:2] for line in lines[:5]] == outcomes
+    assert lines[-1] == f"{FORMAT_2}: 4 of 5 checks passed, 70 of 90 points"
 
 
 def test_a_check_that_fails_is_told_by_line_and_exit_status(unpacked, capsys):
@@ -129,6 +132,12 @@ def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, unpacked, tmp_pat
     assert len(table.read_text(encoding="utf-8").splitlines()) == 2
 
 
+def test_an_unpacked_submission_is_not_a_folder_of_submissions(unpacked):
+    grade.check_submissions([unpacked, unpacked.parent])  # the second as if packed again
+    (unpacked / "submission.zip").write_bytes(b"")
+    grade.check_submissions([unpacked])
+
+
 def test_a_study_is_asked_for_as_its_folder_is_named_in_any_order():
     folder = "mnist-norms,dataset=mnist_sample,flip=true,epochs=3"  # in the order of the fields of Experiment
     overrides = dict(dataset="mnist_sample", epochs=3, flip=True)
@@ -155,21 +164,32 @@ def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
         (["--gradescope", "one.zip", "handed_in"], "expected a name that ends in .json"),
         (["--csv", "none/all.csv", "handed_in"], "there is no folder"),
         (["handed_in", "--study", "fashion"], "--study fashion: expected one of cifar-norms, fashion-mlp, "),
-        (["handed_in", "--study", "fashion-mlp,epoch=2"], "unrecognized arguments: --epoch=2"),
-        (["handed_in", "--study", "fashion-mlp,epochs=two"], "--epochs: invalid int value: 'two'"),
+        (
+            ["handed_in", "--study", "fashion-mlp,epoch=2"],
+            "--study fashion-mlp,epoch=2: 'epoch' is not a setting; did you mean epochs?",
+        ),
+        (["handed_in", "--study", "fashion-mlp,foo=3"], "--study fashion-mlp,foo=3: 'foo' is not a setting\n"),
+        (["handed_in", "--study", "fashion-mlp,"], "--study fashion-mlp,: '' is not a setting"),
+        (["handed_in", "--study", "fashion-mlp,epochs=two"], "fashion-mlp,epochs=two: argument --epochs: invalid int"),
+        (["handed_in", "--study", "fashion-mlp,flip=no"], "--study fashion-mlp,flip=no: argument --flip: "),
         (["handed_in", "--study", "fashion-mlp,epochs=0"], "--epochs 0: expected"),
         (["handed_in", "--study", "fashion-mlp,model=mlp1"], "a study has its own networks"),
         (["handed_in", "--data-dir", "no data"], "no data: there is no such folder"),
         (["handed_in", "--retrain", "L1"], "expected STUDY/TITLE, where STUDY is one of cifar-norms, fashion-mlp, "),
         (["handed_in", "--retrain", "fashion-mlp/L3"], 'expected an experiment of fashion-mlp: "simple", '),
-        (["."], "is a folder of archives; name the archives: *.zip"),
+        (["."], ".: is a folder of archives; name the archives: *.zip\n"),
+        (["class"], "class: is a folder of archives; name the archives: class/*/*.zip\n"),
+        (["unpacked"], "unpacked: is a folder of submissions; name the submissions: unpacked/*\n"),
+        ([""], "argument SUBMISSION: expected a path, found an empty text"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_arguments_are_refused_in_one_line(words, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "handed_in").mkdir()
-    (tmp_path / "submission.zip").write_bytes(b"")
+    for name in ("submission.zip", "class/a/one.zip", "unpacked/a/manifest.json", "unpacked/b/manifest.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
     (tmp_path / "loop.zip").symlink_to("loop.zip")
     error = refused(capsys, *words)
     assert error.startswith("grade.py: error: ")

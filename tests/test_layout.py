@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "side_by_side": {"models"},
     "studies": {"experiments"},
     "training": CHAPTERS,
-    "engine.flags": {"experiments"},
+    "engine.flags": {"experiments", "studies"},
     "engine": CHAPTERS | {"training", "studies", "sources"},
     "analysis": CHAPTERS | {"training", "studies", "sources", "engine.records", "engine.files", "engine.flags"},
     "grading": CHAPTERS | {"training", "studies", "sources", "engine", "analysis"},

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from helpers import make_result, read_files
+from helpers import PLAIN, make_result, override, read_files, write_runs
 
 import train
 from engine import overview, records
@@ -82,6 +82,21 @@ def test_a_sample_that_stood_in_is_listed_with_the_other_overrides(tmp_path, cap
     assert "on mnist_sample" not in out
     train.main([*where, "--dataset", "mnist"])
     assert "seed 4 on mnist_sample" in capsys.readouterr().out  # mnist is its data set anyway
+
+
+def test_what_was_trained_with_other_settings_is_listed_as_such(tmp_path, digits, capsys):
+    study = override("l1-path", epochs=2)
+    edited = {"no L1": study.experiments["no L1"].experiment, "proximal 0.001": PLAIN}
+    for title, experiment in edited.items():
+        write_runs(tmp_path, digits, experiment, [0.9, 0.9], study, title)
+    damaged = write_runs(tmp_path, digits, PLAIN, [0.9], study, "proximal 0.003")
+    (damaged / "experiment.json").write_text("{")
+    where = ["--study", "l1-path", "--list", "--runs-dir", str(tmp_path)]
+    train.main([*where, "--dataset", "mnist_sample", "--epochs", "2"])
+    out = capsys.readouterr().out
+    assert row_of(out, "no L1") == "no L1 own 94,154 seeds 0-1"
+    assert row_of(out, "proximal 0.001").endswith(" seeds 0-1 (edited since; --force replaces them)")
+    assert row_of(out, "proximal 0.003").endswith(" seed 0 (experiment.json cannot be used)")
 
 
 def test_a_title_that_is_named_twice_is_listed_once(tmp_path, capsys):

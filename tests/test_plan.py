@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import choose_experiments
+from helpers import choose
 
 from engine import checkpoints, records
 from engine.checkpoints import Checkpoint
@@ -223,6 +223,24 @@ def test_what_began_on_another_device_is_refused_unless_force_starts_it_again(be
     )
 
 
+def test_a_checkpoint_says_where_its_number_of_seeds_comes_from_if_it_is_not_older(folder, monkeypatch):
+    Checkpoint(folder, [0, 1], 1, [[0, 1]], choice="measured").write(1, {})
+    with monkeypatch.context() as older:
+        save = torch.save
+
+        def save_without_choice(content, file):
+            del content["choice"]
+            save(content, file)
+
+        older.setattr(torch, "save", save_without_choice)
+        Checkpoint(folder, [2, 3], 1, [[2, 3]]).write(1, {})
+    _, begun, _ = split_seeds(folder, TrainOptions([0, 2]))
+    assert [(checkpoint.seeds, checkpoint.choice) for checkpoint in begun] == [
+        ([0, 1], "measured"),
+        ([2, 3], "unknown"),
+    ]
+
+
 def test_finished_seeds_are_skipped_unless_they_were_begun_again(begun, monkeypatch):
     monkeypatch.setattr(records, "finished_seeds", lambda _: [0, 1, 5])
     says = "resumed: seeds 0-1 after epoch 1; skipped: seed 5 finished already (--force trains them again)"
@@ -335,7 +353,7 @@ def test_what_the_penalties_act_on_is_said_where_there_are_any():
 @pytest.mark.usefixtures("offline")
 def test_images_of_digits_are_replaced_by_their_sample_too(tmp_path, locks, capsys):
     words = ["--study", "ghost-size", "--lr", "0.1", "--epochs", "1"]
-    study, titles = choose_experiments(words)
+    study, titles = choose(words)
     tasks, _ = make_tasks(study, titles, TrainOptions([0, 1], tmp_path / "runs", tmp_path / "data"), locks)
     assert capsys.readouterr().err.count("WARNING: training on the small embedded sample mnist_sample") == 1
     group = tmp_path / "runs" / "ghost-size,dataset=mnist_sample,epochs=1,lr=0.1"

@@ -16,7 +16,7 @@ def test_the_code_is_every_python_file_but_the_tests():
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in ROOT.rglob("*.py")
-        if path.relative_to(ROOT).parts[0] not in ("tests", "data", "runs", "report")
+        if path.relative_to(ROOT).parts[0] not in ("tests", "docs", "data", "runs", "report")
         and not any(part.startswith((".", "venv")) for part in path.relative_to(ROOT).parts)
     }
     assert files.keys() == expected

@@ -1,17 +1,18 @@
 import json
 import math
+import shlex
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers import make_result, read_files
+from helpers import choose, make_result, override, read_files, write_runs
 
 import data
 from engine import files, records
 from engine.files import RecordError
-from experiments import Experiment
+from experiments import LONGEST_NAME, Experiment
 from studies import STUDIES
 from training import Run
 
@@ -144,7 +145,7 @@ def test_another_experiment_in_the_folder_is_refused_with_the_field_and_the_ways
         records.open_folder(folder, description)
     message = str(caught.value)
     assert message.startswith(f"{folder / 'experiment.json'}: recorded with {name} ")
-    assert message.endswith("; name another --runs-dir, or let --force replace it")
+    assert message.endswith("; name another --runs-dir, or replace it with --force, which discards seed 0")
     assert "\n" not in message
     assert read_files(folder) == before
 
@@ -153,6 +154,28 @@ def test_the_refusal_tells_both_values(folder, digits):
     edited = records.describe(replace(EXPERIMENT, lr=0.5), digits, EXPERIMENT.name)
     with pytest.raises(RecordError, match=r": recorded with experiment lr 0\.001, now 0\.5; name another"):
         records.open_folder(folder, edited)
+
+
+def test_the_refusal_of_a_studys_experiment_names_its_title_and_what_force_discards(tmp_path, digits):
+    folder = open_title(tmp_path, digits, "LN, per pixel")
+    edited = records.describe(EXPERIMENT, digits, "LN, per pixel", "mnist-norms", NORMS.overrides)
+    for seeds, lost in (((), "no finished run"), ((0, 1, 4), "seeds 0-1,4, checkpoint-5-9.pt")):
+        for seed in seeds:
+            records.write_run(folder, make_run(seed))
+            (folder / "checkpoint-5-9.pt").touch()
+        with pytest.raises(RecordError) as caught:
+            records.open_folder(folder, edited)
+        assert str(caught.value).endswith(f"replace it with --only 'LN, per pixel' --force, which discards {lost}")
+
+
+def test_what_force_discards_is_said_before_it_is_discarded(folder, digits, monkeypatch, capsys):
+    for seed in (0, 1):
+        records.write_run(folder, make_run(seed))
+    monkeypatch.setattr(shutil, "rmtree", lambda _: pytest.fail(capsys.readouterr().out))
+    with pytest.raises(pytest.fail.Exception) as caught:
+        records.open_folder(folder, records.describe(replace(EXPERIMENT, lr=0.5), digits, EXPERIMENT.name), True)
+    why = "recorded with experiment lr 0.001, now 0.5"
+    assert str(caught.value) == f"{EXPERIMENT.name}: {why}; discarded by --force: seeds 0-1\n"
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
@@ -253,7 +276,7 @@ def describe_in_json(form=3, **parts):
                 (describe_in_json(form, experiment=dict(model="mlp9")), "not an experiment of this version"),
                 (describe_in_json(form, experiment=dict(colour="red")), "not an experiment of this version"),
                 (describe_in_json(form, experiment=dict(epochs=[1, 2])), "(--epochs 1 2: expected one number)"),
-                (describe_in_json(form, experiment=dict(groups=4)), "(--groups 4: goes with --norm group)"),
+                (describe_in_json(form, experiment=dict(groups=4)), "(--groups 4: needs --norm group)"),
                 (describe_in_json(form, experiment=None), "not an experiment of this version"),
                 (describe_in_json(form), "not an experiment of this version ('name')"),
                 (
@@ -377,61 +400,42 @@ def test_a_damaged_result_is_left_out_and_named(content, folder, tmp_path):
     assert 1 not in records.finished_seeds(folder)
 
 
+def test_a_run_that_was_copied_or_renamed_to_another_seed_is_left_out_and_named(folder, tmp_path):
+    for seed in (0, 1):
+        records.write_run(folder, make_run(seed))
+    shutil.copytree(folder / "seed-0", folder / "seed-8")
+    (folder / "seed-1").rename(folder / "seed-9")
+    (record,), problems = records.read_all(tmp_path)
+    assert list(record.results) == records.finished_seeds(folder) == [0]
+    why = "the folder was renamed or copied: name it after its seed, or move it away"
+    assert problems == [
+        f"{folder / 'seed-8'}: result.json is of seed 0; {why}",
+        f"{folder / 'seed-9'}: result.json is of seed 1; {why}",
+    ]
+
+
+def test_the_group_of_a_study_that_was_copied_or_renamed_is_left_out_and_named_once(tmp_path, digits):
+    for title in ("GN", "LN"):
+        records.write_run(open_title(tmp_path, digits, title), make_run(0))
+    shutil.copytree(tmp_path / NORMS.group, tmp_path / "mnist-norms-old")
+    recorded, problems = records.read_all(tmp_path)
+    assert [record.group for record in recorded] == [NORMS.group] * 2
+    why = f"holds records of {NORMS.group}; the folder was renamed or copied: name it {NORMS.group}, or move it away"
+    assert problems == [f"{tmp_path / 'mnist-norms-old'}: {why}"]
+
+
+def test_a_group_with_a_shortened_name_is_read(tmp_path, digits):
+    scales = dict(affine_translate=0.1, affine_scale=0.1, brightness=0.2, contrast=0.2)
+    study = override("mnist-norms", **scales, epochs=20_000, batch_size=500, lr=1e-9, flip=True)
+    assert len(study.group) == LONGEST_NAME
+    records.write_run(open_title(tmp_path, digits, "GN", study), make_run(0))
+    (record,), problems = records.read_all(tmp_path)
+    assert (record.group, problems) == (study.group, [])
+
+
 def test_a_folder_that_is_named_after_a_seed_in_another_way_is_named(folder, tmp_path):
     records.write_run(folder, make_run(0)).rename(folder / "seed-00")
     assert "expected a folder named after its seed" in records.read_all(tmp_path)[1][0]
-
-
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        torch.ones(2, 3, dtype=torch.float16),
-        torch.ones(2, 3, dtype=torch.complex64),
-        torch.ones(2, 3).to_sparse(),
-        torch.ones(2, 3, device="meta"),
-        torch.nn.Parameter(torch.ones(2, 3)),
-        [1.0],
-        torch.ones(5),
-    ],
-    ids=lambda tensor: f"{type(tensor).__name__} {getattr(tensor, 'dtype', '')}",
-)
-def test_weights_that_are_no_plain_tensors_or_of_other_layers_are_refused(tensor, folder):
-    path = records.write_run(folder, make_run(0))
-    layers = [dict(layer="1", weights=6)]
-    assert records.read_weights(path, layers)["1.weight"].shape == (2, 3)
-    torch.save({"1.weight": tensor}, path / "weights.pt")
-    with pytest.raises(RecordError, match=r"weights.pt: cannot be read .+; train it again with --force"):
-        records.read_weights(path, layers)
-    torch.save({"1.weight": torch.ones(2, 3), 5: torch.ones(1)}, path / "weights.pt")
-    with pytest.raises(RecordError, match="expected named plain tensors"):
-        records.read_weights(path, layers)
-    torch.save({"2.weight": torch.ones(2, 3)}, path / "weights.pt")
-    with pytest.raises(RecordError, match=r"'1\.weight'"):
-        records.read_weights(path, layers)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_predictions_that_are_not_finite_are_refused(value, folder):
-    run = make_run(0)
-    run.log_probabilities[1, 2] = value
-    with pytest.raises(RecordError, match="a log-probability is not finite"):
-        records.read_log_probabilities(records.write_run(folder, run))
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        (dict(epoch=3), "its epochs do not count from 1"),
-        (dict(val_loss=math.nan), "a number is not finite"),
-        (dict(train_accuracy=1e300), "a number is not finite"),
-        (dict(lr="x"), "could not convert"),
-    ],
-)
-def test_a_history_that_is_none_is_refused(changes, says, folder):
-    run = make_run(0)
-    run.history[1] |= changes
-    with pytest.raises(RecordError, match=says):
-        records.read_history(records.write_run(folder, run))
 
 
 def test_a_run_that_is_no_record_is_a_line_and_leaves_the_old_one(folder):
@@ -490,8 +494,55 @@ def test_a_run_whose_result_cannot_be_read_is_not_finished(folder):
 def test_a_damaged_description_names_the_way_out_and_force_takes_it(folder, description):
     records.write_run(folder, make_run(0))
     (folder / "experiment.json").write_text("{garbage")
-    with pytest.raises(RecordError, match=r"cannot be read .+ or let --force replace it"):
+    with pytest.raises(RecordError, match=r"cannot be read .+ or replace it with --force, which discards seed 0"):
         records.open_folder(folder, description)
     assert records.finished_seeds(folder) == [0]
     records.open_folder(folder, description, replace=True)
     assert records.finished_seeds(folder) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Damaged files, and the command that trains an experiment
+
+
+DAMAGED = {
+    "history.csv": lambda path: path.write_text("seed,epoch\n"),
+    "weights.pt": lambda path: path.write_bytes(path.read_bytes()[:40]),
+    "predictions.npz": lambda path: np.savez(path, log_probabilities=np.zeros((700, 9), np.float32)),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGED)
+def test_a_run_with_a_damaged_file_is_left_out_with_the_command_that_trains_it_again(file, runs, digits):
+    study = override("mnist-norms", epochs=2)
+    folder = write_runs(runs, digits, study.experiments["GN"].experiment, [0.9, 0.8], study, "GN")
+    alone = write_runs(runs, digits, EXPERIMENT, [0.9])
+    assert records.leave_out_damaged(records.read_all(runs)[0])[1] == []
+    for path in (folder / "seed-1" / file, alone / "seed-0" / file):
+        DAMAGED[file](path)
+    (record,), problems = records.leave_out_damaged(records.read_all(runs)[0])
+    assert list(record.results) == [0]
+    by_hand = "--dataset mnist_sample --epochs 2 --l1 0.001 --seeds 0 --force"
+    of_study = "--study mnist-norms --dataset mnist_sample --epochs 2 --only GN --seeds 1 --force"
+    for problem, path, words in zip(problems, (folder / "seed-1", alone / "seed-0"), (of_study, by_hand), strict=True):
+        assert problem.startswith(f"{path / file}: cannot be read (")
+        assert problem.endswith(f"; train it again: python train.py {words}")
+        assert problem.count("\n") == 0
+
+
+def test_a_record_names_the_command_that_trains_it(tmp_path, digits, folder):
+    of_study = records.read_description(open_title(tmp_path, digits, "LN, per pixel") / "experiment.json")
+    study, titles = choose(shlex.split(of_study.command("--seeds", "3"))[2:])
+    assert (study, titles) == (NORMS, ["LN, per pixel"])
+    by_hand = records.read_description(folder / "experiment.json")
+    study, (title,) = choose(shlex.split(by_hand.command("--seeds", "3"))[2:])
+    assert study.experiments[title].experiment == EXPERIMENT
+
+
+def test_unfinished_training_is_named_with_the_command_that_resumes_it(folder):
+    for seeds in ("5-6", "10"):
+        (folder / f"checkpoint-{seeds}.pt").touch()
+    command = f"{EXPERIMENT.command} --seeds 10,5"
+    assert records.describe_begun(folder) == f"{folder}; resume it: {command}"
+    (folder / "experiment.json").unlink()
+    assert records.describe_begun(folder).startswith(f"{folder / 'experiment.json'}: missing")

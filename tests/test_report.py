@@ -46,8 +46,9 @@ def test_where_everything_was_left_out_the_reasons_are_told_in_one_line(runs, di
 
 
 def test_without_a_run_the_report_says_how_to_make_one(tmp_path, made, capsys):
-    assert "python train.py --study l1-path" in refused(made, capsys, "--study", "l1-path")
-    assert "python train.py" in refused(made, capsys)
+    named = f"python train.py --runs-dir {tmp_path / 'runs'}"
+    assert f"train one: {named} --study l1-path, or name" in refused(made, capsys, "--study", "l1-path")
+    assert f"train one: {named} --model mlp3, or name" in refused(made, capsys)
     assert not (tmp_path / "report").exists()
 
 
@@ -102,13 +103,14 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     claims = read_rows(text, "verdict")
     assert claims["L1 helps"]["verdict"] == "contradicted"
     assert claims["L1 helps"]["compared"] == "worse − plain"
-    half_width = float(claims["L1 helps"]["difference"].split("± ")[1])  # of 95 %, of the only comparison
-    narrower = stats.t.ppf(0.95, 4) / stats.t.ppf(0.975, 4)
-    assert float(claims["L1 helps"]["90 % ±"]) == pytest.approx(narrower * half_width, abs=0.01)
+    half_width = float(claims["L1 helps"]["difference"].split("± ")[1])  # of 97 %, of the only comparison
+    narrower = stats.t.ppf(0.97, 4) / stats.t.ppf(0.985, 4)
+    assert float(claims["L1 helps"]["margin ±"]) == pytest.approx(narrower * half_width, abs=0.01)
+    assert (claims["L1 helps"]["n"], claims["L1 helps"]["look"]) == ("5", "1")
     assert claims["less L1 helps"]["verdict"] == "no finished run: never"
     assert re.search(
-        rf"- \*worse\* lowers test accuracy by {-difference:.2f} ± \d\.\d\d points against \*plain\*, over 5 seeds; "
-        r"the write-up says “L1 helps”: \*\*contradicted\*\*\.",
+        rf"- \*worse\* lowers test accuracy by {-difference:.2f} ± \d\.\d\d points against \*plain\*, "
+        r"at look 1 \(5 seeds\); the write-up says “L1 helps”: \*\*contradicted\*\*\.",
         text,
     )
     assert "By validation accuracy the best is *plain*, distinguishably above *worse*." in text
@@ -167,14 +169,35 @@ def test_what_was_trained_has_every_picture_and_what_an_earlier_report_left_goes
 
 
 @pytest.mark.parametrize("file", ["predictions.npz", "history.csv", "weights.pt"])
-def test_a_damaged_file_is_answered_with_one_line(file, runs, made, capsys):
-    words = ["--dataset", "mnist_sample", "--epochs", "1", "--seeds", "0", "--runs-dir", str(runs)]
-    for settings in ([], ["--l1", "0.1"]):
-        train.main([*words, *settings])
-    for path in runs.glob(f"single/*/seed-0/{file}"):
-        path.write_bytes(path.read_bytes()[:40])
-    capsys.readouterr()
+def test_a_run_with_a_damaged_file_is_left_out_and_without_another_run_refused(file, runs, digits, made, capsys):
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])
+    (folder / "seed-1" / file).write_bytes((folder / "seed-1" / file).read_bytes()[:20])
+    text = made()
+    command = f"{PLAIN.command} --seeds 1 --force"
+    assert f"Left out: single/{folder.name}/seed-1/{file}: cannot be read (" in text
+    assert f"; train it again: {command}\n" in text
+    named = f"python train.py --runs-dir {runs} --dataset mnist_sample --seeds 1 --force"
+    assert named in capsys.readouterr().out, "what is printed can be typed as it is"
+    assert read_rows(text, "test %")[PLAIN.name]["seeds"] == "1"
+    (folder / "seed-0" / file).write_bytes((folder / "seed-0" / file).read_bytes()[:20])
     assert f"{file}: cannot be read" in refused(made, capsys)
+
+
+def test_ctrl_c_is_one_line_and_the_earlier_report_stays(tmp_path, runs, digits, made, capsys, monkeypatch):
+    write_runs(runs, digits, PLAIN, [0.9])
+    before = made()
+    capsys.readouterr()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.9])
+    monkeypatch.setattr(plots, "save_figure", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        made()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted: not everything is written; the same command starts again\n"
+    assert (tmp_path / "report" / "report.md").read_text(encoding="utf-8") == before
 
 
 def test_runs_without_their_experiment_are_named_and_go_into_the_bundle(runs, digits, made, capsys, tmp_path):
@@ -192,7 +215,8 @@ def test_what_is_not_finished_is_said_and_not_in_the_report(runs, digits, made, 
     for seeds in ("5-6", "7-9"):
         (folder / f"checkpoint-{seeds}.pt").write_bytes(b"")
     report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "out")])
-    assert capsys.readouterr().out.count(f"unfinished, not in the report: {folder}; repeat its command to") == 1
+    resumes = f"python train.py --runs-dir {runs} --dataset mnist_sample --seeds 5,7"
+    assert capsys.readouterr().out.count(f"unfinished, not in the report: {folder}; resume it: {resumes}\n") == 1
     assert "checkpoint" not in write_report(runs).partition("## Background")[0]
 
 
@@ -200,7 +224,7 @@ def test_the_students_notes_open_and_close_the_report_and_survive_it(tmp_path, r
     write_runs(runs, digits, PLAIN, [0.8])
     text = write_report(runs)
     assert text.startswith("# Report\n")
-    assert "write `notes.md` beside the runs" in text
+    assert "write `notes.md` in the folder of runs" in text
 
     own = "# Mine\n\nA. Student\n\n---\n\n## Conclusions\n\nIt <b>depends</b>.\n"
     (runs / "notes.md").write_text(own, encoding="utf-8")
@@ -236,7 +260,7 @@ def test_characters_that_html_and_markdown_know_are_shown_as_they_are(runs, digi
 def test_the_page_can_be_opened_at_once(runs, digits, monkeypatch, tmp_path, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) == 1)
-    monkeypatch.setattr("analysis.document.Document.write", lambda *_: None)
+    monkeypatch.setattr("analysis.document.Document.write", lambda *_, is_slim: None)
     write_runs(runs, digits, PLAIN, [0.8])
     words = ["--runs-dir", str(runs), "--out", str(tmp_path / "report"), "--open"]
     report.main(words)

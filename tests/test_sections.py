@@ -44,7 +44,7 @@ def test_each_table_has_a_chapter_of_its_own_with_the_titles_in_the_studys_order
         "## mnist-norms,dataset=mnist_sample: mnist_sample",
         "## single: mnist_sample",
     ]
-    assert headings[3:] == ["## How to read the figures", "## Background", "## Provenance"]
+    assert headings[3:] == ["## How to read the report", "## Background", "## Provenance"]
     assert list(read_rows(text, "test %")) == ["GN", "BN", "cnn3,dataset=mnist_sample,norm=group"]
 
 

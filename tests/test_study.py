@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import choose_experiments
+from helpers import choose
 
 import studies
 import train
@@ -61,7 +61,7 @@ def test_a_study_over_two_data_sets_and_a_forgotten_comma_are_refused():
     entries = dict(a=Entry("own", Experiment()), b=Entry("own", Experiment(l1=0.1)))
     with pytest.raises(ValueError, match="experiments on fashion_mnist and mnist: expected one data set"):
         Study("mine", "?", entries | dict(c=Entry("own", Experiment(model="cnn1"))), "a")
-    with pytest.raises(ValueError, match=r"compared with 'b', expected titles, \('like this',\)"):
+    with pytest.raises(ValueError, match=r"compared with 'b', expected a tuple of titles, such as \('third',\)"):
         Study("mine", "?", entries, "a", (Claim("own", "…", "a", ("b"), "test_accuracy", "higher"),))
 
 
@@ -146,7 +146,10 @@ def test_overrides_apply_to_every_experiment_or_leave_it_out_with_the_reason():
     assert grouped.left_out.keys() == {"plain", "half", "half again"}
     assert grouped.titles == ("groups", "plain", "half", "half again")
     assert study.titles == shorter.titles == tuple(MINE["experiments"])
-    assert grouped.left_out["plain"].startswith("plain: does not go with what was given: --groups 2: goes with --norm")
+    why = "plain: cannot be trained with these settings (--groups 2: needs --norm group)"
+    assert grouped.left_out["plain"] == f"{why}; leave them out, or name other experiments with --only"
+    alone = Study(**MINE | dict(experiments=dict(plain=MINE["experiments"]["plain"])))
+    assert alone.with_overrides(dict(groups=2)).left_out == dict(plain=f"{why}; leave them out")
 
 
 def test_a_study_with_overrides_keeps_its_words_but_nothing_of_the_original():
@@ -183,7 +186,7 @@ def test_groups_by_number_replace_groups_by_size_and_the_other_way_round():
     assert by_number.experiments["group"].experiment.groups == 2
     assert by_number.with_overrides(dict(group_size=4)).experiments["group"].experiment.groups is None
     both = by_size.with_overrides(dict(groups=2, group_size=4))
-    assert both.left_out["GN"].startswith("GN: does not go with what was given")
+    assert both.left_out["GN"].startswith("GN: cannot be trained with these settings (")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -234,7 +237,7 @@ def test_the_command_trains_the_study_with_its_overrides():
     study = STUDIES["mnist-norms"].with_overrides(dict(epochs=3, flip=True))
     command = study.command("--only", "no norm", "--seeds", "0-9")
     assert command == "python train.py --study mnist-norms --flip --epochs 3 --only 'no norm' --seeds 0-9"
-    asked, titles = choose_experiments(shlex.split(command)[2:])
+    asked, titles = choose(shlex.split(command)[2:])
     assert (asked, titles) == (study, ["no norm"])
     assert Study(**MINE).command() == "python train.py --study mine"
 
@@ -354,14 +357,28 @@ def replaced(old, new):
     return STUDY_FILE.replace(old, new).replace("from studies._shared import HALF", "HALF = Experiment(dropout=0.5)")
 
 
+def unexpected(kind, keyword):
+    return f"TypeError: {kind}.__init__() got an unexpected keyword argument '{keyword}'"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (replaced("experiments={", "experiments=(("), ", line 11: SyntaxError: closing parenthesis '}' does not match"),
-        (replaced("baseline=", "basline="), ", line 5: TypeError: Study.__init__() got an unexpected keyword argument"),
+        (replaced("baseline=", "basline="), f", line 5: {unexpected('Study', 'basline')}; did you mean baseline?\n"),
+        (
+            replaced("Experiment())", "Experiment(l_1=1))"),
+            f", line 9: {unexpected('Experiment', 'l_1')}; did you mean l1?",
+        ),
+        (replaced("Experiment())", "Experiment(colour=1))"), f", line 9: {unexpected('Experiment', 'colour')}\n"),
+        (
+            replaced('"plain": Entry("own", ', '"plain": Entry("own", nota='),
+            f", line 9: {unexpected('Entry', 'nota')}; did you",
+        ),
+        (replaced("Experiment())", "dict(1, colour=1))"), ", line 9: TypeError: "),
         (replaced('"half", ("plain",)', '"third", ("plain",)'), ", line 5: 'third' is not one of the study's exp"),
         (replaced('"test_accuracy"', '"accuracy"'), ", line 5: claim 'it does': 'accuracy', expected one of test_acc"),
-        (replaced("Experiment())", "Experiment(l1=-1))"), ", line 9: --l1 -1.0: expected a finite number at least 0"),
+        (replaced("Experiment())", "Experiment(l1=-1))"), ", line 9: --l1 -1.0: expected a finite number, at least 0"),
         (replaced("does-it-help", "Does it help?"), ", line 5: 'Does it help?': expected a study's name of lower"),
         (replaced("Experiment()", "Experimant()"), ", line 9: NameError: name 'Experimant' is not defined"),
         ("\nimport turch\n", ", line 2: ModuleNotFoundError: No module named 'turch'"),

@@ -36,12 +36,12 @@ def refuse(words, capsys):
     [
         (["--model", "mlp9"], "'mlp9' (choose from"),
         (["--dataset", "imagenet"], "'imagenet' (choose from"),
-        (["--l1", "-1"], "--l1 -1.0: expected a finite number at least 0"),
-        (["--l1", "nan"], "--l1 nan: expected a finite number at least 0"),
+        (["--l1", "-1"], "--l1 -1.0: expected a finite number, at least 0"),
+        (["--l1", "nan"], "--l1 nan: expected a finite number, at least 0"),
         (["--l1", "much"], "'much'"),
         (["--dropout", "1.5"], "--dropout 1.5: expected"),
         (["--epochs", "0"], "--epochs 0: expected"),
-        (["--model", "mlp3", "--hidden", "64"], "--hidden 64: goes with --model mlp; the other networks have"),
+        (["--model", "mlp3", "--hidden", "64"], "--hidden 64: needs --model mlp; the other networks have"),
         (["--seeds", "3,3"], "--seeds 3,3: seed 3 is named twice"),
         (["--seeds", "4-0"], "--seeds 4-0: the range 4-0 falls; write 0-4"),
         (["--seeds", "a"], "--seeds a: expected seeds such as 0-4"),
@@ -50,7 +50,7 @@ def refuse(words, capsys):
         (["--seeds", "٣"], "expected seeds such as 0-4"),
         (["--seeds", "9" * 5000], "expected seeds such as 0-4"),
         (["--seeds", "4294967296"], "expected seeds of at most 4294967295"),
-        (["--split-seed", "4294967296"], "--split-seed 4294967296: expected a whole number at least 0 and at most"),
+        (["--split-seed", "4294967296"], "--split-seed 4294967296: expected a whole number, at least 0 and at most"),
         (["--threads", "1000000"], "1000000: expected a whole number from 1 to 1024"),
         (["--dataset", "mnist", "--data-dir", "a" * 300], "cannot be read (File name too long)"),
         (["--seeds", "0-5000"], "--seeds 0-5000: expected at most 1000 seeds"),
@@ -77,19 +77,19 @@ def refuse(words, capsys):
         (["--study", "l1-path", "--model", "cnn1"], "--model: a study has its own networks"),
         (["--study", "l1-path", "--hidden"], "--hidden: a study has its own networks"),
         (["--study", "l1-path", "--seeds", "4-0"], "--seeds 4-0: the range 4-0 falls"),
-        (["--study", "l1-path", "--epochs", "0"], "no L1: does not go with what was given: --epochs 0: expected"),
+        (["--study", "l1-path", "--epochs", "0"], "no L1: cannot be trained with these settings (--epochs 0: expected"),
         (
             ["--study", "l1-path", "--norm-position", "after"],
-            "no L1: does not go with what was given: --norm-position af",
+            "no L1: cannot be trained with these settings (--norm-position af",
         ),
         (
             ["--study", "mnist-norms", "--norm", "batch"],
-            "GN: does not go with what was given: --group-size 4: goes with",
+            "GN: cannot be trained with these settings (--group-size 4: needs",
         ),
-        (["--study", "mnist-l1-l2-ghost", "--norm", "none"], "GBN: does not go with what was given: --freeze-gamma:"),
+        (["--study", "mnist-l1-l2-ghost", "--norm", "none"], "GBN: cannot be trained with these settings (--freeze"),
         (
             ["--study", "ghost-size", "--norm", "layer", "--only", "128", "--groups", "3"],
-            "128: does not go with what was",
+            "128: cannot be trained with",
         ),
         (
             ["--study", "ghost-size", "--only", "128", "--norm", "group", "--groups", "3", "--summary"],
@@ -262,11 +262,13 @@ def test_a_study_that_was_edited_is_refused_until_force_replaces_it(trained, cap
     words = [*PATH, "--only", "no L1", "--seeds", "0", "--runs-dir", str(trained)]
     error = refuse(words, capsys)
     assert "experiment.json: recorded with experiment lr 0.001, now 0.01;" in error
-    assert "--force" in error
+    assert error.endswith("or replace it with --only 'no L1' --force, which discards seeds 0-1\n")
     assert str(trained / GROUP / "no L1") in error
     assert read_files(trained) == before
 
     train.main([*words, "--force"])
+    out = capsys.readouterr().out
+    assert "no L1: recorded with experiment lr 0.001, now 0.01; discarded by --force: seeds 0-1\nno L1; to train" in out
     folder = Path(GROUP, "no L1")
     assert records.finished_seeds(trained / folder) == [0]  # seed 1 went with the old settings
     assert json.loads((trained / folder / "experiment.json").read_text())["experiment"]["lr"] == 0.01

@@ -8,7 +8,7 @@ def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
     write_runs(runs, digits, study.experiments["BN"].experiment, [0.9], study, "BN")
     text = write_report(runs)
     assert (
-        "Under five seeds intervals are wide, and with one there is no interval: "
+        "Under 5 seeds intervals are wide, and with one there is no interval: "
         "`python train.py --study mnist-norms --dataset mnist_sample --epochs 3 --seeds 0-4`" in text
     )
     assert "±" not in read_rows(text, "test %")["BN"]["test %"]
@@ -42,7 +42,7 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits)
     assert "*mlp1,dataset=mnist_sample,l1=0.1* has a test accuracy of 75.00 ± 63.53 % over 2 seeds." in text
     missing = "`mlp1,dataset=mnist_sample`, the baseline of *mlp1,dataset=mnist_sample,l1=0.1*, is not trained yet: "
     assert f"{missing}`python train.py --dataset mnist_sample`" in text
-    few = "Under five seeds intervals are wide, and with one there is no interval: "
+    few = "Under 5 seeds intervals are wide, and with one there is no interval: "
     command = "python train.py --dataset mnist_sample --l1"
     assert f"{few}`{command} 0.1 --seeds 0-4`\n" in text
     write_runs(runs, digits, replace(PLAIN, l1=0.2), [0.8])

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from studies.study import Entry, Study
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Experiment(model="mlp1", dataset="mnist_sample", epochs=1, batch_size=256)
-LONG = ["--dataset", "mnist_sample", "--epochs", "100000"]
+LONG = ["--dataset", "mnist_sample", "--epochs", "100000", "--runs-at-once", "2"]
 INTERRUPTED = (
     "interrupted: finished runs are kept, and unfinished runs up to their last checkpoint, if there is one; "
     "the same command resumes them"
@@ -208,6 +209,13 @@ def end_with(status, words, capsys):
         train.main(words)
     assert caught.value.code == status
     return capsys.readouterr()
+
+
+def test_a_record_says_where_the_number_of_runs_at_once_comes_from(quick_study, tmp_path):
+    for words, choice in ((["--jobs", "1"], "table"), (["--jobs", "1", "--runs-at-once", "2", "--force"], "given")):
+        train.main([*COMMAND, str(tmp_path), "--only", "first", *words])
+        result = json.loads((tmp_path / "small" / "first" / "seed-0" / "result.json").read_text())
+        assert (result["seeds_beside"], result["runs_at_once"]) == ([0, 1], choice)
 
 
 def test_an_experiment_that_fails_is_named_at_the_end_and_the_others_are_recorded(

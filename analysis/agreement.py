@@ -1,0 +1,80 @@
+"""The verdicts of two folders of runs side by side: do they agree?
+
+add_agreement(document, all_findings, others, "other-runs")
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from analysis.claims import Judgement
+from analysis.document import Document
+from analysis.findings import Findings
+from analysis.tables import Table, escaped, show_difference
+from engine.flags import format_seeds
+
+AGREE, ONE_UNDECIDED, BOTH_UNDECIDED, CONTRADICT = "agree", "one undecided", "both undecided", "contradict"
+COMPATIBLE = "compatible"  # a difference, and one too small to matter: both can be so
+
+
+def add_agreement(document: Document, all_findings: Iterable[Findings], others: Iterable[Findings], name: str) -> None:
+    """Add a table for each study that both folders have: each claim's verdict here and there, and whether they agree.
+
+    Args:
+        name: what the other folder is called in the report.
+    """
+    by_name = {findings.name: findings for findings in others}
+    pairs = [(findings, by_name[findings.name]) for findings in all_findings if findings.name in by_name]
+    pairs = [(here, there) for here, there in pairs if here.judgements and there.judgements]
+    document.say(f"### Beside {escaped(name)}")
+    if not pairs:
+        document.say("The two folders have no study in common whose claims are judged in both.")
+    for here, there in pairs:
+        table, counts = compare_verdicts(here, there)
+        said = ", ".join(f"{count} {how}" for how, count in counts.items())
+        document.say(f"Verdicts of {escaped(here.group)}: {said}.")
+        if shared := find_shared_seeds(here, there):
+            seeds = ", ".join(f"{title} {format_seeds(seeds)}" for title, seeds in shared.items())
+            document.say(f"The two share seeds, so they are not independent: {escaped(seeds)}.")
+        document.add_table(table, f"The verdicts of {here.group} here and in {name}")
+
+
+def compare_verdicts(here: Findings, there: Findings) -> tuple[Table, Counter[str]]:
+    """Tabulate the verdicts of two findings of the same study, and count how many agree."""
+    rows: list[tuple] = []
+    counts: Counter[str] = Counter()
+    for one, other in zip(here.judgements, there.judgements, strict=True):
+        how = judge_agreement(one, other)
+        counts[how] += 1
+        claim = one.claim
+        words: tuple[str, ...] = claim.says, claim.kind, claim.metric.replace("_", " ")
+        outcome: tuple[str, ...] = one.verdict, other.verdict, how
+        for title in [title for title in one.comparisons if title in other.comparisons] or [""]:
+            differences = [
+                show_difference(judgement.comparisons[title], claim.metric) if title else ""
+                for judgement in (one, other)
+            ]
+            rows.append((*words, f"{one.subject} − {title}" if title else "", *differences, *outcome))
+            words, outcome = ("",) * len(words), ("",) * len(outcome)
+    of_claim, of_both = ("claim", "kind", "metric", "compared"), ("difference here", "there")
+    header = (*of_claim, *of_both, "verdict here", "verdict there", "together")
+    return Table(f"{here.name}-agreement", header, rows), counts
+
+
+def judge_agreement(one: Judgement, other: Judgement) -> str:
+    """Tell whether two verdicts on a claim agree, contradict each other, or leave it open."""
+    decided = [judgement.verdict for judgement in (one, other) if judgement.is_decided]
+    if len(decided) < 2:
+        return ONE_UNDECIDED if decided else BOTH_UNDECIDED
+    if one.verdict == other.verdict:
+        return AGREE
+    return CONTRADICT if set(decided) == {"supported", "contradicted"} else COMPATIBLE
+
+
+def find_shared_seeds(here: Findings, there: Findings) -> dict[str, list[int]]:
+    """Return {title: seeds that both have} for the experiments that share any."""
+    shared = {
+        title: sorted(record.results.keys() & there.trained[title].results.keys())
+        for title, record in here.trained.items()
+        if title in there.trained
+    }
+    return {title: seeds for title, seeds in shared.items() if seeds}

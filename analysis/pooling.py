@@ -1,0 +1,167 @@
+"""The part of a report on the runs of many people: who gave which seeds, and each difference by person.
+
+add_people(document, findings, givers)      # a table of people and machines, and a forest plot as in a meta-analysis
+"""
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from scipy import stats
+
+from analysis.compare import Comparison
+from analysis.document import Document
+from analysis.findings import Findings
+from analysis.metrics import METRICS, compare_records, list_common_seeds
+from analysis.plots import GREY, in_style, wrap_title
+from analysis.tables import Number, Table, show_difference
+from engine.flags import format_seeds
+from engine.records import Record
+
+Givers = dict[tuple[str, str, int], str]  # {(group, title, seed): the person who gave the run}
+COLUMNS = 3  # panels of the figure beside each other
+
+
+@dataclass(frozen=True)
+class ByPerson:
+    """A difference between two experiments, for each person and for all of them together."""
+
+    label: str
+    metric: str
+    people: dict[str, Comparison]
+    pooled: Comparison
+    p: float  # of the hypothesis that all people's seeds show the same difference; NaN if there are too few seeds
+
+
+def add_people(document: Document, findings: Findings, givers: Givers) -> None:
+    """Add what stands behind the pooled runs of one study, and the figure of each difference by person."""
+    document.say("### People and machines")
+    document.add_table(make_people_table(findings, givers), "The people and the machines behind every experiment")
+    compared = list(compare_by_person(findings, givers))
+    if not compared:
+        return
+    document.add_figure(
+        f"{findings.name}-people",
+        "Each difference by person, and below it (black) that of all seeds together, with 95 % intervals, which are "
+        "not corrected for the number of comparisons",
+        lambda: plot_people(compared),
+    )
+    document.add_table(make_differences_table(findings, compared), "Each difference, and whether people differ in it")
+    ps = [each.p for each in compared if not math.isnan(each.p)]
+    if not ps:
+        document.say("Whether people differ cannot be tested: it needs two people with at least two seeds each.")
+        return
+    smallest = min(1.0, len(ps) * min(ps))  # Bonferroni's correction
+    differ = "people, or their machines, differ" if smallest < 0.05 else "people and their machines do not differ"
+    document.say(
+        f"p is that of an analysis of variance: do the paired differences vary more between people than within? Over "
+        f"{len(ps)} such tests the smallest p, corrected for their number, is {smallest:.3f}: {differ}"
+        f"{'' if smallest < 0.05 else ' distinguishably'}."
+    )
+
+
+def make_people_table(findings: Findings, givers: Givers) -> Table:
+    """Tabulate how many people and machines stand behind each experiment, and who gave which seeds."""
+    rows = []
+    for title, record in findings.trained.items():
+        seeds_of = _group_seeds(record, list(record.results), givers)
+        machines = {(result["device"], result.get("platform")) for result in record.results.values()}
+        who = "; ".join(f"{person}: {format_seeds(seeds).partition(' ')[2]}" for person, seeds in seeds_of.items())
+        rows.append((title, len(seeds_of), len(machines), len(record.results), who))
+    return Table(f"{findings.name}-people", ("experiment", "people", "machines", "seeds", "seeds of each"), rows)
+
+
+def _group_seeds(record: Record, seeds: list[int], givers: Givers) -> dict[str, list[int]]:
+    people: dict[str, list[int]] = {}
+    for seed in seeds:
+        people.setdefault(givers[record.group, record.title, seed], []).append(seed)
+    return dict(sorted(people.items()))
+
+
+def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
+    """Compare what the claims compare or, without claims, each experiment with its baseline, for each person."""
+    labels = findings.labels if findings.dataset else None
+    for subject, other, metric in _list_pairs(findings):
+        one, two = findings.record(subject), other if isinstance(other, float) else findings.record(other)
+        pooled = compare_records(one, two, metric, labels)
+        if pooled is None:
+            continue
+        people = {}
+        for person, seeds in _group_seeds(one, list_common_seeds(one, two), givers).items():
+            if comparison := compare_records(one, two, metric, labels, seeds):
+                people[person] = comparison
+        yield ByPerson(f"{subject} − {other}", metric, people, pooled, measure_homogeneity(people.values()))
+
+
+def _list_pairs(findings: Findings) -> list[tuple[str, str | float, str]]:
+    """List what is compared, without repetition: (subject, title or constant, metric)."""
+    pairs: list[tuple[str, str | float, str]] = []
+    for judgement in findings.judgements:
+        claim = judgement.claim
+        others = claim.against if isinstance(claim.against, tuple) else (float(claim.against),)
+        if judgement.comparisons:
+            pairs += [(judgement.subject, other, claim.metric) for other in others]
+    if not pairs:
+        pairs = [(title, findings.baselines[title], "test_accuracy") for title in findings.differences]
+    return list(dict.fromkeys(pairs))
+
+
+def measure_homogeneity(people: Collection[Comparison]) -> float:
+    """Return p of a one-way analysis of variance: the hypothesis is that all people have the same mean difference.
+
+    People share the test images, so the error over images plays no part. The result is NaN for fewer than two people
+    with at least two seeds each, or if no seed differs from another.
+    """
+    groups = [each for each in people if each.seeds > 1]
+    freedom = sum(each.seeds - 1 for each in groups)
+    within = sum((each.seeds - 1) * each.deviation**2 for each in groups)
+    if len(groups) < 2 or within == 0:
+        return math.nan
+    seeds = sum(each.seeds for each in groups)
+    center = sum(each.seeds * each.difference for each in groups) / seeds
+    between = sum(each.seeds * (each.difference - center) ** 2 for each in groups)
+    f = between / (len(groups) - 1) / (within / freedom)
+    return float(stats.f.sf(f, len(groups) - 1, freedom))
+
+
+def make_differences_table(findings: Findings, compared: list[ByPerson]) -> Table:
+    """Tabulate each difference over all people, and p of the hypothesis that people do not differ in it."""
+    rows = [
+        (
+            each.label,
+            METRICS[each.metric].name,
+            len(each.people),
+            each.pooled.seeds,
+            show_difference(each.pooled, each.metric),
+            "" if math.isnan(each.p) else Number(each.p, places=3),
+        )
+        for each in compared
+    ]
+    header = ("compared", "metric", "people", "n", "difference", "p of no difference between people")
+    return Table(f"{findings.name}-by-person", header, rows)
+
+
+@in_style
+def plot_people(compared: list[ByPerson]) -> Figure:
+    """Plot each difference with its 95 % interval for each person, and below them that of all seeds together."""
+    rows = math.ceil(len(compared) / COLUMNS)
+    longest = max(len(each.people) for each in compared) + 1
+    figure = Figure(figsize=(10, rows * (0.8 + 0.17 * longest)), layout="constrained")
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for panel in panels[len(compared) :]:
+        panel.set_visible(False)
+    for panel, each in zip(panels, compared, strict=False):
+        drawn = {**each.people, "all": each.pooled}
+        scale = 100 if METRICS[each.metric].is_share else 1
+        panel.axvline(0, color=GREY, linewidth=1)
+        for place, (person, comparison) in enumerate(drawn.items()):
+            colour, marker, size = ("black", "D", 5) if person == "all" else ("#0072B2", "o", 4)
+            panel.plot(scale * comparison.difference, place, marker, color=colour, markersize=size, zorder=3)
+            ends = [scale * end for end in comparison.interval()]
+            panel.plot(ends, [place, place], color=colour, linewidth=1.2, zorder=2)
+        panel.set_yticks(range(len(drawn)), drawn, fontsize=7)
+        panel.set_ylim(len(drawn) - 0.5, -0.5)
+        panel.grid(axis="y", visible=False)
+        panel.set_title(f"{wrap_title(each.label)}\n{METRICS[each.metric].name}", fontsize=8)
+    return figure

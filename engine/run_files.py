@@ -1,0 +1,97 @@
+"""Reading the files of a finished run, with checks: history.csv, weights.pt and predictions.npz.
+
+history = read_history(folder)                        # a row for each epoch
+weights = read_weights(folder)                        # state_dict of the textbook network
+log_probabilities = read_log_probabilities(folder)    # (images, classes)
+"""
+
+import csv
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.files import LARGEST, reading
+from training import Row, Weights
+
+HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
+
+
+def read_history(folder: Path) -> list[Row]:
+    """Read a run's history: a row for each epoch.
+
+    Raises:
+        RecordError: the file cannot be read, its epochs are not 1, 2, 3, ..., or a number is not finite.
+    """
+    path = folder / "history.csv"
+    with reading(path):
+        with open(path, newline="", encoding="utf-8") as file:
+            history = [
+                {name: (int if name in ("seed", "epoch") else float)(row[name]) for name in HISTORY}
+                for row in csv.DictReader(file)
+            ]
+        if not history:
+            raise ValueError("it holds no epoch")
+        if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
+            raise ValueError("its epochs do not count from 1")
+        if not all(abs(value) <= LARGEST for row in history for name, value in row.items() if name != "penalty"):
+            raise ValueError("a number is not finite")
+    return history
+
+
+def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> Weights:
+    """Read the state_dict of a run's textbook network.
+
+    Args:
+        layers: the layers in the run's result.json; the weights must have their sizes.
+
+    Raises:
+        RecordError: the file cannot be read, does not fit `layers`, or is not a dict of plain float32 or int64 tensors.
+    """
+    path = folder / "weights.pt"
+    with reading(path):
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # its message says how to load the file anyway
+            raise ValueError("it does not hold weights") from None
+        if not all(_is_of_network(name, tensor) for name, tensor in weights.items()):
+            raise ValueError("expected named plain tensors of float32, or of int64, alone")
+        for layer in layers or ():
+            if weights[f"{layer['layer']}.weight"].numel() != layer["weights"]:
+                raise ValueError(f"layer {layer['layer']} has not the {layer['weights']} weights of result.json")
+    return weights
+
+
+def _is_of_network(name: Any, tensor: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and name.isascii()
+        and type(tensor) is torch.Tensor
+        and tensor.dtype in (torch.float32, torch.int64)
+        and tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+    )
+
+
+def read_log_probabilities(folder: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a run's log-probabilities of the test images, float32 (images, classes).
+
+    Args:
+        shape: the expected numbers of images and classes; None: any.
+
+    Raises:
+        RecordError: the file cannot be read, has the wrong shape, or contains values that are not finite.
+    """
+    path = folder / "predictions.npz"
+    with reading(path):
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:  # np.load alone accepts .npy files
+            stored = arrays["log_probabilities"]
+        if stored.ndim != 2 or stored.dtype != np.float32 or shape not in (None, stored.shape):
+            expected = shape or "(images, classes)"
+            raise ValueError(f"{stored.dtype} {stored.shape}, expected float32 {expected}")
+        if not np.isfinite(stored).all():
+            raise ValueError("a log-probability is not finite")
+    return stored

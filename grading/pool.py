@@ -1,0 +1,100 @@
+"""Many people's submissions as one folder of runs: the same experiments with other seeds are more seeds of one study.
+
+pool = make_pool(paths, folder, GradeOptions(data_dir))     # folder/<group>/<title>/seed-0, as train.py writes them
+pool.givers["fashion-mlp", "L1", 0]     # the person who gave the run
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analysis.findings import is_of
+from analysis.pooling import Givers
+from engine.flags import format_seeds
+from experiments import Experiment, UserError
+from grading.scores import Graded, grade_submission, name_copies
+from grading.submission import GradeOptions, Submission, read_submission
+from studies import STUDIES
+
+
+@dataclass
+class Pool:
+    """The people whose runs were pooled, and what was left out."""
+
+    givers: Givers = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)  # a line for each submission, or part of one, with the reason
+    settings: dict[tuple[str, str], tuple[Experiment, str]] = field(default_factory=dict)  # of each (group, title)
+
+    def __str__(self) -> str:
+        people = len(set(self.givers.values()))
+        return f"{len(self.givers):,} runs of {people} {'person' if people == 1 else 'people'}"
+
+
+def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions) -> Pool:
+    """Check submissions as grade.py does, and copy the runs of those that pass into one folder of runs.
+
+    Submissions count in the order in which they are given: of two that share a run, and of two runs with the same seed,
+    the first is taken.
+
+    Raises:
+        UserError: a submission cannot be graded for a reason that lies with the grader, such as missing data.
+    """
+    pool = Pool()
+    passed: list[Graded] = []
+    with tempfile.TemporaryDirectory(prefix="pool-") as workshops:
+        for number, (person, path) in enumerate(_name_people(paths)):
+            submission = read_submission(path, Path(workshops) / str(number), options)
+            graded = grade_submission(submission, person)
+            if graded.cannot:
+                raise UserError(f"{path}: cannot be checked: {graded.cannot}")
+            if reasons := list(_find_reasons(graded, passed)):
+                pool.left_out.append(f"{person}: {reasons[0]}")
+                continue
+            passed.append(graded)
+            pool.left_out += _add(submission, person, pool, folder)
+    return pool
+
+
+def _name_people(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """Yield each submission once, with a person's name that no other submission has."""
+    named: dict[str, int] = {}
+    for path in {path.resolve(): path for path in paths}.values():
+        name = path.resolve().name.removesuffix(".zip")
+        named[name] = named.get(name, 0) + 1
+        yield name if named[name] == 1 else f"{name} ({named[name]})", path
+
+
+def _find_reasons(graded: Graded, passed: list[Graded]) -> Iterator[str]:
+    """Yield why a submission is left out: a check that it fails, or runs that it shares with one that passed."""
+    for result in graded.results:
+        for problem in result.problems:
+            yield f"fails the check of {result.name}: {problem}"
+    for other in passed:
+        name_copies([graded, other])
+        other.copies.clear()  # it was there first
+        yield from graded.copies
+
+
+def _add(submission: Submission, person: str, pool: Pool, folder: Path) -> Iterator[str]:
+    """Copy a submission's runs into the pool, and yield a line for what is left out."""
+    taken: dict[tuple[str, str], set[int]] = {}  # {(the other person, experiment): seeds}
+    for record in submission.records:
+        experiment = record.group, record.title
+        settings = record.experiment, record.dataset["checksum"]
+        study = STUDIES[record.study].with_overrides(record.overrides) if record.study in STUDIES else None
+        if (study and not is_of(study, record)) or pool.settings.setdefault(experiment, settings) != settings:
+            yield f"{person}: {record.group}/{record.title}: other settings or other data than the others have"
+            continue
+        target = folder / record.group / record.title
+        for seed in [*record.results, *record.diverged]:
+            giver = pool.givers.setdefault((*experiment, seed), person)
+            if giver != person:
+                taken.setdefault((giver, record.group), set()).add(seed)
+                continue
+            shutil.copytree(record.run_folder(seed), target / f"seed-{seed}")
+        if not (target / "experiment.json").exists():
+            shutil.copyfile(record.folder / "experiment.json", target / "experiment.json")
+    for (giver, group), seeds in taken.items():
+        yield f"{person}: {group}, {format_seeds(seeds)}: {giver} gave the same seeds"

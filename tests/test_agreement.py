@@ -1,0 +1,85 @@
+"""The verdicts of two folders of runs side by side."""
+
+from dataclasses import replace
+
+import pytest
+from helpers import read_rows, write_nothing, write_runs
+
+import report
+from analysis import plots
+from analysis.agreement import find_shared_seeds, judge_agreement
+from analysis.claims import Judgement
+from analysis.findings import gather
+from engine import records
+from experiments import Experiment
+from studies import STUDIES
+from studies.study import Claim, Entry, Study
+
+PLAIN = Experiment(model="mlp3", dataset="mnist_sample")
+CLAIM = Claim("own", "L1 costs accuracy", "L1", ("plain",), "test_accuracy", "lower")
+MINE = Study("mine", "?", {"plain": Entry("own", PLAIN), "L1": Entry("own", replace(PLAIN, l1=0.1))}, "plain", (CLAIM,))
+HIGH, LOW = [0.90, 0.91, 0.89, 0.90, 0.92], [0.80, 0.81, 0.79, 0.81, 0.82]
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "expected"),
+    [
+        ("supported", "supported", "agree"),
+        ("contradicted", "supported", "contradict"),
+        ("supported", "no practical difference", "compatible"),
+        ("undecided", "supported", "one undecided"),
+        ("supported", "too few seeds", "one undecided"),
+        ("undecided", "not compared", "both undecided"),
+    ],
+)
+def test_two_verdicts_agree_or_not(here, there, expected):
+    one, other = (Judgement(CLAIM, "L1", {}, verdict) for verdict in (here, there))
+    assert judge_agreement(one, other) == judge_agreement(other, one) == expected
+
+
+@pytest.fixture
+def two_folders(tmp_path, digits, monkeypatch):
+    """Record a study twice: in the first folder L1 costs accuracy, in the second it raises it."""
+    monkeypatch.setitem(STUDIES, "mine", MINE)
+    folders = tmp_path / "here", tmp_path / "there"
+    for folder, accuracies in zip(folders, ((HIGH, LOW), (LOW, HIGH)), strict=True):
+        for title, values in zip(MINE.experiments, accuracies, strict=True):
+            write_runs(folder, digits, MINE.experiments[title].experiment, values, MINE, title)
+    return folders
+
+
+def test_the_report_shows_both_verdicts_and_that_seeds_are_shared(two_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    here, there = two_folders
+    report.main(["--runs-dir", str(here), "--against", str(there), "--out", str(tmp_path / "report")])
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "Verdicts of mine: 1 contradict." in text
+    assert "The two share seeds, so they are not independent: plain seeds 0-4, L1 seeds 0-4." in text
+    row = read_rows(text, "together")["L1 costs accuracy"]
+    assert (row["verdict here"], row["verdict there"], row["together"]) == ("supported", "contradicted", "contradict")
+    assert row["difference here"].startswith("−9")
+    assert row["there"].startswith("+9")
+
+
+def test_disjoint_seeds_are_independent(two_folders):
+    here, there = (gather(records.read_all(folder)[0], folder)[0][0] for folder in two_folders)
+    for record in there.trained.values():
+        record.results = {seed + 5: result for seed, result in record.results.items()}
+    assert find_shared_seeds(here, there) == {}
+
+
+def test_a_folder_beside_itself_is_refused(two_folders, tmp_path, capsys):
+    here, _ = two_folders
+    with pytest.raises(SystemExit) as exit_:
+        report.main(["--runs-dir", str(here), "--against", str(here), "--out", str(tmp_path / "report")])
+    assert exit_.value.code == 2
+    assert "is --runs-dir itself" in capsys.readouterr().err
+
+
+def test_a_slim_report_is_what_a_repository_can_show(two_folders, tmp_path):
+    here, _ = two_folders
+    report.main(["--runs-dir", str(here), "--slim", "--out", str(tmp_path / "slim")])
+    kinds = {path.suffix for path in (tmp_path / "slim").rglob("*") if path.is_file()}
+    assert kinds == {".md", ".png", ".csv", ".txt"}
+    listed = set((tmp_path / "slim" / "contents.txt").read_text().split("\n")[:-1]) | {"contents.txt"}
+    assert listed == {path.relative_to(tmp_path / "slim").as_posix() for path in (tmp_path / "slim").rglob("*.*")}

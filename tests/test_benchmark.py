@@ -1,0 +1,65 @@
+import json
+
+import pytest
+from helpers import cut_dataset
+
+import benchmark
+import data
+from engine import speed
+
+
+@pytest.fixture
+def seconds(digits, monkeypatch):
+    """Make the loops return known seconds; the arithmetic is counted for some images of the MNIST sample."""
+    few = cut_dataset(digits, train=300, validation=100, test=100)
+    monkeypatch.setattr(data, "load", lambda *which: few)
+    monkeypatch.setattr(speed, "time_plain_loop", lambda *which: 8.0)
+    monkeypatch.setattr(speed, "time_ours", lambda experiment, dataset, seeds, device: 2.0 if seeds == 1 else 1.0)
+    monkeypatch.setattr(speed, "measure_rate", lambda: 1e9)
+    monkeypatch.setattr(speed, "compare_late_epoch", lambda dataset: 1.0)
+
+
+def end_with(status, words, capsys):
+    """Run a benchmark that ends with an exit status, and return what it says on stderr."""
+    with pytest.raises(SystemExit) as caught:
+        benchmark.main(words)
+    assert caught.value.code == status
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("seconds")
+@pytest.mark.parametrize("model", ["mlp1", "cnn1"])
+def test_the_table_has_the_limit_that_arithmetic_sets(model, tmp_path, capsys):
+    out = tmp_path / "result.json"
+    benchmark.main(["--model", model, "--dataset", "mnist_sample", "--rounds", "1", "--out", str(out)])
+    shown = capsys.readouterr().out
+    assert "| ours, one seed " in shown
+    assert "| the arithmetic, at the rate of a large matrix product " in shown
+    found = json.loads(out.read_text())["seconds_per_run_epoch"]
+    limit = {"mlp1": 0.079, "cnn1": 1.82}[model]
+    assert found == dict(plain=8.0, one_seed=2.0, several_seeds=1.0, arithmetic=pytest.approx(limit, rel=0.01))
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        (".", ": is a folder, expected a file; name "),
+        ("nowhere/result.json", ": there is no folder "),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_refused_before_anything_is_measured(out, says, tmp_path, capsys):
+    error = end_with(2, ["--out", str(tmp_path / out)], capsys)
+    assert error.startswith(f"benchmark.py: error: --out {tmp_path / out}{says}")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("seconds")
+def test_ctrl_c_is_a_line(tmp_path, capsys, monkeypatch):
+    def interrupt(*which):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speed, "time_ours", interrupt)
+    error = end_with(130, ["--out", str(tmp_path / "result.json")], capsys)
+    assert error == "round 1 of 3\n\ninterrupted: nothing is written\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,111 @@
+"""What is trained next until a study's claims are decided, and the command that does it."""
+
+from dataclasses import replace
+
+import pytest
+from helpers import write_runs
+
+import train
+from analysis.deciding import find_next_step
+from engine import records
+from experiments import Experiment, UserError
+from studies import STUDIES
+from studies.study import Claim, Entry, Study
+
+SMALL = Experiment(model="mlp", hidden=(8,), dataset="mnist_sample", epochs=1)
+CLEAR = Claim("own", "much L1 costs accuracy", "L1", ("plain",), "test_accuracy", "lower")
+OPEN = Claim("own", "dropout makes no difference", "dropout", ("plain",), "test_accuracy", "same")
+MINE = Study(
+    "mine",
+    "?",
+    {
+        "plain": Entry("own", SMALL),
+        "L1": Entry("own", replace(SMALL, l1=0.1)),
+        "dropout": Entry("own", replace(SMALL, dropout=0.05)),
+    },
+    "plain",
+    (CLEAR, OPEN),
+    margin=0.001,  # so that few seeds decide nothing that is close
+)
+
+
+@pytest.fixture(autouse=True)
+def mine(monkeypatch):
+    monkeypatch.setitem(STUDIES, "mine", MINE)
+
+
+def record_study(runs, digits, **accuracies):
+    for title, values in accuracies.items():
+        write_runs(runs, digits, MINE.experiments[title].experiment, values, MINE, title)
+    return records.read_all(runs, "mine")[0]
+
+
+PLAIN = [0.90, 0.91, 0.89, 0.90, 0.92]
+CLOSE = [0.91, 0.90, 0.90, 0.90, 0.91]
+FAR = [0.5, 0.51, 0.49, 0.5, 0.52]
+
+
+def test_undecided_claims_are_trained_to_the_next_look(runs, digits):
+    found = record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
+    step = find_next_step(MINE, found, runs, most_seeds=40)
+    assert (step.titles, step.seeds) == (["dropout", "plain"], 10)
+    assert step.says == '1 of 2 claims are decided; look 2 (10 seeds) is next, for "dropout", "plain"'
+
+
+def test_the_earliest_look_comes_first(runs, digits):
+    found = record_study(runs, digits, plain=PLAIN * 2, L1=FAR[:2], dropout=CLOSE * 2)
+    step = find_next_step(MINE, found, runs, most_seeds=40)
+    assert (step.titles, step.seeds) == (["L1", "plain"], 5)
+
+
+def test_nothing_is_left_when_no_look_is_within_the_limit(runs, digits):
+    found = record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
+    step = find_next_step(MINE, found, runs, most_seeds=9)
+    assert step.titles == []
+    assert step.says == ("1 of 2 claims are decided\nundecided: next is look 2 (10 seeds): dropout makes no difference")
+
+
+def test_the_same_step_twice_ends(runs, digits):
+    found = record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
+    step = find_next_step(MINE, found, runs, most_seeds=40)
+    again = find_next_step(MINE, found, runs, most_seeds=40, last=step)
+    assert again.titles == []
+    assert "some of their runs diverged" in again.says
+
+
+def test_runs_with_overrides_decide_nothing(runs, digits):
+    study = MINE.with_overrides(dict(epochs=2))
+    write_runs(runs, digits, study.experiments["plain"].experiment, PLAIN, study, "plain")
+    with pytest.raises(UserError, match="its claims are not judged"):
+        find_next_step(MINE, records.read_all(runs, "mine")[0], runs, most_seeds=40)
+
+
+def test_the_command_trains_only_what_is_undecided(runs, capsys):
+    words = ["--study", "mine", "--until-decided", "--most-seeds", "10", "--runs-dir", str(runs), "--jobs", "1"]
+    train.main(words)
+    shown = capsys.readouterr().out
+    assert 'look 2 (10 seeds) is next, for "dropout", "plain"' in shown
+    trained = {record.title: sorted(record.results) for record in records.read_all(runs)[0]}
+    assert trained == {"plain": [*range(10)], "L1": [*range(5)], "dropout": [*range(10)]}
+    train.main(words)
+    shown = capsys.readouterr().out
+    assert "to train" not in shown, "the same command trains nothing anew"
+    assert "claims are decided" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--until-decided"], "needs --study NAME alone"),
+        (["--until-decided", "--study", "mine", "--epochs", "2"], "needs --study NAME alone"),
+        (["--until-decided", "--study", "mine", "--only", "L1"], "needs --study NAME alone"),
+        (["--until-decided", "--study", "mine", "--seeds", "0-3"], "--until-decided chooses the seeds"),
+        (["--until-decided", "--study", "mine", "--most-seeds", "4"], "expected at least the 5"),
+    ],
+)
+def test_what_does_not_go_with_it_is_one_line(words, says, runs, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        train.main([*words, "--runs-dir", str(runs)])
+    assert exit_.value.code == 2
+    assert says in capsys.readouterr().err
+    assert not runs.exists()

@@ -1,0 +1,103 @@
+"""Submissions of several people as one folder of runs: what is taken, and what is left out by name."""
+
+import shutil
+
+import pytest
+from helpers import HANDED_IN, change_result, change_text, refresh, write_nothing
+
+import report
+import train
+from analysis import plots
+from engine import records
+from grading.pool import make_pool
+from grading.submission import GradeOptions
+
+
+@pytest.fixture(scope="module")
+def other_seeds(tmp_path_factory):
+    """Make a second person's submission: one of the experiments, with seeds 1-3, of which the first has seed 1."""
+    folder = tmp_path_factory.mktemp("second")
+    runs, archive = folder / "runs", folder / "second.zip"
+    words = ["--dataset", "mnist_sample", "--epochs", "2", "--runs-dir", str(runs), "--jobs", "1"]
+    train.main([*words, "--seeds", "1-3"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save_figure", write_nothing)
+        report.main(["--runs-dir", str(runs), "--out", str(folder / "report"), "--bundle", str(archive)])
+    return archive
+
+
+def test_the_seeds_of_two_people_become_one_folder_of_runs(handed_in, other_seeds, tmp_path):
+    first = shutil.copytree(handed_in, tmp_path / "first")
+    pool = make_pool([first, other_seeds], tmp_path / "pool", GradeOptions())
+    experiment = "single", HANDED_IN
+    assert {key[2]: giver for key, giver in pool.givers.items() if key[:2] == experiment} == {
+        0: "first",
+        1: "first",
+        2: "second",
+        3: "second",
+    }
+    assert pool.left_out == ["second: single, seed 1: first gave the same seeds"]
+    found, problems = records.read_all(tmp_path / "pool")
+    assert problems == []
+    assert {record.title: sorted(record.results) for record in found}[HANDED_IN] == [0, 1, 2, 3]
+    assert len(found) == 3
+    assert first.is_dir(), "what was handed in stays"
+
+
+def test_copies_and_forgeries_are_left_out_by_name(handed_in, tmp_path):
+    first, copy, forged = (shutil.copytree(handed_in, tmp_path / name) for name in ("first", "copy", "forged"))
+    change_result(next(forged.glob("runs/single/*/seed-1")), test_accuracy=0.99)
+    refresh(forged)
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"no archive")
+    pool = make_pool([first, copy, forged, broken, first], tmp_path / "pool", GradeOptions())
+    assert set(pool.givers.values()) == {"first"}
+    assert [line.partition(":")[0] for line in pool.left_out] == ["copy", "forged", "broken"]
+    assert "shared with first" in pool.left_out[0]
+    assert "fails the check of predictions" in pool.left_out[1]
+    assert "not a zip archive" in pool.left_out[2]
+
+
+def test_the_same_name_from_two_folders_is_two_people(handed_in, other_seeds, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = shutil.copytree(handed_in, tmp_path / "a" / "submission")
+    second = shutil.copyfile(other_seeds, tmp_path / "b" / "submission.zip")
+    pool = make_pool([first, second], tmp_path / "pool", GradeOptions())
+    assert set(pool.givers.values()) == {"submission", "submission (2)"}
+
+
+def test_the_command_writes_one_report_of_all(handed_in, other_seeds, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    first = shutil.copytree(handed_in, tmp_path / "first")
+    report.main(["--pool", str(first), str(other_seeds), "--out", str(tmp_path / "class")])
+    shown = capsys.readouterr().out
+    assert "pooled 8 runs of 2 people" in shown
+    assert "Left out: second: single, seed 1: first gave the same seeds" in shown
+    text = (tmp_path / "class" / "report.md").read_text(encoding="utf-8")
+    assert "### People and machines" in text
+    assert "first: 0-1; second: 2-3" in text
+
+
+def test_a_submission_that_is_missing_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        report.main(["--pool", str(tmp_path / "none.zip"), "--out", str(tmp_path / "class")])
+    assert exit_.value.code == 2
+    assert "none.zip: not found" in capsys.readouterr().err
+    assert not (tmp_path / "class").exists()
+
+
+def test_an_experiment_with_other_settings_than_the_study_has_is_not_pooled(tmp_path, monkeypatch):
+    """Its settings were edited before it was trained, and its report says so, so that no check fails."""
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    runs, archive = tmp_path / "runs", tmp_path / "ann.zip"
+    study = ["--study", "fashion-mlp", "--dataset", "fashion_mnist_sample", "--epochs", "1"]
+    train.main([*study, "--only", "third", "dropout", "--seeds", "0", "--runs-dir", str(runs), "--jobs", "1"])
+    (edited,) = runs.glob("*/dropout/experiment.json")
+    change_text(edited, '"dropout": 0.25', '"dropout": 0.5')
+    report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "report"), "--bundle", str(archive)])
+    pool = make_pool([archive], tmp_path / "pool", GradeOptions())
+    assert [title for _, title, _ in pool.givers] == ["third"]
+    (line,) = pool.left_out
+    assert line.startswith("ann: fashion-mlp,")
+    assert line.endswith("/dropout: other settings or other data than the others have")

@@ -1,0 +1,106 @@
+"""What the report on many people's runs shows: differences by person, and whether people differ."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import override, write_runs
+from scipy import stats
+
+from analysis.compare import compare_paired
+from analysis.document import Document
+from analysis.findings import gather
+from analysis.pooling import add_people, compare_by_person, make_people_table, measure_homogeneity, plot_people
+from engine import records
+
+THIRD = [0.90, 0.91, 0.92, 0.90, 0.91, 0.93]
+DROPOUT = [0.89, 0.91, 0.90, 0.92, 0.90, 0.91]
+
+
+def compare_with_zero(values):
+    return compare_paired(values, [0.0] * len(values))
+
+
+def test_homogeneity_is_scipys_one_way_analysis_of_variance():
+    generator = np.random.default_rng(0)
+    groups = [list(generator.normal(mean, 1, size)) for mean, size in ((0, 5), (0.5, 3), (1, 8))]
+    expected = stats.f_oneway(*groups).pvalue
+    assert measure_homogeneity([compare_with_zero(group) for group in groups]) == pytest.approx(expected)
+    one = compare_with_zero([9.0])
+    assert measure_homogeneity([*map(compare_with_zero, groups), one]) == pytest.approx(expected), "one seed: no test"
+
+
+def test_homogeneity_needs_two_people_with_two_seeds_and_some_variation():
+    several, one = compare_with_zero([1.0, 2.0]), compare_with_zero([3.0])
+    assert math.isnan(measure_homogeneity([several, one]))
+    assert math.isnan(measure_homogeneity([compare_with_zero([1.0, 1.0]), compare_with_zero([2.0, 2.0])]))
+    assert measure_homogeneity([several, several]) == 1.0
+
+
+def test_equal_people_are_told_to_differ_no_oftener_than_chance_has_it():
+    generator = np.random.default_rng(1)
+    ps = [
+        measure_homogeneity([compare_with_zero(list(group)) for group in generator.normal(size=(4, 5))])
+        for _ in range(400)
+    ]
+    assert np.mean(np.array(ps) < 0.05) == pytest.approx(0.05, abs=0.025)
+    shifted = [
+        measure_homogeneity(
+            [compare_with_zero(list(group + 3 * number)) for number, group in enumerate(generator.normal(size=(2, 5)))]
+        )
+        for _ in range(50)
+    ]
+    assert np.mean(np.array(shifted) < 0.05) > 0.9, "a machine that shifts a difference by three deviations is seen"
+
+
+@pytest.fixture
+def pooled(runs, digits):
+    """Return findings of two experiments with six seeds, and their givers: Ann gave seeds 0-2, Bob the others."""
+    study = override("fashion-mlp")
+    for title, accuracies in (("third", THIRD), ("dropout", DROPOUT)):
+        write_runs(runs, digits, study.experiments[title].experiment, accuracies, study, title)
+    found, _ = records.read_all(runs)
+    (findings,), _ = gather(found, runs)
+    givers = {
+        (study.group, title, seed): "Ann" if seed < 3 else "Bob" for title in findings.trained for seed in range(6)
+    }
+    return findings, givers
+
+
+def test_each_persons_difference_is_that_of_their_seeds(pooled):
+    findings, givers = pooled
+    (compared,) = compare_by_person(findings, givers)
+    assert compared.label == "dropout − third"
+    for person, part in (("Ann", slice(0, 3)), ("Bob", slice(3, 6))):
+        expected = compare_paired(DROPOUT[part], THIRD[part])
+        assert compared.people[person].difference == pytest.approx(expected.difference)
+        assert compared.people[person].deviation == pytest.approx(expected.deviation)
+    assert compared.pooled.seeds == 6
+    differences = np.subtract(DROPOUT, THIRD)
+    assert compared.p == pytest.approx(stats.f_oneway(differences[:3], differences[3:]).pvalue)
+
+
+def test_the_table_tells_who_gave_which_seeds_on_how_many_machines(pooled):
+    findings, givers = pooled
+    findings.trained["dropout"].results[0]["platform"] = "another"
+    rows = {row[0]: row[1:] for row in make_people_table(findings, givers).rows}
+    assert rows["third"] == (2, 1, 6, "Ann: 0-2; Bob: 3-5")
+    assert rows["dropout"][1] == 2
+
+
+def test_the_figure_has_a_panel_for_each_comparison_and_a_row_for_each_person(pooled):
+    findings, givers = pooled
+    (compared,) = compare_by_person(findings, givers)
+    panels = [panel for panel in plot_people([compared, replace(compared, label="b")]).axes if panel.get_visible()]
+    assert len(panels) == 2
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["Ann", "Bob", "all"]
+    dots = [line.get_xdata()[0] for line in panels[0].lines if len(line.get_xdata()) == 1]
+    assert dots == pytest.approx([100 * each.difference for each in (*compared.people.values(), compared.pooled)])
+
+
+def test_the_report_says_whether_people_differ(pooled):
+    document = Document()
+    add_people(document, *pooled)
+    assert "people and their machines do not differ" in document.text
+    assert "fashion-mlp" in next(iter(document.figures))

@@ -1,0 +1,63 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import cut_dataset
+
+from benchmark import EXPERIMENTS
+from engine import speed
+from experiments import Experiment
+from sources.catalogue import SOURCES
+
+
+@pytest.fixture
+def few(digits):
+    return cut_dataset(digits, train=300, validation=100, test=100)
+
+
+def test_a_part_of_a_data_set_keeps_the_share_of_validation_images(digits):
+    part, share = speed.take_part(digits, 360)
+    assert (len(part.train), len(part.validation), share) == (360, 70, 0.1)
+    for images in (None, 3600, 10_000):
+        assert speed.take_part(digits, images) == (digits, 1.0)
+
+
+def test_the_arithmetic_of_an_mlp_is_two_operations_for_each_weight_and_product(few):
+    classes = replace(few, classes=few.classes[:7])
+    experiment = Experiment(model="mlp", hidden=(30,))
+    for dataset, outputs in ((few, 10), (classes, 7)):
+        first, last = 784 * 30, 30 * outputs
+        training, validation = 300 * 2 * (2 * first + 3 * last), 100 * 2 * (first + last)
+        assert speed.time_arithmetic(experiment, dataset, rate=1000) == pytest.approx((training + validation) / 1000)
+
+
+@pytest.mark.parametrize("model", EXPERIMENTS)
+def test_the_arithmetic_of_every_benchmark_is_known(model, few):
+    experiment = EXPERIMENTS[model]
+    shape = SOURCES[experiment.dataset_name].shape
+    dataset = replace(few, train=replace(few.train, images=torch.zeros(300, *shape, dtype=torch.uint8)))
+    expected = {"mlp1": 0.079, "cnn1": 1.82, "resnet": 20.1}  # GFLOP; 5.4 MFLOP for each image of cnn1 in training
+    assert speed.time_arithmetic(experiment, dataset, rate=1e9) == pytest.approx(expected[model], rel=0.01)
+
+
+def test_the_rate_is_that_of_matrix_products():
+    assert speed.measure_rate(size=64, products=2) > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "momentum"),
+    [(dict(momentum=0.7), 0.7), ({}, 0.0), (dict(lr_scheduler="one_cycle"), 0.95)],
+    ids=["given", "none", "one cycle"],
+)
+def test_the_plain_loop_has_the_momentum_of_the_experiment(settings, momentum, few, monkeypatch):
+    used = []
+
+    class Sgd(torch.optim.SGD):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            used.append(self.defaults["momentum"])
+
+    monkeypatch.setattr(torch.optim, "SGD", Sgd)
+    seconds = speed.time_plain_loop(Experiment(optimizer="sgd", lr=0.1, l1=0.01, **settings), few)
+    assert seconds > 0
+    assert used == [momentum]
