@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models import GhostBatchNorm
@@ -38,7 +39,7 @@ def _widen(layer: nn.Module, runs: int) -> nn.Module:
     wide: nn.Module
     match layer:
         case nn.Sequential():  # also a Residual
-            wide = type(layer)(*(_widen(part, runs) for part in layer))
+            wide = type(layer)(*_join_tails([_widen(part, runs) for part in layer]))
         case nn.Linear():
             wide = RunsLinear(layer.in_features, layer.out_features, runs)
         case nn.Conv2d(stride=(1, 1), dilation=(1, 1), groups=1, bias=None):
@@ -67,6 +68,15 @@ def _widen(layer: nn.Module, runs: int) -> nn.Module:
     for name, parameter in layer.named_parameters(recurse=False):
         getattr(wide, name).requires_grad_(parameter.requires_grad)
     return wide
+
+
+def _join_tails(layers: list[nn.Module]) -> list[nn.Module]:
+    """Make one layer of ReLU, batch norm and dropout; identities keep the other layers' names in a `state_dict`."""
+    for number in range(len(layers) - 2):
+        match layers[number : number + 3]:
+            case [nn.ReLU(), nn.BatchNorm2d() as norm, RunsDropout() as dropout]:
+                layers[number : number + 3] = nn.Identity(), RunsTail(norm, dropout), nn.Identity()
+    return layers
 
 
 def _join_states(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -155,13 +165,19 @@ class RunsDropout(nn.Module):
         if x.device.type not in self.gap_devices:
             return x * self._draw_mask(x).div_(1 - self.p)
         x = _order(x)
-        features = x.shape[1] // self.runs
-        places = []
-        for run in range(self.runs):
-            dropped = self._draw_dropped(run, x.numel() // self.runs)
-            # Turn positions among the run's elements into positions in memory, where the runs' features alternate.
-            places.append((dropped // features * self.runs + run) * features + dropped % features)
-        return _Dropped.apply(x, torch.cat(places), 1 / (1 - self.p))
+        return _Dropped.apply(x, self.draw_places(x.numel(), x.shape[1]), 1 / (1 - self.p))
+
+    def draw_places(self, count: int, features: int) -> Tensor:
+        """Draw the positions to drop in the next `count` elements in memory, in which the runs' features alternate."""
+        dropped = [self._draw_dropped(run, count // self.runs) for run in range(self.runs)]
+        if self.runs == 1:
+            return dropped[0]
+        # Turn positions among each run's elements into positions in memory.
+        width, places = features // self.runs, []
+        for run, positions in enumerate(dropped):
+            pixels = positions // width
+            places.append(pixels.mul_(self.runs - 1).add_(run).mul_(width).add_(positions))
+        return torch.cat(places)
 
     def _draw_mask(self, x: Tensor) -> Tensor:
         """Draw a mask for x, (batch, runs*features, ...): 1 keeps an element, 0 drops it."""
@@ -171,15 +187,17 @@ class RunsDropout(nn.Module):
 
     def _draw_dropped(self, run: int, count: int) -> Tensor:
         """Draw the positions to drop in a run's next `count` elements; step sizes do not change the draws."""
-        drawn = self.drawn[run]
-        while drawn[-1] < self.passed[run] + count:
+        end = self.passed[run] + count
+        blocks = [self.drawn[run]]
+        while blocks[-1][-1] < end:
             uniform = torch.rand(self.block, dtype=torch.float64, generator=self.generators[run])
             gaps = uniform.neg_().log1p_().div_(math.log1p(-self.p)).long().add_(1)
-            drawn = torch.cat([drawn, drawn[-1] + gaps.cumsum(0)])
-        first, last = torch.searchsorted(drawn, torch.tensor([0, count]) + self.passed[run])
+            blocks.append(blocks[-1][-1] + gaps.cumsum(0))
+        drawn = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+        first, last = torch.searchsorted(drawn, torch.tensor([self.passed[run], end]))
         places = drawn[first:last] - self.passed[run]
         self.drawn[run] = drawn[last:]
-        self.passed[run] += count
+        self.passed[run] = end
         return places
 
 
@@ -199,6 +217,100 @@ class _Dropped(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
         return _zero(_order(gradient) * ctx.scale, places), None, None
+
+
+class RunsTail(nn.BatchNorm2d):
+    """ReLU, batch norm and dropout, in this order, as one layer for runs side by side.
+
+    On a CPU, these layers mostly wait for memory, and took 40 % of the resnet's time. In training, this layer makes
+    several steps with a part of the batch while the part is in the cache. Training the resnet takes 0.9 times as long
+    as with three layers, and three quarters of the memory.
+
+    Args:
+        part: number of elements in a part; smaller batches pass through three layers.
+    """
+
+    running_mean: Tensor  # never None, unlike in the parent class
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, norm: nn.BatchNorm2d, dropout: RunsDropout, part: int = 1 << 19) -> None:
+        super().__init__(norm.num_features)
+        self.weight.requires_grad_(norm.weight.requires_grad)
+        self.dropout, self.part = dropout, part
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.device.type in self.dropout.gap_devices and x.numel() > self.part:
+            return _Tail.apply(_order(x), self.weight, self.bias, self)
+        return self.dropout(super().forward(x.relu_()))
+
+
+class _Tail(torch.autograd.Function):
+    """Compute a `RunsTail` part by part. x is in the channels-last format, and is overwritten with its ReLU, u.
+
+    With u's mean m and deviation s over the batch and a = γ / (s·(1 - p)), the output is a·(u - m) + β / (1 - p), or 0
+    where it is dropped. With its gradient g, 0 where it is dropped, and û = (u - m) / s, the gradient of x is
+    a·(g - mean(g) - û·mean(g·û)), or 0 where u is 0 (Ioffe and Szegedy 2015).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tail: RunsTail) -> Tensor:
+        _, channels, _, width = x.shape
+        parts, count = _split(x, tail.part), x.numel() // channels
+        # The mean and variance of each column of a part, (parts, width, channels), and from these those of a channel.
+        moments = [torch.batch_norm_update_stats(part.relu_(), None, None, 0.0) for part in parts]
+        means, variances = (
+            torch.stack(values).double().view(-1, width, channels) for values in zip(*moments, strict=True)
+        )
+        shares = torch.tensor([len(part) * width / count for part in parts], dtype=torch.float64)
+        mean = shares @ means.mean(1)
+        variance = shares @ (variances + (means - mean).square()).mean(1)
+        tail.running_mean.lerp_(mean.to(x.dtype), tail.momentum)
+        tail.running_var.lerp_((variance * count / (count - 1)).to(x.dtype), tail.momentum)
+        tail.num_batches_tracked.add_(1)
+
+        inverse, ctx.kept = (variance + tail.eps).rsqrt(), 1 - tail.dropout.p
+        scale = weight * inverse / ctx.kept
+        shift = bias / ctx.kept - scale * mean
+        mean, inverse, scale, shift = (value.to(x.dtype).repeat(width) for value in (mean, inverse, scale, shift))
+        y, places = torch.empty_like(x), []
+        for part, out in zip(parts, _split(y, tail.part), strict=True):
+            torch.addcmul(shift, part, scale, out=out)
+            places.append(tail.dropout.draw_places(out.numel(), channels))
+            _zero(out, places[-1])
+        ctx.save_for_backward(x, mean, inverse, scale, *places)
+        ctx.part = tail.part
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, inverse, scale, *places = ctx.saved_tensors
+        of_x = torch.empty_like(x)
+        parts, outs = _split(x, ctx.part), _split(of_x, ctx.part)
+        sums = []  # of g·û and of g, in each column of a part
+        for part, out, g, dropped in zip(parts, outs, _split(_order(gradient), ctx.part), places, strict=True):
+            _zero(out.copy_(g), dropped)
+            sums += torch.ops.aten.native_batch_norm_backward(
+                out, part, None, None, None, mean, inverse, True, 0.0, [False, True, True]
+            )[1:]
+        _, channels, _, width = x.shape
+        products, total = torch.stack(sums).double().view(-1, 2, width, channels).sum((0, 2))
+        count = x.numel() // channels
+        slope = -inverse[:channels] * products / count
+        constant = -scale[:channels] * (total / count + slope * mean[:channels])
+        slope, constant = (value.to(x.dtype).repeat(width) for value in (slope, constant))
+        for part, out in zip(parts, outs, strict=True):
+            torch.addcmul(constant, out.addcmul_(part, slope), scale, out=out)
+            torch.ops.aten.threshold_backward.grad_input(out, part, 0, grad_input=out)
+        return of_x, products / ctx.kept, total / ctx.kept, None
+
+
+def _split(x: Tensor, part: int) -> tuple[Tensor, ...]:
+    """View images in the channels-last format as parts of up to `part` elements: (rows of pixels, width * channels)."""
+    rows = x.movedim(1, -1).view(-1, x.shape[3] * x.shape[1])
+    return rows.split(max(1, part // rows.shape[1]))
 
 
 def _order(x: Tensor) -> Tensor:

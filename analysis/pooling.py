@@ -91,7 +91,8 @@ def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
         for person, seeds in _group_seeds(one, list_common_seeds(one, two), givers).items():
             if comparison := compare_records(one, two, metric, labels, seeds):
                 people[person] = comparison
-        yield ByPerson(f"{subject} − {other}", metric, people, pooled, measure_homogeneity(people.values()))
+        against = f"{other:g}" if isinstance(other, float) else other
+        yield ByPerson(f"{subject} − {against}", metric, people, pooled, measure_homogeneity(people.values()))
 
 
 def _list_pairs(findings: Findings) -> list[tuple[str, str | float, str]]:
@@ -160,7 +161,8 @@ def plot_people(compared: list[ByPerson]) -> Figure:
             panel.plot(scale * comparison.difference, place, marker, color=colour, markersize=size, zorder=3)
             ends = [scale * end for end in comparison.interval()]
             panel.plot(ends, [place, place], color=colour, linewidth=1.2, zorder=2)
-        panel.set_yticks(range(len(drawn)), drawn, fontsize=7)
+        panel.set_yticks(range(len(drawn)), drawn)
+        panel.tick_params(labelsize=7)
         panel.set_ylim(len(drawn) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)
         panel.set_title(f"{wrap_title(each.label)}\n{METRICS[each.metric].name}", fontsize=8)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import choose, write_nothing
+from helpers import choose, read_rows, write_nothing
 
 import benchmark
 import grade
@@ -30,7 +30,7 @@ from studies import STUDIES
 ROOT = provenance.ROOT
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for pattern in ("*.md", "docs/*.md", "sources/samples/*.md")
+    for pattern in ("*.md", "docs/*.md", "docs/results/README.md", "sources/samples/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
 TEXT = "\n".join(DOCUMENTS.values())
@@ -233,6 +233,23 @@ def test_every_published_study_is_in_the_table_with_its_experiments():
     for name, count, seeds in rows:
         assert int(count) == len(set(STUDIES[name].trained_as.values())), name
         assert int(seeds) == STUDIES[name].seeds, name
+
+
+def test_the_results_are_those_of_the_published_report():
+    results = DOCUMENTS["docs/results/README.md"].partition("## Normalization")[0]
+    published = (ROOT / "docs" / "results" / "fashion-mlp" / "report.md").read_text(encoding="utf-8")
+    rows = read_rows(results, "verdict")
+    assert len(rows) == len({claim.says for claim in STUDIES["fashion-mlp"].claims})
+    in_report = read_rows(published, "verdict")
+    for claim, row in rows.items():
+        for column in ("compared", "difference", "verdict"):
+            assert row[column] == in_report[claim][column], claim
+    accuracies = read_rows(published, "test %")
+    shown = read_rows(results, "published, one run: train, test")
+    assert shown.keys() == {title.strip("*") for title in accuracies}
+    for title, row in accuracies.items():
+        of_title = shown[title.strip("*")]
+        assert (of_title["train"], of_title["test"]) == (row["train %"], row["test %"]), title
 
 
 def test_every_check_is_in_the_table_with_its_points():

@@ -1,5 +1,6 @@
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -30,6 +31,14 @@ def settings(request):
 def seed_dropout(model, seeds):
     for number, layer in enumerate(layer for layer in model.modules() if isinstance(layer, side_by_side.RunsDropout)):
         layer.seed([torch.Generator().manual_seed(1000 * number + seed) for seed in seeds])
+
+
+def use_small_parts(model):
+    """Let batches of a few images be computed in parts."""
+    for layer in model.modules():
+        if isinstance(layer, side_by_side.RunsTail):
+            layer.part = 20_000
+    return model
 
 
 def test_a_run_that_is_extracted_is_the_network_that_was_joined(settings):
@@ -132,7 +141,7 @@ def test_changing_one_runs_weights_changes_no_bit_of_its_neighbours(settings, cl
             with torch.no_grad():
                 for parameter in networks[2].parameters():
                     parameter.mul_(-3).add_(1)
-        model = side_by_side.join_networks(networks)
+        model = use_small_parts(side_by_side.join_networks(networks))
         seed_dropout(model, range(5))
         optimizer = torch.optim.Adam(model.parameters())
         for step in range(5):
@@ -232,3 +241,111 @@ def test_dropouts_gradient_passes_where_the_output_does(dropout):
         y = dropout(0.5, [0, 1])(x)
         y.sum().backward()
         assert torch.equal(x.grad, y.detach())
+
+
+def test_dropped_are_the_elements_to_which_geometric_gaps_lead():
+    uniform = torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(6)).numpy()
+    gaps = np.floor(np.log1p(-uniform) / np.log1p(-0.1)).astype(int) + 1
+    places = gaps.cumsum() - 1
+    steps = make_dropout(0.1, [6], block=64), make_dropout(0.1, [5, 6], block=64)
+    alone, beside = (torch.cat([layer(torch.ones(20, 7 * layer.runs)) for _ in range(30)]) for layer in steps)
+    for y in (alone, beside[:, 7:]):
+        assert y.flatten().eq(0).nonzero().flatten().tolist() == places[places < 4200].tolist()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# ReLU, batch norm and dropout in one layer
+
+
+def make_tail(p, seeds, part=54, **settings):
+    """Make a tail for runs of 3 channels; rows of 3 pixels have 9 elements a run."""
+    norm = nn.BatchNorm2d(3 * len(seeds))
+    with torch.no_grad():
+        norm.weight.normal_(generator=torch.Generator().manual_seed(1))
+        norm.bias.normal_(generator=torch.Generator().manual_seed(2))
+    tail = side_by_side.RunsTail(norm, make_dropout(p, seeds), part)
+    tail.load_state_dict(norm.state_dict())
+    return tail, norm
+
+
+def draw_images(count, channels):
+    """Draw images in the channels-last format without pixels near 0, where ReLU has no derivative."""
+    x = torch.randn(count, channels, 4, 3, generator=torch.Generator().manual_seed(3))
+    return (x + 0.1 * x.sign()).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("part", [1, 54, 200, 1000], ids=["rows", "uneven parts", "two parts", "the whole batch"])
+@pytest.mark.parametrize("seeds", [[7], [7, 8]], ids=["alone", "beside"])
+def test_a_tail_computes_what_torchs_own_layers_compute(seeds, part):
+    tail, norm = make_tail(0.3, seeds, part)
+    dropout = make_dropout(0.3, seeds)
+    for step in range(2):
+        x = (draw_images(5, norm.num_features) + step).requires_grad_()
+        gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(4))
+        expected = norm(x.relu()) * dropout(torch.ones_like(x))
+        y = tail(x.clone())
+        assert (y.grad_fn.name() == "_TailBackward") == (x.numel() > part)
+        torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
+        of_torch = torch.autograd.grad(expected, [x, norm.weight, norm.bias], gradient)
+        for ours, theirs in zip(torch.autograd.grad(y, [x, tail.weight, tail.bias], gradient), of_torch, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+        for name, buffer in norm.named_buffers():
+            torch.testing.assert_close(tail.get_buffer(name), buffer, rtol=0, atol=1e-12)
+    torch.testing.assert_close(tail.eval()(x.detach().clone()), norm.eval()(x.relu()), rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_gradient_of_a_tail_is_that_of_finite_differences():
+    tail, norm = make_tail(0.3, [7, 8])
+
+    def compute(x, weight, bias):
+        tail.dropout.seed([torch.Generator().manual_seed(seed) for seed in (7, 8)])
+        return torch.func.functional_call(tail, dict(weight=weight, bias=bias), x.clone())
+
+    inputs = draw_images(3, 6), norm.weight.detach(), norm.bias.detach()
+    assert torch.autograd.gradcheck(compute, [tensor.requires_grad_() for tensor in inputs])
+
+
+def test_the_moments_of_a_tail_are_exact_far_from_0():
+    tail, _ = make_tail(0.3, [7])
+    tail.momentum = 1.0
+    x = draw_images(50, 3) + 1000
+    tail(x)
+    torch.testing.assert_close(tail.running_mean.double(), x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(tail.running_var.double(), x.double().var((0, 2, 3)), rtol=1e-5, atol=0)
+
+
+def test_tails_are_where_relu_comes_before_batch_norm_and_dropout_after_it():
+    def count_tails(model, **settings):
+        networks = [models.build_network(model, (3, 32, 32), seed=0, freeze_gamma=True, **settings)]
+        layers = side_by_side.join_networks(networks).modules()
+        tails = [layer for layer in layers if isinstance(layer, side_by_side.RunsTail)]
+        assert not any(tail.weight.requires_grad for tail in tails)
+        return len(tails)
+
+    assert count_tails("resnet", norm="batch", norm_position="after", dropout=0.1) == 10
+    assert count_tails("resnet", norm="batch", norm_position="before", dropout=0.1) == 0
+    assert count_tails("resnet", norm="batch", norm_position="after") == 0
+    assert count_tails("resnet", norm="group", groups=2, norm_position="after", dropout=0.1) == 0
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("model", ["cnn2", "resnet"])
+def test_a_run_computed_in_parts_beside_others_is_the_run_alone(model, clothes):
+    settings = dict(norm="batch", norm_position="after", dropout=0.1)
+    networks = [models.build_network(model, SHAPE, seed=seed, **settings) for seed in range(3)]
+    images = clothes.to_float(clothes.train.images[:24]).view(8, 3, 28, 28)
+
+    def compute_gradients(runs):
+        joined = use_small_parts(side_by_side.join_networks([networks[run] for run in runs]))
+        seed_dropout(joined, runs)
+        logits = joined(images[:, runs]).view(8, len(runs), 10)
+        logits.logsumexp(2).sum().backward()
+        return {name: parameter.grad for name, parameter in joined.named_parameters()}
+
+    beside = compute_gradients([0, 1, 2])
+    for run in range(3):
+        of_run = side_by_side.extract_run(beside, run, runs=3)
+        for name, gradient in side_by_side.extract_run(compute_gradients([run]), 0, runs=1).items():
+            torch.testing.assert_close(of_run[name], gradient, rtol=0, atol=1e-9)
