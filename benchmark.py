@@ -89,15 +89,22 @@ def check_out(out: Path) -> None:
 def make_benchmark_parser() -> flags.OneLineParser:
     """Make the parser for benchmark.py's command line."""
     parser = flags.make_parser("benchmark.py", __doc__)
-    parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="default: %(default)s")
+    parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="network to time (default: %(default)s)")
     parser.add_argument("--dataset", choices=SOURCES, help="default: the model's data set")
     flags.add_data_dir(parser)
     flags.add_device(parser)
     parser.add_argument(
         "--epochs", type=flags.positive, default=6, help="epochs of our loop in each round (default: %(default)s)"
     )
-    parser.add_argument("--rounds", type=flags.positive, default=3, help="default: %(default)s")
-    parser.add_argument("--out", type=flags.read_path, default=Path("benchmark.json"), help="default: %(default)s")
+    parser.add_argument(
+        "--rounds",
+        type=flags.positive,
+        default=3,
+        help="times that each loop is measured; the median counts (default: 3)",
+    )
+    parser.add_argument(
+        "--out", type=flags.read_path, default=Path("benchmark.json"), help="file for the result (default: %(default)s)"
+    )
     return parser
 
 

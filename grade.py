@@ -85,7 +85,11 @@ def make_grade_parser() -> flags.OneLineParser:
         "overrides, give its folder's name: mnist-norms,dataset=mnist_sample,epochs=3",
     )
     parser.add_argument("--seeds", help="the seeds required for every experiment: 0-4, 7 or 0,3,5-9")
-    parser.add_argument("--retrain", metavar="STUDY/TITLE", help="train an experiment with five new seeds and compare")
+    parser.add_argument(
+        "--retrain",
+        metavar="STUDY/TITLE",
+        help="train an experiment with five new seeds and check that the recorded test accuracies agree",
+    )
     parser.add_argument("--gradescope", type=flags.read_path, metavar="FILE", help="write Gradescope's results.json")
     parser.add_argument(
         "--csv", type=flags.read_path, metavar="FILE", help="write a CSV file with a line for each submission"

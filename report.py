@@ -83,7 +83,9 @@ def main(argv: list[str] | None = None) -> None:
 def make_report_parser() -> flags.OneLineParser:
     """Make the parser for report.py's command line."""
     parser = flags.make_parser("report.py", __doc__)
-    parser.add_argument("--study", choices=STUDIES, help="report on this study only, with and without overrides")
+    parser.add_argument(
+        "--study", choices=STUDIES, help="report on this study only, including its runs with other settings"
+    )
     flags.add_data_dir(parser)
     flags.add_runs_dir(parser)
     about = "folder for the report (default: %(default)s)"

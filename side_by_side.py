@@ -35,7 +35,7 @@ def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
 
 
 def _widen(layer: nn.Module, runs: int) -> nn.Module:
-    """Build the form of a layer that computes `runs` runs side by side."""
+    """Build the layer that does a layer's work for several runs; `join_networks` sets its weights."""
     wide: nn.Module
     match layer:
         case nn.Sequential():  # also a Residual
@@ -331,7 +331,11 @@ def _zero(x: Tensor, places: Tensor) -> Tensor:
 def make_generator(
     seed: int, purpose: str, epoch: int, *which: int, device: str | torch.device = "cpu"
 ) -> torch.Generator:
-    """Make a random generator for one run, purpose and epoch, so that no draw depends on another."""
+    """Make the random generator of one run for one purpose and epoch, independent of all others.
+
+    Args:
+        which: further numbers that tell generators apart, such as that of a dropout layer.
+    """
     mixed = np.random.SeedSequence([seed, PURPOSES.index(purpose), epoch, *which]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(mixed))
 

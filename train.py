@@ -122,7 +122,9 @@ def make_train_parser() -> flags.OneLineParser:
     about = "no more seeds of an experiment than these, with --until-decided (default: %(default)s)"
     group.add_argument("--most-seeds", type=flags.positive, default=40, metavar="N", help=about)
     group.add_argument(
-        "--list", action="store_true", help="print the studies, or the experiments of --study; train nothing"
+        "--list",
+        action="store_true",
+        help="print all studies, or --study, with the seeds trained so far; train nothing",
     )
     group.add_argument("--summary", action="store_true", help="print the network's layers and train nothing")
     flags.add_data_dir(group)
@@ -130,7 +132,7 @@ def make_train_parser() -> flags.OneLineParser:
     group.add_argument(
         "--force",
         action="store_true",
-        help="train finished and unfinished seeds again, and replace records of an experiment edited since",
+        help="train these seeds again, even if finished; if the experiment was edited, delete all its old runs",
     )
     flags.add_device(group)
     jobs = "parallel processes (default: one for each core, one for a GPU); with --cluster, workers to wait for"

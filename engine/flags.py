@@ -151,13 +151,13 @@ def default_data_dir() -> str:
 
 def add_data_dir(parser: Any) -> None:
     """Add `--data-dir` to a parser or an argument group."""
-    about = "folder of data sets (default: $DATA_DIR, else data)"
+    about = "folder of data sets; a missing one is downloaded into it (default: $DATA_DIR, else data)"
     parser.add_argument("--data-dir", type=read_folder, default=default_data_dir(), help=about)
 
 
 def add_runs_dir(parser: Any) -> None:
     """Add `--runs-dir` to a parser or an argument group."""
-    about = "folder of records (default: %(default)s)"
+    about = "folder of the recorded runs (default: %(default)s)"
     parser.add_argument("--runs-dir", type=read_folder, default=RUNS_DIR, help=about)
 
 

@@ -84,7 +84,7 @@ class Unit:
         return (self.task.experiment.epochs - self.checkpoint.epoch) * len(self.seeds)
 
     def count_trained(self, runs: list[Run]) -> int:
-        """Return the number of epochs trained since the checkpoint, summed over the runs."""
+        """Return the number of epochs trained after the checkpoint that training began from, summed over the runs."""
         return sum(max(0, run.result["epochs"] - self.checkpoint.epoch) for run in runs)
 
     @property
@@ -107,10 +107,10 @@ class Plan:
 
     def __str__(self) -> str:
         counts = [len(unit.seeds) for unit in self.units]
-        sizes = "+".join(map(str, counts)) if len(counts) <= 10 else f"{len(counts)} units of up to {max(counts)}"
+        sizes = "+".join(map(str, counts)) if len(counts) <= 10 else f"{len(counts)} times up to {max(counts)}"
         processes = f"{self.jobs} processes" if self.jobs > 1 else "one process"
         threads = "1 thread" if self.threads == [1] else f"{' or '.join(map(str, self.threads))} threads"
-        return f"{processes} ({sizes} side by side), {threads} each"
+        return f"{processes} ({sizes} {'seed' if sizes == '1' else 'seeds'} side by side), {threads} each"
 
 
 def join_label(label: str, rest: str) -> str:
@@ -125,7 +125,10 @@ def join_label(label: str, rest: str) -> str:
 def make_tasks(
     study: Study, titles: Iterable[str], options: TrainOptions, locks: contextlib.ExitStack
 ) -> tuple[list[Task], list[str]]:
-    """Decide which seeds of some experiments still have to be trained, and print what is skipped or resumed.
+    """Open the folders of some experiments, lock them, and decide which seeds still have to be trained.
+
+    What is skipped or resumed is printed. With `options.force`, checkpoints of the seeds and the records of an edited
+    experiment are deleted.
 
     Args:
         locks: keeps the locks of the tasks' folders until it is closed.
@@ -134,7 +137,8 @@ def make_tasks(
         (a task for each experiment with seeds to train, a line for each experiment that another command is training).
 
     Raises:
-        UserError: a network is impossible, a data set cannot be loaded, or a folder holds another experiment.
+        UserError: a network is impossible, a data set cannot be loaded, a folder cannot be written or holds another
+            experiment, or unfinished training began on another device.
     """
     experiments = {title: study.experiments[title].experiment for title in titles}
     networks = {title: check_network(experiment, study, title) for title, experiment in experiments.items()}
@@ -147,7 +151,7 @@ def make_tasks(
         experiment = replace(experiment, dataset=dataset.name)
         first = experiment.name if study.is_single else study.trained_as[title]
         if first != title and not study.is_single:
-            print(f"{title}: the same settings as {first}, trained under that title")
+            print(f"{title}: has the settings of {first}, so it is trained and recorded as {first}")
         if first in seen:
             continue
         seen.add(first)

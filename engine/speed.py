@@ -107,7 +107,7 @@ def time_plain_loop(experiment: Experiment, dataset: Dataset) -> float:
 
 
 class PlainImages(torch.utils.data.Dataset):
-    """A map-style data set like those of torchvision: it converts an array to a PIL image and transforms it."""
+    """A data set as in tutorials: each image is converted from array to PIL and transformed, one at a time."""
 
     def __init__(self, split: Split, transform: Callable) -> None:
         self.arrays = split.images.permute(0, 2, 3, 1).squeeze(3).numpy()

@@ -131,7 +131,9 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
                 left.remove(result.number)
                 yield result
         except BrokenProcessPool:
-            progress.say("a training process died, perhaps for lack of memory: one unit at a time from here on")
+            progress.say(
+                "a training process died, perhaps for lack of memory: training continues with one process at a time"
+            )
         for number in sorted(left):
             try:
                 (result,) = run_in_processes([calls[number]], plan)

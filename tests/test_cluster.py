@@ -133,7 +133,7 @@ def test_the_bits_are_those_of_this_machine(dask, here, tmp_path, capsys):
     train_on(dask, [*WORDS, "--jobs", "2"], tmp_path / "runs")
     assert read_outcome(tmp_path / "runs", MAY_DIFFER) == here
     out = capsys.readouterr().out
-    assert f"training on {dask.scheduler_address}: 2 processes (2+2+2 side by side), 1 thread each\n" in out
+    assert f"training on {dask.scheduler_address}: 2 processes (2+2+2 seeds side by side), 1 thread each\n" in out
 
 
 def test_the_units_of_a_worker_that_was_killed_are_trained_by_another_with_the_same_bits(

@@ -137,7 +137,7 @@ def test_units_that_were_begun_are_resumed_as_they_were_and_others_are_planned_a
         ([8], 2, 1),
         ([2, 3, 4], 1, 0),
     ]
-    assert str(plan) == "4 processes (3+2+2+1+3 side by side), 1 or 2 threads each"
+    assert str(plan) == "4 processes (3+2+2+1+3 seeds side by side), 1 or 2 threads each"
 
 
 def test_a_plan_says_what_it_is_going_to_do():
@@ -146,9 +146,9 @@ def test_a_plan_says_what_it_is_going_to_do():
         planned = [Checkpoint(Path("unused"), [next(seeds) for _ in range(size)], threads, []) for size in sizes]
         return Plan([Unit(make_task(range(100)), checkpoint) for checkpoint in planned], jobs)
 
-    assert str(plan([3, 2], 2, 1)) == "2 processes (3+2 side by side), 1 thread each"
-    assert str(plan([3], 1, 2)) == "one process (3 side by side), 2 threads each"
-    assert str(plan([3, 2] * 6, 2, 1)) == "2 processes (12 units of up to 3 side by side), 1 thread each"
+    assert str(plan([3, 2], 2, 1)) == "2 processes (3+2 seeds side by side), 1 thread each"
+    assert str(plan([3], 1, 2)) == "one process (3 seeds side by side), 2 threads each"
+    assert str(plan([3, 2] * 6, 2, 1)) == "2 processes (12 times up to 3 seeds side by side), 1 thread each"
 
 
 def test_every_model_was_measured():
@@ -286,7 +286,7 @@ def test_a_task_is_an_experiment_of_a_study_in_its_folder_which_is_locked(tmp_pa
         "first; to train: seeds 0-1",
         "other split; penalized: 54,912 of 55,050 parameters a run, in 3 of 6 tensors (--penalize weights); "
         "to train: seeds 0-1",
-        "first again: the same settings as first, trained under that title",
+        "first again: has the settings of first, so it is trained and recorded as first",
     ]
     description = json.loads((tasks[0].folder / "experiment.json").read_text())
     assert (description["study"], description["title"]) == ("small", "first")

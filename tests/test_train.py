@@ -236,7 +236,7 @@ def test_only_the_seeds_that_are_missing_are_trained(trained, capsys):
     out = capsys.readouterr().out
     assert "no L1; skipped: seeds 0-1" in out
     assert "skipped: seed 0 finished already (--force trains them again); to train: seed 1\n" in out
-    assert "training: one process (1 side by side)" in out
+    assert "training: one process (1 seed side by side)" in out
     assert "proximal 0.001, epoch 2/2, seed 1: " in out
     after = read_files(trained)
     assert after.keys() == before.keys()
@@ -282,14 +282,14 @@ def test_titles_with_the_same_settings_are_trained_once_and_that_is_said(quick_s
     words = ["--study", "quick", "--seeds", "0", "--threads", "1", "--runs-dir", str(tmp_path)]
     train.main([*words, "--only", "first again"])
     out = capsys.readouterr().out
-    assert "first again: the same settings as first, trained under that title\n" in out
+    assert "first again: has the settings of first, so it is trained and recorded as first\n" in out
     assert "first, epoch 1/1, seed 0: " in out
     assert [path.name for path in (tmp_path / "quick").iterdir()] == ["first"]
 
     train.main([*words, "--only", "first", "first again"])
     out = capsys.readouterr().out
     assert "first; skipped: seed 0 finished already" in out
-    assert "first again: the same settings as first, trained under that title\n" in out
+    assert "first again: has the settings of first, so it is trained and recorded as first\n" in out
     assert "training:" not in out
     assert [path.name for path in (tmp_path / "quick").iterdir()] == ["first"]
 

@@ -151,7 +151,7 @@ def test_a_process_that_dies_takes_no_other_unit_with_it(digits, capsys):
         assert results[label, 0].error == "its process died, perhaps for lack of memory; try --runs-at-once 1"
     assert [run.seed for run in results["good", 0].runs] == [0, 1]
     out = capsys.readouterr().out
-    assert out.count("a training process died, perhaps for lack of memory: one unit at a time from here on\n") == 1
+    assert out.count("perhaps for lack of memory: training continues with one process at a time\n") == 1
     assert "good, epoch 1/1, seeds 0-1: " in out
 
 
