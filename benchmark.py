@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
                 several_seeds=speed.time_ours(experiment, dataset, seeds, args.device),
             )
             if on_cpu:
-                seconds["arithmetic"] = speed.time_arithmetic(experiment, dataset, speed.measure_rate())
+                seconds["arithmetic"] = speed.compute_arithmetic(experiment, dataset, speed.measure_rate())
             rounds.append({name: value / share for name, value in seconds.items()})
         result = dict(
             machine=speed.describe_computer(args.device),

@@ -50,8 +50,7 @@ def main(argv: list[str] | None = None) -> None:
                 pool = make_pool(args.pool, runs_dir, submission.GradeOptions(args.data_dir))
                 print(f"pooled {pool}", flush=True)
             found, problems = untrusted.read_runs(runs_dir, study)
-            found, damaged = records.leave_out_damaged(found)
-            problems = [*pool.left_out, *problems, *damaged]
+            problems = [*pool.left_out, *problems]
             if not any(record.results for record in found):
                 refuse_without_runs(runs_dir, study, problems)
             against = None

@@ -1,24 +1,23 @@
-"""Verdicts on the claims of a study, each at the last planned look that its experiments reach.
+"""The claims of a study, judged at the planned looks that their experiments reach.
 
 judgements = judge_claims(study, trained, labels, margin=0.001)
 judgements[0].verdict       # 'supported'
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import compare
 from analysis.compare import Comparison
-from analysis.looks import Look, find_next_look, plan_looks
-from analysis.metrics import METRICS, compare_at_look
+from analysis.looks import Look, plan_looks
+from analysis.metrics import METRICS, compare_records
+from analysis.verdicts import DECIDED, Answer, Question, can_be_decided, decide_at_looks
 from engine.records import Record
 from studies.study import Claim, Study
 
-DECIDED = ("supported", "contradicted", "no practical difference")
 TOO_SMALL = "the test set is too small to tell"
 
 
@@ -27,28 +26,17 @@ class Judgement:
     """A claim with its comparisons and its verdict, and the reason for a verdict that is missing or undecided."""
 
     claim: Claim
-    subject: str  # the title of the experiment that the claim is about
-    comparisons: dict[str, Comparison]  # {title or constant: comparison of the subject with it}
     verdict: str
     why: str = ""
+    subject: str = ""  # the title of the experiment that the claim is about; empty if nothing is compared
+    comparisons: dict[str, Comparison] = field(default_factory=dict)  # {title or constant: comparison with it}
+    look: Look | None = None  # the look at which the verdict stands
     next_look: Look | None = None  # the look that may decide what is undecided; None: there is none
 
     @property
     def is_decided(self) -> bool:
         """Whether the verdict is one on the claim, and not that it is open."""
         return self.verdict in DECIDED
-
-    @property
-    def titles(self) -> list[str]:
-        """The titles of the experiments that are compared."""
-        others = self.claim.against if isinstance(self.claim.against, tuple) else ()
-        return [self.subject, *others]
-
-    @property
-    def look(self) -> Look | None:
-        """The look at which the verdict stands: the earliest of its comparisons'; None if one reaches no look."""
-        looks = [comparison.look for comparison in self.comparisons.values()]
-        return min(filter(None, looks), key=lambda look: look.number) if looks and all(looks) else None
 
     @property
     def explained(self) -> str:
@@ -59,69 +47,88 @@ class Judgement:
 def judge_claims(study: Study, trained: dict[str, Record], labels: NDArray[np.int64], margin: float) -> list[Judgement]:
     """Judge each claim of a study; intervals are corrected for the comparisons of all claims together.
 
+    A claim is judged with the seeds that all its experiments share. It waits for all experiments that it names.
+
     Args:
         trained: {title: record} of the experiments that were trained without overrides.
         labels: the classes of the test images, (images,).
         margin: accuracies that differ by less than this make no practical difference.
     """
-    judgements = [_compare(claim, study, trained, labels) for claim in study.claims]
-    comparisons = [comparison for judgement in judgements for comparison in judgement.comparisons.values()]
-    corrected = iter(compare.correct_holm(comparisons))
-    return [_decide(judgement, margin, study.seeds, corrected) for judgement in judgements]
+    tests = sum(len(claim.others) for claim in study.claims if _list_subjects(claim, study))
+    prepared = [_prepare(claim, study, trained, labels, tests) for claim in study.claims]
+    questions = [_ask(at_looks, margin) for at_looks in prepared if at_looks[0].look]
+    answers = iter(zip(questions, decide_at_looks(questions, tests), strict=True))
+    return [
+        _complete(at_looks, *next(answers), study.seeds) if at_looks[0].look else at_looks[0] for at_looks in prepared
+    ]
 
 
-def _compare(claim: Claim, study: Study, trained: dict[str, Record], labels: NDArray[np.int64]) -> Judgement:
-    """Compare the experiments that a claim names, or give the reason why they cannot be compared."""
-    subject = _choose_subject(claim, trained)
-    titles = claim.against if isinstance(claim.against, tuple) else ()
-    if missing := [title for title in (subject, *titles) if title not in trained]:
-        return Judgement(claim, subject, {}, "no finished run", ", ".join(missing))
-    for title in titles:
-        if study.trained_as[subject] == study.trained_as[title]:
-            return Judgement(claim, subject, {}, "not compared", f"{subject} and {title} have the same settings")
-    others: dict[str, Record | float] = {title: trained[title] for title in titles}
-    if not isinstance(claim.against, tuple):
-        others = {str(claim.against): claim.against}
-    comparisons = {}
-    for title, other in others.items():
-        comparison = compare_at_look(trained[subject], other, claim.metric, study.seeds, labels)
-        if comparison is None:
-            return Judgement(claim, subject, {}, "no seed in common")
-        comparisons[title] = comparison
-    return Judgement(claim, subject, comparisons, "")
+def _prepare(
+    claim: Claim, study: Study, trained: dict[str, Record], labels: NDArray[np.int64], tests: int
+) -> list[Judgement]:
+    """Compare the experiments of a claim at each look that they reach; without any, say why in a single judgement."""
+    subjects = _list_subjects(claim, study)
+    if not subjects:
+        return [Judgement(claim, "not compared", f"{' and '.join(claim.titles)} have the same settings")]
+    if missing := [title for title in claim.titles if title not in trained]:
+        return [Judgement(claim, "no finished run", ", ".join(missing))]
+    seeds = sorted(set.intersection(*(set(trained[title].results) for title in claim.titles)))
+    if not seeds:
+        return [Judgement(claim, "no seed in common")]
+    first, *_ = looks = plan_looks(study.seeds)
+    if len(seeds) < first.seeds:
+        subject, compared = _compare(claim, subjects, trained, labels, seeds)
+        compared = {name: replace(comparison, tests=tests) for name, comparison in compared.items()}
+        return [Judgement(claim, "too few seeds", f"next is {first}", subject, compared, next_look=first)]
+    at_looks = []
+    for look in looks:
+        if look.seeds <= len(seeds):
+            subject, compared = _compare(claim, subjects, trained, labels, seeds[: look.seeds])
+            compared = {name: replace(comparison, look=look) for name, comparison in compared.items()}
+            at_looks.append(Judgement(claim, "", "", subject, compared, look))
+    return at_looks
 
 
-def _choose_subject(claim: Claim, trained: dict[str, Record]) -> str:
-    if isinstance(claim.subject, str):
-        return claim.subject
-    if missing := [title for title in claim.subject if title not in trained]:
-        return missing[0]  # the best is known only when all are trained
+def _list_subjects(claim: Claim, study: Study) -> list[str]:
+    """List the titles that a claim can be about: those with other settings than what they are compared with."""
+    others = {study.trained_as[other] for other in claim.others if isinstance(other, str)}
+    return [title for title in claim.subjects if study.trained_as[title] not in others]
+
+
+def _compare(
+    claim: Claim, subjects: list[str], trained: dict[str, Record], labels: NDArray[np.int64], seeds: Sequence[int]
+) -> tuple[str, dict[str, Comparison]]:
+    """Compare the best subject by validation with what the claim names, over some seeds."""
 
     def validation_accuracy(title: str) -> float:
-        return mean(result["val_accuracy"] for result in trained[title].results.values())
+        return mean(trained[title].results[seed]["val_accuracy"] for seed in seeds)
 
-    return max(claim.subject, key=validation_accuracy)
+    subject = max(subjects, key=validation_accuracy)
+    comparisons = {}
+    for other in claim.others:
+        with_what = trained[other] if isinstance(other, str) else other
+        if comparison := compare_records(trained[subject], with_what, claim.metric, labels, seeds):
+            comparisons[str(other)] = comparison
+    return subject, comparisons
 
 
-def _decide(judgement: Judgement, margin: float, planned: int, corrected: Iterator[Comparison]) -> Judgement:
-    """Complete a judgement with the next comparisons from `corrected` and with a verdict."""
-    if judgement.verdict:
+def _ask(at_looks: list[Judgement], margin: float) -> Question:
+    claim = at_looks[0].claim
+    compared = [list(judgement.comparisons.values()) for judgement in at_looks]
+    return Question(claim.direction, margin if METRICS[claim.metric].has_margin else None, compared)
+
+
+def _complete(at_looks: list[Judgement], question: Question, answer: Answer, planned: int) -> Judgement:
+    """Return the judgement at the look where the verdict stands; if it is undecided, with the reason."""
+    look = answer.comparisons[0].look
+    (judgement,) = [judgement for judgement in at_looks if judgement.look == look]
+    comparisons = dict(zip(judgement.comparisons, answer.comparisons, strict=True))
+    judgement = replace(judgement, verdict=answer.verdict, comparisons=comparisons)
+    if judgement.is_decided:
         return judgement
-    claim = judgement.claim
-    comparisons = {title: next(corrected) for title in judgement.comparisons}
-    claim_margin = margin if METRICS[claim.metric].has_margin else None
-    verdicts = {
-        title: compare.judge_comparison(comparison, claim.direction, claim_margin)
-        for title, comparison in comparisons.items()
-    }
-    judgement = replace(judgement, comparisons=comparisons, verdict=compare.join_verdicts(list(verdicts.values())))
-    if judgement.verdict not in ("too few seeds", "undecided"):
-        return judgement
-    open_comparisons = [comparisons[title] for title, verdict in verdicts.items() if verdict == judgement.verdict]
-    last = plan_looks(planned)[-1]
-    if judgement.verdict == "undecided" and not all(
-        compare.can_seeds_decide(comparison, claim.direction, claim_margin, last) for comparison in open_comparisons
-    ):
+    later = plan_looks(planned)[len(at_looks) :]
+    if not later:
+        return replace(judgement, why="no look is left")
+    if not can_be_decided(answer.comparisons, question.direction, question.margin, later):
         return replace(judgement, why=TOO_SMALL)
-    next_look = find_next_look(planned, min(comparison.seeds for comparison in open_comparisons))
-    return replace(judgement, next_look=next_look, why=f"next is {next_look}" if next_look else "no look is left")
+    return replace(judgement, why=f"next is {later[0]}", next_look=later[0])

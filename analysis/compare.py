@@ -1,4 +1,4 @@
-"""Statistics over seeds: intervals, paired differences, and verdicts on claims.
+"""Statistics over seeds: intervals, paired differences, and corrections for many of them.
 
 The difference between two experiments varies with the seeds, which differ from run to run, and with the test images,
 which all runs share. The standard error of a comparison includes both sources of variation.
@@ -11,7 +11,7 @@ from statistics import mean, stdev
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from analysis.looks import Look
 
@@ -36,7 +36,7 @@ def compute_prediction_interval(values: Sequence[float], draws: int = 1) -> tupl
 
 def _student_quantile(confidence: float, values: int) -> float:
     """Compute the half-width of an interval in standard errors."""
-    return float(stats.t.ppf((1 + confidence) / 2, values - 1))
+    return float(special.stdtrit(values - 1, (1 + confidence) / 2))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Comparison:
             return math.nan
         if self.standard_error == 0:
             return 0.0 if self.difference else 1.0
-        return float(2 * stats.t.sf(abs(self.difference) / self.standard_error, self.seeds - 1))
+        return float(2 * special.stdtr(self.seeds - 1, -abs(self.difference) / self.standard_error))
 
     @property
     def level(self) -> float:
@@ -116,69 +116,31 @@ def _estimate_image_error(by_image: NDArray[np.float64]) -> float:
     return math.sqrt(max(variance, 0) / images)
 
 
-def correct_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def correct_holm(comparisons: Sequence[Comparison], tests: int | None = None) -> list[Comparison]:
     """Return the comparisons with `tests` and `holm_p` set by Holm's step-down procedure (Holm 1979).
 
     The smallest of n p-values is multiplied by n, the next by n − 1, and so on; a corrected p is never smaller than the
-    previous one. If a p is not significant at its level, no larger p is significant, and all their intervals are
-    corrected for the same number of tests. An interval therefore excludes zero exactly if its corrected p is below the
-    level. Where comparisons have different levels, because they stand at different looks, "smaller" means smaller in
+    previous one. From the first p that is not significant at its level, it and all larger ones have intervals corrected
+    for the same number of tests. An interval therefore excludes zero exactly if its corrected p is below the level.
+    Where comparisons have different levels, because they stand at different looks, "smaller" means smaller in
     proportion to the level, as in Holm's procedure with weights.
+
+    Args:
+        tests: n, if more tests are planned than there are comparisons yet; None: the number of comparisons.
     """
+    planned = len(comparisons) if tests is None else tests
 
     def ratio(comparison: Comparison) -> float:
         return math.inf if comparison.seeds < 2 else comparison.p / comparison.level
 
-    order = sorted(range(len(comparisons)), key=lambda index: ratio(comparisons[index]))
-    corrected, tests, holm_ratio = list(comparisons), len(comparisons), 0.0
-    for place, index in enumerate(order):
+    ratios = list(map(ratio, comparisons))
+    corrected, left, holm_ratio, is_significant = list(comparisons), planned, 0.0, True
+    for place, index in enumerate(sorted(range(len(comparisons)), key=ratios.__getitem__)):
         comparison = comparisons[index]
-        if place == 0 or ratio(comparisons[order[place - 1]]) * tests < 1:
-            tests = len(comparisons) - place
-        holm_ratio = max(holm_ratio, ratio(comparison) * (len(comparisons) - place))
+        if is_significant:
+            left = planned - place
+        is_significant = ratios[index] * left < 1
+        holm_ratio = max(holm_ratio, ratios[index] * (planned - place))
         holm_p = math.nan if comparison.seeds < 2 else min(1.0, holm_ratio * comparison.level)
-        corrected[index] = replace(comparison, tests=tests, holm_p=holm_p)
+        corrected[index] = replace(comparison, tests=left, holm_p=holm_p)
     return corrected
-
-
-def judge_comparison(comparison: Comparison, direction: str, margin: float | None = None) -> str:
-    """Decide whether a comparison supports a claim about the direction of its difference.
-
-    Args:
-        direction: the claim: `higher` (a difference above zero), `lower`, `not higher` or `same`.
-        margin: smaller differences make no practical difference; None for a metric without a margin.
-
-    Returns:
-        `supported`, `contradicted`, `undecided`, `too few seeds` (the first look is not reached) or, if the claim is
-        `higher` or `lower`, `no practical difference`.
-    """
-    if comparison.look is None:
-        return "too few seeds"
-    claims_a_difference = direction in ("higher", "lower")
-    low, high = comparison.interval_for_margin()
-    if margin is not None and high < margin and (-margin < low or direction == "not higher"):
-        return "no practical difference" if claims_a_difference else "supported"
-    if comparison.difference == comparison.standard_error == 0:  # the metric is the same in every run
-        return "contradicted" if claims_a_difference else "supported"
-    low, high = comparison.interval()
-    if low <= 0 <= high:
-        return "undecided"
-    supported = ("higher",) if comparison.difference > 0 else ("lower", "not higher")
-    return "supported" if direction in supported else "contradicted"
-
-
-def join_verdicts(verdicts: Sequence[str]) -> str:
-    """Join the verdicts on a claim: it is supported only if it is supported against every experiment."""
-    for worst in ("too few seeds", "contradicted", "undecided", "no practical difference"):
-        if worst in verdicts:
-            return worst
-    return "supported"
-
-
-def can_seeds_decide(comparison: Comparison, direction: str, margin: float | None, look: Look) -> bool:
-    """Tell whether a claim could be decided at a look if the difference stayed the same and the seeds did not vary.
-
-    Seeds do not reduce the error over test images, so a small test set can leave a claim undecided for ever.
-    """
-    best = replace(comparison, seeds=look.seeds, look=look, deviation=0.0)
-    return judge_comparison(best, direction, margin) != "undecided"

@@ -51,7 +51,7 @@ def find_next_step(
         undecided = [f"\n{each.explained}: {each.claim.says}" for each in judgements if not each.is_decided]
         return Step([], 0, says + "".join(undecided))
     look = min(looks, key=lambda look: look.seeds)
-    compared = [title for each in judgements if each.next_look == look for title in each.titles]
+    compared = [title for each in judgements if each.next_look == look for title in each.claim.titles]
     titles = list(dict.fromkeys(study.trained_as[title] for title in compared))
     named = ", ".join(f'"{title}"' for title in titles)
     if last and (last.titles, last.seeds) == (titles, look.seeds):

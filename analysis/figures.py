@@ -18,7 +18,7 @@ from analysis.document import Document
 from analysis.findings import Findings
 from augmentation import Augmentation
 from data import Dataset
-from engine import records
+from engine import run_files
 from engine.records import Record
 from regularizers import SMALL
 
@@ -105,7 +105,7 @@ def add_curves_and_seeds(document: Document, findings: Findings) -> None:
 
     def draw_curves() -> Figure:
         histories = {
-            title: [records.read_history(record.run_folder(seed)) for seed in record.results]
+            title: [run_files.read_history(record.run_folder(seed)) for seed in record.results]
             for title, record in findings.trained.items()
         }
         return plots.plot_curves(_relabel(findings, histories), styles)
@@ -166,7 +166,7 @@ def _read_magnitudes(record: Record) -> NDArray[np.float32]:
     """Read the absolute values |w| of all weights in all runs, (weights,)."""
     parts = []
     for seed, result in record.results.items():
-        state = records.read_weights(record.run_folder(seed), result["layers"])
+        state = run_files.read_weights(record.run_folder(seed), result["layers"])
         parts += [state[f"{layer['layer']}.weight"].abs().flatten() for layer in result["layers"]]
     return np.concatenate(parts)
 

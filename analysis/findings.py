@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import data
-from analysis import compare
 from analysis.claims import Judgement, judge_claims
 from analysis.compare import Comparison
-from analysis.metrics import compare_at_look, compare_with_baseline, read_metric, read_predictions
+from analysis.metrics import compare_at_looks, compare_with_baseline, read_metric, read_predictions
+from analysis.verdicts import Question, decide_at_looks
 from data import Dataset
 from engine.records import Record, RecordError
 from experiments import Experiment, Settings
@@ -133,8 +133,10 @@ class Findings:
         if len(self.trained) < 2:
             return "alone"
         best, second = (self.trained[title] for title in self.by_validation[:2])
-        comparison = compare_at_look(best, second, "val_accuracy", self.study.seeds)
-        return compare.judge_comparison(comparison, "higher") if comparison else "too few seeds"
+        at_looks = [[comparison] for comparison in compare_at_looks(best, second, "val_accuracy", self.study.seeds)]
+        if not at_looks:
+            return "too few seeds"
+        return decide_at_looks([Question("higher", None, at_looks)], tests=1)[0].verdict
 
     @property
     def margin(self) -> float:

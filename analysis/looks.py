@@ -1,6 +1,6 @@
 """Planned looks: the numbers of seeds at which a verdict may be taken, and the error that each look spends.
 
-    find_look(planned=5, seeds=12)      # Look(number=1, planned=5): 10 seeds, judged at 1.5 %
+    plan_looks(5)[1]        # Look(number=1, planned=5): 10 seeds, judged at 1.5 %
 
 Whoever judges after every few seeds, always at 5 %, and stops at the first significant difference, errs far more often
 than in 5 % of cases: looks at 5, 10, 20 and 40 seeds find a difference where there is none in 14.7 % of comparisons.
@@ -40,14 +40,3 @@ class Look:
 def plan_looks(planned: int) -> list[Look]:
     """List all looks of a study that plans this number of seeds."""
     return [Look(number, planned) for number in range(LOOKS)]
-
-
-def find_look(planned: int, seeds: int) -> Look | None:
-    """Return the last look that a number of seeds reaches, or None if there are too few for the first."""
-    return max((look for look in plan_looks(planned) if look.seeds <= seeds), key=lambda look: look.seeds, default=None)
-
-
-def find_next_look(planned: int, seeds: int, most_seeds: int | None = None) -> Look | None:
-    """Return the first look that needs more than these seeds, or None if there is none up to `most_seeds`."""
-    looks = [look for look in plan_looks(planned) if seeds < look.seeds <= (most_seeds or look.seeds)]
-    return looks[0] if looks else None

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from analysis import compare
 from analysis.compare import Comparison
-from analysis.looks import find_look
-from engine import records
-from engine.records import Record, RecordError
+from analysis.looks import plan_looks
+from engine import run_files
+from engine.records import Record
 from sources.catalogue import SOURCES
 
 
@@ -90,18 +90,12 @@ def compare_records(
     return compare.compare_paired(values, [read_metric(other.results[seed], name) for seed in seeds], by_image)
 
 
-def compare_at_look(
-    subject: Record, other: Record | float, name: str, planned: int, labels: NDArray[np.int64] | None = None
-) -> Comparison | None:
-    """Compare as `compare_records` does, at the last planned look that the seeds in common reach.
-
-    A look uses the first of these seeds, in the order of their numbers. If no look is reached, all seeds are compared,
-    and no verdict may be taken.
-    """
+def compare_at_looks(subject: Record, other: Record, name: str, planned: int) -> list[Comparison]:
+    """Compare a metric between two records at each planned look that the seeds in common reach."""
     seeds = list_common_seeds(subject, other)
-    look = find_look(planned, len(seeds))
-    comparison = compare_records(subject, other, name, labels, seeds[: look.seeds] if look else seeds)
-    return comparison and replace(comparison, look=look)
+    looks = [look for look in plan_looks(planned) if look.seeds <= len(seeds)]
+    compared = [(look, compare_records(subject, other, name, None, seeds[: look.seeds])) for look in looks]
+    return [replace(comparison, look=look) for look, comparison in compared if comparison]
 
 
 def compare_with_baseline(
@@ -129,11 +123,5 @@ def read_predictions(record: Record, seed: int, images: int) -> NDArray[np.float
     Raises:
         RecordError: the file cannot be read, or has the wrong number of images or classes.
     """
-    log_probabilities = records.read_log_probabilities(record.run_folder(seed))
-    expected = images, len(SOURCES[record.dataset["name"]].classes)
-    if log_probabilities.shape != expected:
-        raise RecordError(
-            f"{record.run_folder(seed)}: predictions for {log_probabilities.shape} images and classes, expected "
-            f"{expected}; train it again with --seeds {seed} --force"
-        )
-    return log_probabilities
+    classes = len(SOURCES[record.dataset["name"]].classes)
+    return run_files.read_log_probabilities(record.run_folder(seed), (images, classes))

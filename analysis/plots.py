@@ -87,7 +87,7 @@ def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styl
     epoch of each run that ended before the longest run; the number beside it counts the runs that are still training.
 
     Args:
-        histories: {title: [history of each run, rows with the columns `records.HISTORY`]}.
+        histories: {title: [history of each run, rows with the columns `run_files.HISTORY`]}.
     """
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)

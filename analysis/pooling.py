@@ -83,7 +83,7 @@ def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
     """Compare what the claims compare or, without claims, each experiment with its baseline, for each person."""
     labels = findings.labels if findings.dataset else None
     for subject, other, metric in _list_pairs(findings):
-        one, two = findings.record(subject), other if isinstance(other, float) else findings.record(other)
+        one, two = findings.record(subject), findings.record(other) if isinstance(other, str) else other
         pooled = compare_records(one, two, metric, labels)
         if pooled is None:
             continue
@@ -91,18 +91,17 @@ def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
         for person, seeds in _group_seeds(one, list_common_seeds(one, two), givers).items():
             if comparison := compare_records(one, two, metric, labels, seeds):
                 people[person] = comparison
-        against = f"{other:g}" if isinstance(other, float) else other
-        yield ByPerson(f"{subject} − {against}", metric, people, pooled, measure_homogeneity(people.values()))
+        yield ByPerson(f"{subject} − {other}", metric, people, pooled, measure_homogeneity(people.values()))
 
 
 def _list_pairs(findings: Findings) -> list[tuple[str, str | float, str]]:
     """List what is compared, without repetition: (subject, title or constant, metric)."""
-    pairs: list[tuple[str, str | float, str]] = []
-    for judgement in findings.judgements:
-        claim = judgement.claim
-        others = claim.against if isinstance(claim.against, tuple) else (float(claim.against),)
-        if judgement.comparisons:
-            pairs += [(judgement.subject, other, claim.metric) for other in others]
+    pairs: list[tuple[str, str | float, str]] = [
+        (judgement.subject, other, judgement.claim.metric)
+        for judgement in findings.judgements
+        if judgement.comparisons
+        for other in judgement.claim.others
+    ]
     if not pairs:
         pairs = [(title, findings.baselines[title], "test_accuracy") for title in findings.differences]
     return list(dict.fromkeys(pairs))

@@ -25,6 +25,9 @@ from engine.flags import format_seeds
 from engine.records import Record, RecordError
 from sources.catalogue import SOURCES
 
+# Folders in a command line, which only say where things lay on somebody's machine.
+FOLDERS = re.compile(r""" --(runs|data)-dir[ =]('[^']*'|"[^"]*"|[^\s'"])+""")
+
 
 def make_report(
     found: list[Record],
@@ -196,7 +199,7 @@ def add_provenance(document: Document, all_findings: list[Findings]) -> None:
         for title, record in findings.trained.items():
             results = record.results.values()
             data_sets[findings.dataset_name] = record.dataset["checksum"]
-            commands |= {result["command"] for result in results}
+            commands |= {FOLDERS.sub("", result["command"]) for result in results}
             versions |= {f"torch {result['versions']['torch']}" for result in results}
             rows.append(
                 (
@@ -211,7 +214,8 @@ def add_provenance(document: Document, all_findings: list[Findings]) -> None:
     document.add_table(Table("provenance", header, rows), "Where, when and with what every experiment was trained")
     document.say(f"Trained with {', '.join(sorted(versions))}.")
     document.say(*[f"SHA-256 of {name}: `{checksum}`" for name, checksum in sorted(data_sets.items())])
-    document.say("The commands:", "\n".join(f"    python {command}" for command in sorted(commands)))
+    lines = "\n".join(f"    python {command}" for command in sorted(commands))
+    document.say("The commands, without the folders of the machine:", lines)
 
 
 def _range_of(results: Iterable[dict[str, Any]], name: str) -> str:

@@ -23,16 +23,16 @@ Differences are paired by seed and counted in points; their intervals count the 
 images. In a table with a baseline, all seeds are used, and the 95 % intervals and p are corrected for the number of
 comparisons (Holm).
 
-Verdicts are taken at planned looks alone: at the number of seeds that the study plans, at its double, its fourfold and
-its eightfold, with the first seeds in the order of their numbers. Between two looks the earlier one stands. Whoever
-judges again after every few seeds errs more often than the 5 % allow, so look 1 spends 3 % of error, and each later
-look half of the one before it. Each claim's interval has this level, corrected for the comparisons of all claims
-(Holm). A difference is no practical one where the interval of two one-sided tests at the look's level, which is not
-corrected (margin ±), lies within the margin; that supports a claim that two are the same; for one that the first is not
-higher, the upper end alone counts. Otherwise a claim is supported or contradicted where its interval leaves out zero;
-one that two differ is contradicted, too, where they are equal in every run. Before the first look there is no verdict.
-Validation images chose what was chosen; test images were looked at once, after training. Every table is in `tables/` as
-CSV and for LaTeX, every figure in `figures/` as PNG and PDF."""
+Verdicts are taken at planned looks alone, one after the other: at the number of seeds that the study plans, at its
+double, its fourfold and its eightfold, with the first seeds in the order of their numbers. The first decision stands.
+Whoever judges again after every few seeds errs more often than the 5 % allow, so look 1 spends 3 % of error, and each
+later look half of the one before it. Each claim's interval has this level, corrected for the comparisons of all claims
+of the study (Holm). A difference is no practical one where the interval of two one-sided tests at the look's level,
+which is not corrected (margin ±), lies within the margin; that supports a claim that two are the same; for one that the
+first is not higher, the upper end alone counts. Otherwise a claim is supported or contradicted where its interval
+leaves out zero; one that two differ is contradicted, too, where they are equal in every run. Before the first look
+there is no verdict. Validation images chose what was chosen; test images were looked at once, after training. Every
+table is in `tables/` as CSV and for LaTeX, every figure in `figures/` as PNG and PDF."""
 
 
 def write_heading(findings: Findings) -> str:
@@ -86,7 +86,7 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     if next_look is None:
         return ""
     lacking: dict[int, list[str]] = {}  # {number of seeds: titles that lack so many}
-    for title in dict.fromkeys(findings.study.trained_as[title] for each in judgements for title in each.titles):
+    for title in dict.fromkeys(findings.study.trained_as[title] for each in judgements for title in each.claim.titles):
         lacking.setdefault(next_look.seeds - len(findings.record(title).results), []).append(title)
     lacking = {seeds: titles for seeds, titles in lacking.items() if seeds > 0}
     if not lacking:

@@ -1,7 +1,7 @@
 """Simulate studies of which the truth is known: what verdicts at planned looks err and cost.
 
 examples:
-  python -m docs.simulate_looks                              4,000 studies of each kind, about three hours
+  python -m docs.simulate_looks                              4,000 studies of each kind, about half an hour
   python -m docs.simulate_looks --studies 20                 a first impression in a minute
   python -m docs.simulate_looks --studies 20 --adastop 20    the same studies, judged by AdaStop as well
 """
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from analysis.compare import Comparison, can_seeds_decide, correct_holm, judge_comparison
+from analysis.compare import Comparison
 from analysis.looks import Look, plan_looks
+from analysis.verdicts import Question, can_be_decided, decide_at_looks
 from engine import flags
 
 DIRECTIONS = ("higher", "lower", "same") * 5  # of 15 claims, each about one more experiment beside the baseline
@@ -75,23 +76,25 @@ def judge_at_looks(
     runs: Floats, image_error: float, looks: Sequence[Look], margin: float | None
 ) -> tuple[list[str], list[int]]:
     """Judge each claim of a study at its looks until it is decided, as `train.py --until-decided` does."""
-    differences, by_look = runs[1:] - runs[0], []
+    differences = runs[1:] - runs[0]
+    of_claims: list[list[list[Comparison]]] = [[] for _ in differences]
     for look in looks:
         first = differences[:, : look.seeds]
         moments = zip(first.mean(1).tolist(), first.std(1, ddof=1).tolist(), strict=True)
-        by_look.append([Comparison(mean, look.seeds, deviation, image_error, look=look) for mean, deviation in moments])
-    at = [0] * len(differences)
+        for at_looks, (mean, deviation) in zip(of_claims, moments, strict=True):
+            at_looks.append([Comparison(mean, look.seeds, deviation, image_error, look=look)])
+    reached = [1] * len(of_claims)  # the looks for which each claim's experiments are trained
     while True:
-        compared = correct_holm([by_look[number][claim] for claim, number in enumerate(at)])
-        claims = list(zip(compared, DIRECTIONS, strict=False))
-        verdicts = [judge_comparison(*claim, margin) for claim in claims]
+        claims = list(zip(DIRECTIONS, of_claims, reached, strict=False))
+        questions = [Question(direction, margin, at_looks[:number]) for direction, at_looks, number in claims]
+        answers = decide_at_looks(questions, len(questions))
         goes_on = [
-            verdict == "undecided" and number + 1 < len(looks) and can_seeds_decide(*claim, margin, looks[-1])
-            for verdict, number, claim in zip(verdicts, at, claims, strict=True)
+            answer.verdict == "undecided" and can_be_decided(answer.comparisons, direction, margin, looks[number:])
+            for answer, (direction, _, number) in zip(answers, claims, strict=True)
         ]
         if not any(goes_on):
-            return verdicts, [looks[number].seeds for number in at]
-        at = [number + more for number, more in zip(at, goes_on, strict=True)]
+            return [answer.verdict for answer in answers], [looks[number - 1].seeds for number in reached]
+        reached = [number + more for number, more in zip(reached, goes_on, strict=True)]
 
 
 def judge_with_adastop(runs: Floats, adastop: Any, alpha: float) -> tuple[list[str], list[int]]:

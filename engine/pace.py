@@ -11,7 +11,6 @@ import contextlib
 import heapq
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -29,6 +28,7 @@ from data import Dataset, Split
 from engine.files import RecordError, check_types, read_json, write_whole
 from engine.flags import MOST_SEEDS
 from engine.plan import Plan, Task, TrainOptions, make_plan, measured_for
+from engine.provenance import read_cpu_name
 from engine.workers import prepare_process, run_in_processes
 from experiments import Experiment
 from training import Trainer, build_network, train_epoch
@@ -238,12 +238,3 @@ def remember(memory: Path, work: str, seconds: Seconds) -> str:
     except OSError as error:
         return f"not kept, as {memory} cannot be written ({error.strerror})"
     return f"kept in {memory}"
-
-
-def read_cpu_name() -> str:
-    """Return the name of this machine's CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

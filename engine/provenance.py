@@ -35,3 +35,12 @@ def describe_machine(device: str) -> dict[str, Any]:
         versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__),
         platform=platform.platform(),
     )
+
+
+def read_cpu_name() -> str:
+    """Return the name of this machine's CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -37,9 +37,8 @@ from engine.files import (
 )
 from engine.flags import format_seeds
 from engine.format_2 import read_folder_names
-from engine.run_files import HISTORY, read_history, read_log_probabilities, read_weights
+from engine.run_files import HISTORY
 from experiments import Experiment, Settings, join_settings, shorten
-from sources.catalogue import SOURCES
 from studies import STUDIES
 from studies.study import SINGLE
 from training import Run
@@ -127,7 +126,8 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
                 print(f"{folder.name}: {difference}; discarded by --force: {lost}")
                 shutil.rmtree(folder)
             elif difference:
-                force = shlex.join(["--only", description["title"]] * bool(description["study"]) + ["--force"])
+                only = ["--only", description["title"]] if description["study"] else []
+                force = shlex.join([*only, "--force"])
                 way_out = f"name another --runs-dir, or replace it with {force}, which discards {lost}"
                 raise RecordError(f"{path}: {difference}; {way_out}")
         if not path.exists():
@@ -154,9 +154,10 @@ def _compare_description(path: Path, description: dict[str, Any]) -> str | None:
 
 def _list_runs(folder: Path) -> str:
     """Name the finished seeds and the checkpoints of an experiment: `seeds 0-4, checkpoint-5-9.pt`."""
-    seeds = finished_seeds(folder)
-    begun = [path.name for path in sorted(folder.glob("checkpoint-*.pt"))]
-    return ", ".join([format_seeds(seeds)] * bool(seeds) + begun) or "no finished run"
+    found = [path.name for path in sorted(folder.glob("checkpoint-*.pt"))]
+    if seeds := finished_seeds(folder):
+        found.insert(0, format_seeds(seeds))
+    return ", ".join(found) or "no finished run"
 
 
 def write_run(folder: Path, run: Run) -> Path:
@@ -216,7 +217,7 @@ def _read_results(folder: Path) -> Iterator[tuple[str, dict[str, Any] | RecordEr
                 raise RecordError(f"{path}: {', '.join(missing)} missing")
             result = read_json(path / "result.json")
         except RecordError as error:
-            yield seed, RecordError(f"{error}; the command that trained it trains it again")
+            yield seed, RecordError(f"{error}; repeat the command that trained it")
             continue
         if (trained := result.get("seed", int(seed))) != int(seed):
             found = f"result.json is of seed {str(trained)[:20]}; the folder was renamed or copied"
@@ -256,30 +257,6 @@ def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], li
         if record.results or record.diverged:
             records.append(record)
     return records, list(dict.fromkeys(problems))
-
-
-def leave_out_damaged(found: list[Record]) -> tuple[list[Record], list[str]]:
-    """Leave out the runs whose history, weights or predictions cannot be read.
-
-    Args:
-        found: records that fit the schema.
-
-    Returns:
-        (records with at least one run, a line for each run that is left out).
-    """
-    problems = []
-    for record in found:
-        shape = record.dataset["test"], len(SOURCES[record.dataset["name"]].classes)
-        for seed, result in tuple(record.results.items()):
-            folder = record.run_folder(seed)
-            try:
-                read_history(folder)
-                read_weights(folder, result["layers"])
-                read_log_probabilities(folder, shape)
-            except RecordError as error:
-                problems.append(f"{error}; train it again: {record.command('--seeds', str(seed), '--force')}")
-                del record.results[seed]
-    return [record for record in found if record.results or record.diverged], problems
 
 
 def describe_begun(folder: Path) -> str:

@@ -58,10 +58,12 @@ def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> We
         except pickle.UnpicklingError:  # its message says how to load the file anyway
             raise ValueError("it does not hold weights") from None
         if not all(_is_of_network(name, tensor) for name, tensor in weights.items()):
-            raise ValueError("expected named plain tensors of float32, or of int64, alone")
+            raise ValueError("expected only named plain tensors of float32 or int64")
         for layer in layers or ():
             if weights[f"{layer['layer']}.weight"].numel() != layer["weights"]:
-                raise ValueError(f"layer {layer['layer']} has not the {layer['weights']} weights of result.json")
+                raise ValueError(
+                    f"layer {layer['layer']} does not have the {layer['weights']} weights that result.json states"
+                )
     return weights
 
 

@@ -22,10 +22,10 @@ from tabulate import tabulate
 from torch import nn
 
 from data import Dataset, Split
-from engine.pace import count_operations, read_cpu_name, set_fastest
+from engine.pace import count_operations, set_fastest
 from engine.plan import Task, TrainOptions, make_plan
 from engine.progress import Progress
-from engine.provenance import describe_machine
+from engine.provenance import describe_machine, read_cpu_name
 from engine.workers import prepare_process, train_units
 from experiments import Experiment, UserError
 from sources.downloading import import_torchvision
@@ -138,8 +138,8 @@ def time_ours(experiment: Experiment, dataset: Dataset, seeds: int, device: str)
     return seconds / plan.jobs / experiment.epochs / seeds
 
 
-def time_arithmetic(experiment: Experiment, dataset: Dataset, rate: float) -> float:
-    """Return the time of the multiplications and additions in linear layers and convolutions, at a given rate.
+def compute_arithmetic(experiment: Experiment, dataset: Dataset, rate: float) -> float:
+    """Compute the time of the multiplications and additions in linear layers and convolutions, at a given rate.
 
     At the rate of a large matrix product, this is a limit: smaller products are slower, and normalization, activations,
     augmentation and the optimizer take more time.

@@ -25,7 +25,7 @@ from analysis.findings import build_network_of, is_of, load_test_set
 from analysis.metrics import read_predictions
 from analysis.sections import make_report
 from data import Dataset
-from engine import records
+from engine import records, run_files
 from engine.files import RecordError
 from engine.flags import format_seeds
 from engine.plan import measured_for
@@ -166,7 +166,7 @@ def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterat
         yield f"its experiment.json does not describe {dataset.name}"
     network = build_network_of(record)
     try:
-        network.load_state_dict(records.read_weights(record.run_folder(seed)))
+        network.load_state_dict(run_files.read_weights(record.run_folder(seed)))
     except RuntimeError:
         yield f"the weights do not fit {experiment.model}"
         return
@@ -187,7 +187,7 @@ def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterat
     sparsity = regularizers.summarize_layers(layers)
     if not is_alike(result["layers"], layers) or not is_alike(result["sparsity"], sparsity):
         yield "sparsity and norms are not those of the weights"
-    yield from _compare_with_history(experiment, result, records.read_history(record.run_folder(seed)))
+    yield from _compare_with_history(experiment, result, run_files.read_history(record.run_folder(seed)))
 
 
 def _compare_with_history(experiment: Experiment, result: dict[str, Any], history: list[training.Row]) -> Iterator[str]:
@@ -235,7 +235,7 @@ def hash_weights(run_folder: Path) -> str:
         RecordError: the weights cannot be read.
     """
     sha = hashlib.sha256()
-    for name, tensor in records.read_weights(run_folder).items():
+    for name, tensor in run_files.read_weights(run_folder).items():
         sha.update(name.encode() + tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 

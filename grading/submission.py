@@ -150,10 +150,9 @@ def read_submission(path: Path, workshop: Path, options: GradeOptions) -> Submis
         folder = find_top(folder)
         damage, other_code = check_manifest(folder), find_differing_code(folder)
         found, unreadable = read_runs(folder / "runs", limits=LIMITS)
-        found, damaged = records.leave_out_damaged(found)
     except SubmissionError as error:
         return Submission(folder, options, damage=[str(error)])
-    return Submission(folder, options, found, damage, unreadable + damaged, other_code)
+    return Submission(folder, options, found, damage, unreadable, other_code)
 
 
 def find_top(folder: Path) -> Path:

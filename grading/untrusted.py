@@ -17,7 +17,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engine import records
+from analysis.metrics import read_predictions
+from engine import records, run_files
 from engine.files import RecordError, check_types
 from engine.records import Record
 from experiments import UserError
@@ -65,7 +66,7 @@ LIMITS = Limits()
 
 
 def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = None) -> tuple[list[Record], list[str]]:
-    """Read the records in a runs folder, and leave out runs that do not fit the schema.
+    """Read the records in a runs folder, and leave out runs that do not fit the schema or have a damaged file.
 
     Args:
         study: read the records of this study only; None: all records.
@@ -88,13 +89,14 @@ def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = 
                 _check_result(result)
                 if limits:
                     _check_size(folder, limits)
+                _read_files(record, seed)
             except ValueError as error:
                 problem = f"{folder / 'result.json'}: {error}"
             except RecordError as error:
                 problem = str(error)
             else:
                 continue
-            problems.append(f"{problem}; train it again with --seeds {seed} --force")
+            problems.append(f"{problem}; train it again: {record.command('--seeds', str(seed), '--force')}")
             del record.results[seed]
     return [record for record in found if record.results or record.diverged], problems
 
@@ -118,6 +120,18 @@ def _check_result(result: dict[str, Any]) -> None:
         raise ValueError("layers is empty, or a layer in it has no weights")
 
 
+def _read_files(record: Record, seed: int) -> None:
+    """Read the history, the weights and the predictions of a run once, to find damage.
+
+    Raises:
+        RecordError: a file cannot be read, or does not fit the others.
+    """
+    folder = record.run_folder(seed)
+    run_files.read_history(folder)
+    run_files.read_weights(folder, record.results[seed]["layers"])
+    read_predictions(record, seed, record.dataset["test"])
+
+
 def _check_size(folder: Path, limits: Limits) -> None:
     """Check that a run's files do not need too much memory; unreadable files pass, and later checks report them.
 
@@ -131,7 +145,7 @@ def _check_size(folder: Path, limits: Limits) -> None:
         raise RecordError(f"{weights}: cannot be read (expected weights that are not compressed)")
     tensors = {}
     with contextlib.suppress(RecordError):
-        tensors = records.read_weights(folder)
+        tensors = run_files.read_weights(folder)
     for name, tensor in tensors.items():
         if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
             raise RecordError(f"{weights}: cannot be read ({name} states more numbers than the file holds)")

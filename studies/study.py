@@ -57,10 +57,19 @@ class Claim:
     direction: str  # one of DIRECTIONS
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        """The titles of the experiments that the claim may be about."""
+        return (self.subject,) if isinstance(self.subject, str) else self.subject
+
+    @property
+    def others(self) -> tuple[str | float, ...]:
+        """What the subject is compared with: titles, or one constant."""
+        return self.against if isinstance(self.against, tuple) else (self.against,)
+
+    @property
     def titles(self) -> tuple[str, ...]:
         """Every title that the claim names."""
-        subjects = (self.subject,) if isinstance(self.subject, str) else self.subject
-        return subjects + (self.against if isinstance(self.against, tuple) else ())
+        return self.subjects + tuple(other for other in self.others if isinstance(other, str))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import train
 from analysis.sections import make_report
 from data import Split
-from engine import records
+from engine import records, run_files
 from engine.flags import OneLineParser, add_settings, choose_experiments, given_settings
 from experiments import Experiment
 from grading import scores, submission, untrusted
@@ -67,7 +67,7 @@ def make_log_probabilities(labels, wrong, generator):
 
 
 def write_run(folder, result, log_probabilities, epochs=1):
-    history = [dict.fromkeys(records.HISTORY, 1) | dict(epoch=epoch) for epoch in range(1, epochs + 1)]
+    history = [dict.fromkeys(run_files.HISTORY, 1) | dict(epoch=epoch) for epoch in range(1, epochs + 1)]
     weights = {"0.weight": torch.tensor([0.0, 2.0])}
     return records.write_run(folder, Run(result["seed"], result, history, weights, log_probabilities))
 

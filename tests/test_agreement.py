@@ -33,7 +33,7 @@ HIGH, LOW = [0.90, 0.91, 0.89, 0.90, 0.92], [0.80, 0.81, 0.79, 0.81, 0.82]
     ],
 )
 def test_two_verdicts_agree_or_not(here, there, expected):
-    one, other = (Judgement(CLAIM, "L1", {}, verdict) for verdict in (here, there))
+    one, other = (Judgement(CLAIM, verdict) for verdict in (here, there))
     assert judge_agreement(one, other) == judge_agreement(other, one) == expected
 
 

@@ -103,6 +103,29 @@ def test_a_claim_without_a_common_seed_takes_no_other_claims_metrics(trained, tm
     assert second.verdict == "contradicted"
 
 
+def test_the_subject_of_a_look_is_the_best_in_its_seeds(trained):
+    """Seeds of a later look choose nothing at an earlier one."""
+    claim = a_claim(("good", "same"), ("bad",), "test_accuracy", "higher")
+    (first,) = judge_claims(a_study(claim), trained, LABELS, MARGIN)
+    last = max(trained["good"].results)
+    assert first.look == Look(0, 5)
+    assert last not in range(5), "it belongs to no look"
+    trained["same"].results[last]["val_accuracy"] = 100.0
+    (again,) = judge_claims(a_study(claim), trained, LABELS, MARGIN)
+    assert again.subject == first.subject == "good"
+
+
+def test_too_few_seeds_reject_nothing_for_other_claims(trained):
+    """Four seeds with a tiny p are no look; they are corrected for, and help no other claim."""
+    few = replace(trained["bad"], results={seed: trained["bad"].results[seed] for seed in range(4)})
+    claims = (
+        a_claim("bad", ("good",), "test_accuracy", "lower"),
+        a_claim("same", ("good",), "train_accuracy", "lower"),
+    )
+    _, alone = judge_claims(a_study(*claims), trained | {"bad": few}, LABELS, MARGIN)
+    assert alone.comparisons["good"].tests == 2
+
+
 def test_between_two_looks_the_earlier_one_stands(trained):
     """Six seeds are no look when five are planned: the sixth, in the order of the numbers, is not used."""
     claim = a_claim("good", ("bad",), "train_accuracy", "higher")

@@ -7,12 +7,9 @@ from scipy import stats
 
 from analysis.compare import (
     Comparison,
-    can_seeds_decide,
     compare_paired,
     compute_mean_interval,
     correct_holm,
-    join_verdicts,
-    judge_comparison,
 )
 from analysis.looks import Look
 
@@ -134,75 +131,10 @@ def test_one_seed_does_not_disturb_holms_order():
     assert corrected[1].tests == 2
 
 
-MARGIN = 0.005
-
-
-LOOK = Look(0, 6)
-DIRECT, TWO_SIDED_TESTS = 0.97, 0.94  # confidence of the interval and of the margin's, at the first look
-
-
-def a_comparison(low, high, confidence=DIRECT):
-    """A comparison with this interval, at the first look."""
-    quantile = float(stats.t.ppf((1 + confidence) / 2, LOOK.seeds - 1))
-    return Comparison((low + high) / 2, LOOK.seeds, (high - low) / 2 / quantile * math.sqrt(LOOK.seeds), look=LOOK)
-
-
-@pytest.mark.parametrize(
-    ("interval", "confidence", "claimed", "expected"),
-    [
-        ((0.01, 0.02), DIRECT, "higher", "supported"),
-        ((0.01, 0.02), DIRECT, "lower", "contradicted"),
-        ((0.01, 0.02), DIRECT, "same", "contradicted"),
-        ((0.01, 0.02), DIRECT, "not higher", "contradicted"),
-        ((-0.02, -0.01), DIRECT, "lower", "supported"),
-        ((-0.02, -0.01), DIRECT, "higher", "contradicted"),
-        ((-0.001, 0.02), DIRECT, "higher", "undecided"),
-        ((-0.02, 0.02), DIRECT, "same", "undecided"),
-        ((-0.02, 0.02), DIRECT, "not higher", "undecided"),
-        ((-0.02, -0.01), DIRECT, "not higher", "supported"),
-        ((-0.02, 0.0049), TWO_SIDED_TESTS, "not higher", "supported"),  # a gain, if any, has no consequence
-        ((-0.02, 0.0051), TWO_SIDED_TESTS, "not higher", "undecided"),
-        ((-0.0049, 0.0049), TWO_SIDED_TESTS, "same", "supported"),
-        ((-0.0051, 0.0049), TWO_SIDED_TESTS, "same", "undecided"),
-        ((0.001, 0.0049), TWO_SIDED_TESTS, "same", "supported"),  # it differs from zero, without consequence
-        ((0.001, 0.0049), TWO_SIDED_TESTS, "higher", "no practical difference"),
-        ((-0.0049, -0.001), TWO_SIDED_TESTS, "higher", "no practical difference"),
-    ],
-)
-def test_verdicts(interval, confidence, claimed, expected):
-    assert judge_comparison(a_comparison(*interval, confidence), claimed, MARGIN) == expected
-
-
-def test_a_metric_without_a_margin_has_no_practical_indifference():
-    comparison = a_comparison(0.001, 0.004)
-    assert judge_comparison(comparison, "higher", MARGIN) == "no practical difference"
-    assert judge_comparison(comparison, "higher") == "supported"
-    assert judge_comparison(a_comparison(-0.001, 0.001), "same") == "undecided"
-    assert judge_comparison(a_comparison(-0.001, 0.001), "not higher") == "undecided"
-    assert judge_comparison(a_comparison(-0.004, -0.001), "not higher") == "supported"
-
-
-def test_the_correction_counts_for_zero_and_not_for_the_margin():
-    comparison = a_comparison(0.0001, 0.02)
-    assert judge_comparison(comparison, "higher", MARGIN) == "supported"
-    assert judge_comparison(replace(comparison, tests=2), "higher", MARGIN) == "undecided"
-    within = a_comparison(-0.0049, 0.0049, TWO_SIDED_TESTS)
-    assert judge_comparison(replace(within, tests=50), "same", MARGIN) == "supported"
-
-
-def test_without_a_look_there_is_no_verdict():
-    comparison = a_comparison(0.01, 0.02)
-    assert judge_comparison(replace(comparison, look=None), "higher", MARGIN) == "too few seeds"
-    assert judge_comparison(comparison, "higher", MARGIN) == "supported"
-
-
-def test_a_later_look_needs_a_smaller_p():
-    comparison = a_comparison(0.0001, 0.02)  # p is just below the 3 % of the first look
-    assert judge_comparison(comparison, "higher") == "supported"
-    assert judge_comparison(replace(comparison, look=Look(1, 3)), "higher") == "undecided"
-    within = a_comparison(-0.0049, 0.0049, TWO_SIDED_TESTS)
-    assert judge_comparison(within, "same", MARGIN) == "supported"
-    assert judge_comparison(replace(within, look=Look(1, 3)), "same", MARGIN) == "undecided"
+def test_tests_that_are_planned_are_corrected_for():
+    first, second = correct_holm([with_p(0.001), with_p(0.012)], tests=5)
+    assert (first.tests, second.tests) == (5, 4)
+    assert (first.holm_p, second.holm_p) == pytest.approx((0.005, 0.048))
 
 
 def test_holms_order_is_that_of_p_in_proportion_to_the_level():
@@ -214,25 +146,3 @@ def test_holms_order_is_that_of_p_in_proportion_to_the_level():
     assert significant == [True, True]
     assert [each.holm_p < each.level for each in corrected] == significant
     assert [each.tests for each in correct_holm([replace(first, look=Look(1, 5)), second])] == [2, 2]
-
-
-def test_the_same_metrics_in_every_run_contradict_a_difference():
-    none = Comparison(0.0, 5, 0.0, look=Look(0, 5))
-    assert judge_comparison(none, "higher") == "contradicted"
-    assert judge_comparison(none, "same") == judge_comparison(none, "not higher") == "supported"
-
-
-def test_a_claim_over_several_holds_against_each_and_fails_against_one():
-    assert join_verdicts(["supported", "supported"]) == "supported"
-    assert join_verdicts(["supported", "undecided"]) == "undecided"
-    assert join_verdicts(["undecided", "contradicted"]) == "contradicted"
-    assert join_verdicts(["supported", "no practical difference"]) == "no practical difference"
-    assert join_verdicts(["too few seeds", "contradicted"]) == "too few seeds"
-
-
-def test_more_seeds_do_not_help_where_the_test_set_is_too_small():
-    comparison, last = a_comparison(-0.001, 0.005), Look(3, 5)
-    assert judge_comparison(comparison, "higher") == "undecided"
-    assert can_seeds_decide(replace(comparison, image_error=0.0006), "higher", None, last)
-    assert not can_seeds_decide(replace(comparison, image_error=0.0009), "higher", None, last)
-    assert can_seeds_decide(replace(comparison, image_error=0.0009), "higher", MARGIN, last), "no practical difference"

@@ -10,7 +10,7 @@ import torch
 from helpers import read_files
 
 import train
-from engine import records
+from engine import records, run_files
 from engine.files import RecordError
 from experiments import Experiment, flag_of
 from studies import STUDIES
@@ -97,13 +97,13 @@ def test_an_old_checkpoint_is_resumed_and_the_training_ends_as_one_that_was_not_
     for seed in (1, 2):
         resumed, whole = (path / f"seed-{seed}" for path in (folder, tmp_path / "whole" / "single" / BEGUN_NAME))
         assert json.loads((resumed / "result.json").read_text())["resumed_at"] == [1]
-        weights = records.read_weights(whole)
+        weights = run_files.read_weights(whole)
         # The first epoch was trained on another machine, whose rounding may differ.
-        for name, tensor in records.read_weights(resumed).items():
+        for name, tensor in run_files.read_weights(resumed).items():
             torch.testing.assert_close(tensor, weights[name], rtol=0, atol=1e-3)
-        for row, same in zip(records.read_history(resumed), records.read_history(whole), strict=True):
+        for row, same in zip(run_files.read_history(resumed), run_files.read_history(whole), strict=True):
             assert row == pytest.approx(same, abs=1e-3)
-        log_probabilities = [records.read_log_probabilities(path) for path in (resumed, whole)]
+        log_probabilities = [run_files.read_log_probabilities(path) for path in (resumed, whole)]
         np.testing.assert_allclose(*log_probabilities, rtol=0, atol=1e-2)
 
 

@@ -26,7 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": CHAPTERS,
     "engine.flags": {"experiments", "studies"},
     "engine": CHAPTERS | {"training", "studies", "sources"},
-    "analysis": CHAPTERS | {"training", "studies", "sources", "engine.records", "engine.files", "engine.flags"},
+    "analysis": CHAPTERS
+    | {"training", "studies", "sources", "engine.records", "engine.run_files", "engine.files", "engine.flags"},
     "grading": CHAPTERS | {"training", "studies", "sources", "engine", "analysis"},
     **dict.fromkeys(COMMANDS, OURS - COMMANDS),
 }

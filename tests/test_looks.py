@@ -9,7 +9,7 @@ import pytest
 from test_statistics import CLAIMED, Population
 
 from analysis.compare import compare_paired
-from analysis.looks import Look, find_look, find_next_look, plan_looks
+from analysis.looks import Look, plan_looks
 from docs.simulate_looks import (
     PLANNED,
     SIZES,
@@ -35,20 +35,6 @@ def test_looks_double_the_seeds_and_halve_the_error():
     assert [look.seeds for look in looks] == [5, 10, 20, 40]
     assert [look.level for look in looks] == [0.03, 0.015, 0.0075, 0.00375]
     assert str(looks[1]) == "look 2 (10 seeds)"
-
-
-@pytest.mark.parametrize(
-    ("seeds", "reached", "following"),
-    [(0, None, 5), (4, None, 5), (5, 5, 10), (9, 5, 10), (10, 10, 20), (39, 20, 40), (40, 40, None), (99, 40, None)],
-)
-def test_a_number_of_seeds_reaches_a_look_and_has_another_before_it(seeds, reached, following):
-    look, next_look = find_look(5, seeds), find_next_look(5, seeds)
-    assert (look and look.seeds, next_look and next_look.seeds) == (reached, following)
-
-
-def test_no_look_needs_more_than_the_most_seeds():
-    assert find_next_look(5, 5, most_seeds=10) == Look(1, 5)
-    assert find_next_look(5, 5, most_seeds=9) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from scipy import stats
 
 from analysis import compare
 from analysis.metrics import METRICS, compare_records, compare_with_baseline, read_metric
-from engine import records
+from engine import run_files
+from engine.files import RecordError
 from studies import study
 
 
@@ -21,7 +22,7 @@ def test_a_difference_counts_the_chance_of_seeds_and_of_test_images(name, traine
     by_seed = [good.results[seed][name] - bad.results[seed][name] for seed in GOOD]
     by_image = []
     for seed in GOOD:
-        both = [records.read_log_probabilities(record.run_folder(seed)) for record in (good, bad)]
+        both = [run_files.read_log_probabilities(record.run_folder(seed)) for record in (good, bad)]
         if name == "test_accuracy":
             mine, theirs = ((each.argmax(1) == LABELS).astype(float) for each in both)
         else:
@@ -58,9 +59,7 @@ def test_metrics_of_the_network_have_no_chance_of_images(trained):
 
 
 def test_predictions_of_other_images_are_refused(trained):
-    with pytest.raises(
-        records.RecordError, match=r"predictions for \(500, 10\) images and classes, expected \(400, 10\)"
-    ):
+    with pytest.raises(RecordError, match=r"float32 \(500, 10\), expected float32 \(400, 10\)"):
         compare_records(trained["good"], trained["bad"], "test_accuracy", LABELS[:400])
 
 

@@ -60,7 +60,7 @@ def test_weights_that_are_no_plain_tensors_or_of_other_layers_are_refused(tensor
     with pytest.raises(RecordError, match=r"weights.pt: cannot be read \("):
         run_files.read_weights(path, LAYERS)
     torch.save({"1.weight": torch.ones(2, 3), 5: torch.ones(1)}, path / "weights.pt")
-    with pytest.raises(RecordError, match="expected named plain tensors"):
+    with pytest.raises(RecordError, match="expected only named plain tensors"):
         run_files.read_weights(path, LAYERS)
     torch.save({"2.weight": torch.ones(2, 3)}, path / "weights.pt")
     with pytest.raises(RecordError, match=r"'1\.weight'"):

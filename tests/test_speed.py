@@ -28,7 +28,7 @@ def test_the_arithmetic_of_an_mlp_is_two_operations_for_each_weight_and_product(
     for dataset, outputs in ((few, 10), (classes, 7)):
         first, last = 784 * 30, 30 * outputs
         training, validation = 300 * 2 * (2 * first + 3 * last), 100 * 2 * (first + last)
-        assert speed.time_arithmetic(experiment, dataset, rate=1000) == pytest.approx((training + validation) / 1000)
+        assert speed.compute_arithmetic(experiment, dataset, rate=1000) == pytest.approx((training + validation) / 1000)
 
 
 @pytest.mark.parametrize("model", EXPERIMENTS)
@@ -37,7 +37,7 @@ def test_the_arithmetic_of_every_benchmark_is_known(model, few):
     shape = SOURCES[experiment.dataset_name].shape
     dataset = replace(few, train=replace(few.train, images=torch.zeros(300, *shape, dtype=torch.uint8)))
     expected = {"mlp1": 0.079, "cnn1": 1.82, "resnet": 20.1}  # GFLOP; 5.4 MFLOP for each image of cnn1 in training
-    assert speed.time_arithmetic(experiment, dataset, rate=1e9) == pytest.approx(expected[model], rel=0.01)
+    assert speed.compute_arithmetic(experiment, dataset, rate=1e9) == pytest.approx(expected[model], rel=0.01)
 
 
 def test_the_rate_is_that_of_matrix_products():

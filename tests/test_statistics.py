@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.compare import compare_paired, correct_holm, judge_comparison
+from analysis.compare import compare_paired, correct_holm
 from analysis.looks import Look
+from analysis.verdicts import judge_comparison
 
 IMAGES = 10_000
 CLAIMED = ("higher", "lower", "same", "higher")  # of four experiments, each against the same baseline

@@ -11,7 +11,7 @@ from helpers import read_files
 
 import studies
 import train
-from engine import records
+from engine import records, run_files
 from experiments import Experiment
 from sources import downloading
 from studies.fashion_mlp import THIRD
@@ -158,8 +158,8 @@ def test_one_process_and_two_give_the_same_bits(tmp_path):
     assert list(one) == list(two) == ["seed-0", "seed-1", "seed-2", "seed-3"]
     for seed, folder in one.items():
         assert (folder / "history.csv").read_bytes() == (two[seed] / "history.csv").read_bytes()
-        assert np.array_equal(records.read_log_probabilities(folder), records.read_log_probabilities(two[seed]))
-        weights, same = records.read_weights(folder), records.read_weights(two[seed])
+        assert np.array_equal(run_files.read_log_probabilities(folder), run_files.read_log_probabilities(two[seed]))
+        weights, same = run_files.read_weights(folder), run_files.read_weights(two[seed])
         assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 

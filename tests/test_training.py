@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import side_by_side
 import training
 from data import Split
-from engine import records
+from engine import records, run_files
 from experiments import Experiment
 
 SHORT = dict(dataset="mnist_sample", epochs=2)
@@ -118,7 +118,7 @@ def test_recorded_weights_in_a_network_written_by_hand_give_the_recorded_accurac
     result = json.loads((folder / "result.json").read_text())
     assert (logits.argmax(1) == digits.test.labels).double().mean().item() == result["test_accuracy"]
     assert nn.functional.cross_entropy(logits, digits.test.labels).item() == pytest.approx(result["test_loss"])
-    stored = torch.from_numpy(records.read_log_probabilities(folder))
+    stored = torch.from_numpy(run_files.read_log_probabilities(folder))
     torch.testing.assert_close(stored, logits.log_softmax(1), rtol=0, atol=1e-5)
 
 

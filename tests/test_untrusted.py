@@ -17,7 +17,7 @@ from grading.untrusted import LIMITS, Limits, read_runs
 
 
 def again(seed):
-    return f"train it again with --seeds {seed} --force"
+    return f"train it again: python train.py --dataset mnist_sample --seeds {seed} --force"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def test_a_result_that_cannot_be_read_is_left_out_and_its_command_trains_it_agai
     (record,), (problem,) = read_runs(runs)
     assert list(record.results) == [1]
     assert "surrogates not allowed" in problem
-    assert problem.endswith("; the command that trained it trains it again")
+    assert problem.endswith("; repeat the command that trained it")
 
 
 def test_an_experiment_of_which_nothing_is_left_is_no_record_unless_a_run_diverged(runs, digits):
@@ -130,7 +130,9 @@ def test_runs_that_expand_beyond_the_limits_are_left_out_before_they_are_read(ru
         ("seed-1/weights.pt: cannot be read (0.weight states more numbers than the file holds)", "; ", again(1)),
         ("seed-2/weights.pt: cannot be read (expected weights that are not compressed)", "; ", again(2)),
     ]
-    assert list(read_runs(runs)[0][0].results) == [0, 1, 2, 3], "one's own records need no limits"
+    (record,), problems = read_runs(runs)
+    assert list(record.results) == [3]
+    assert "predictions.npz: cannot be read (float32 (9000, 10), expected float32 (700, 10))" in problems[0]
 
 
 def test_runs_that_cannot_be_read_fail_the_check_of_the_archive_alone_and_are_left_out(unpacked):
@@ -208,3 +210,28 @@ def test_a_file_twice_is_refused(tmp_path):
     assert "is in it twice" in find_failures(pack_members(path, a="1", A="2"))["archive"], (
         "as Windows and macOS have it"
     )
+
+
+DAMAGED = {
+    "history.csv": lambda path: path.write_text("seed,epoch\n"),
+    "weights.pt": lambda path: path.write_bytes(path.read_bytes()[:40]),
+    "predictions.npz": lambda path: np.savez(path, log_probabilities=np.zeros((700, 9), np.float32)),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGED)
+def test_a_run_with_a_damaged_file_is_left_out_with_the_command_that_trains_it_again(file, runs, digits):
+    study = override("mnist-norms", epochs=2)
+    folder = write_runs(runs, digits, study.experiments["GN"].experiment, [0.9, 0.8], study, "GN")
+    alone = write_runs(runs, digits, replace(PLAIN, l1=0.001, epochs=2), [0.9])
+    assert read_runs(runs)[1] == []
+    for path in (folder / "seed-1" / file, alone / "seed-0" / file):
+        DAMAGED[file](path)
+    (record,), problems = read_runs(runs)
+    assert list(record.results) == [0]
+    by_hand = "--dataset mnist_sample --epochs 2 --l1 0.001 --seeds 0 --force"
+    of_study = "--study mnist-norms --dataset mnist_sample --epochs 2 --only GN --seeds 1 --force"
+    for problem, path, words in zip(problems, (folder / "seed-1", alone / "seed-0"), (of_study, by_hand), strict=True):
+        assert problem.startswith(f"{path / file}: cannot be read (")
+        assert problem.endswith(f"; train it again: python train.py {words}")
+        assert problem.count("\n") == 0
