@@ -29,6 +29,7 @@ from engine import flags
 from experiments import UserError, flag_of
 from studies import STUDIES
 
+MOST_SEEDS = 40
 FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command is training some of the experiments
 
 
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
                 from grading.untrusted import read_runs
 
                 found, _ = read_runs(args.runs_dir, study.name)
-                step = find_next_step(study, found, args.data_dir, args.most_seeds, step)
+                step = find_next_step(study, found, args.data_dir, args.most_seeds or MOST_SEEDS, step)
                 print(step.says, flush=True)
                 if not step.titles:
                     break
@@ -119,8 +120,8 @@ def make_train_parser() -> flags.OneLineParser:
     group.add_argument("--only", nargs="+", metavar="TITLE", help="train only these experiments of the study")
     about = "train a study's planned seeds, and then more seeds of what its undecided claims compare"
     group.add_argument("--until-decided", action="store_true", help=about)
-    about = "no more seeds of an experiment than these, with --until-decided (default: %(default)s)"
-    group.add_argument("--most-seeds", type=flags.positive, default=40, metavar="N", help=about)
+    about = f"no more seeds of an experiment than these, with --until-decided (default: {MOST_SEEDS})"
+    group.add_argument("--most-seeds", type=flags.positive, metavar="N", help=about)
     group.add_argument(
         "--list",
         action="store_true",

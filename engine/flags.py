@@ -278,6 +278,8 @@ def choose_seeds(args: argparse.Namespace, study: Study) -> list[int]:
             raise UserError("--until-decided: needs --study NAME alone, whose claims are judged with its own settings")
         if args.seeds:
             raise UserError(f"--seeds {args.seeds}: --until-decided chooses the seeds; leave one of the two out")
-        if args.most_seeds < study.seeds:
+        if args.most_seeds and args.most_seeds < study.seeds:
             raise UserError(f"--most-seeds {args.most_seeds}: expected at least the {study.seeds} that the study plans")
+    elif args.most_seeds:
+        raise UserError(f"--most-seeds {args.most_seeds}: needs --until-decided")
     return list(range(study.seeds)) if args.seeds is None else parse_seeds(args.seeds)

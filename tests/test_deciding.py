@@ -101,6 +101,7 @@ def test_the_command_trains_only_what_is_undecided(runs, capsys):
         (["--until-decided", "--study", "mine", "--only", "L1"], "needs --study NAME alone"),
         (["--until-decided", "--study", "mine", "--seeds", "0-3"], "--until-decided chooses the seeds"),
         (["--until-decided", "--study", "mine", "--most-seeds", "4"], "expected at least the 5"),
+        (["--study", "mine", "--most-seeds", "80"], "--most-seeds 80: needs --until-decided"),
     ],
 )
 def test_what_does_not_go_with_it_is_one_line(words, says, runs, capsys):
