@@ -65,7 +65,7 @@ NORMS = {
     "none": {},
     "batch": dict(norm="batch"),
     "batch before": dict(norm="batch", norm_position="before"),
-    "ghost": dict(norm="ghost", ghost_splits=4),
+    "ghost": dict(norm="ghost", ghost_splits=2),
     "layer": dict(norm="layer"),
     "group": dict(norm="group", groups=2),
     "layer_chw": dict(norm="layer_chw"),
