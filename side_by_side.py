@@ -133,7 +133,10 @@ class RunsLayerNorm(nn.GroupNorm):
         self.bias = nn.Parameter(torch.empty(runs * channels, height, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, F.group_norm(x, self.num_groups, eps=self.eps), self.weight)
+        normalized = _order(F.group_norm(x, self.num_groups, eps=self.eps)).movedim(1, -1)
+        # In the order of the pixels in memory, so that the gradients are sums of rows, which are faster.
+        weight, bias = self.weight.movedim(0, -1).flatten(), self.bias.movedim(0, -1).flatten()
+        return torch.addcmul(bias, normalized.flatten(1), weight).view(normalized.shape).movedim(-1, 1)
 
 
 class RunsDropout(nn.Module):
