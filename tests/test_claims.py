@@ -40,7 +40,7 @@ def a_claim(subject, against, metric, direction):
         (a_claim("good", ("bad", "same"), "test_accuracy", "higher"), "no practical difference"),
         (a_claim("bad", 20, "epochs", "lower"), "supported"),
         (a_claim("good", 20, "epochs", "higher"), "contradicted"),
-        (a_claim("good", ("bad",), "zeros", "higher"), "contradicted"),
+        (a_claim("good", ("bad",), "zeros", "higher"), "no practical difference"),
         (
             a_claim("good", ("good again",), "test_accuracy", "lower"),
             "not compared",
@@ -54,6 +54,12 @@ def test_claims_are_judged(claim, expected, trained):
     assert judgement.verdict == expected
     if isinstance(claim.subject, tuple):
         assert judgement.subject == "same", "the better one by validation"
+
+
+def test_a_few_weights_that_happen_to_be_zero_decide_no_claim(trained):
+    trained["good"].results[0]["sparsity"]["zeros"] = 1e-5
+    (judgement,) = judge_claims(a_study(a_claim("good", ("bad",), "zeros", "higher")), trained, LABELS, MARGIN)
+    assert judgement.verdict == "no practical difference"
 
 
 def test_a_claim_that_cannot_be_judged_says_why(trained, tmp_path):
