@@ -18,6 +18,7 @@ from typing import Any
 
 from engine import flags
 from experiments import Experiment, UserError, flag_of
+from grading.gradescope import telling_failures
 from studies import STUDIES
 from studies.study import SINGLE, Study
 
@@ -25,14 +26,15 @@ from studies.study import SINGLE, Study
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, grade every submission, and print and write the results."""
     parser = make_grade_parser()
-    args = parser.parse(argv)
-    submissions: list[Path] = args.submissions
+    submissions: list[Path] = []
     all_graded: list[Any] = []
 
     def describe_kept(_: BaseException) -> str:
         return f"{len(all_graded)} of {len(submissions)} submissions are graded"
 
-    with flags.answer_in_one_line(parser, describe_kept):
+    with telling_failures(argv), flags.answer_in_one_line(parser, describe_kept):
+        args = parser.parse(argv)
+        submissions = args.submissions
         seeds = flags.parse_seeds(args.seeds) if args.seeds else None
         if args.gradescope and len(submissions) > 1:
             raise UserError(f"--gradescope {args.gradescope}: takes one submission, found {len(submissions)}")
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
             why = "there is no such folder; name the folder that holds the data sets"
             raise UserError(f"--data-dir {args.data_dir}: {why}")
         check_retrain(args.retrain)
-        check_submissions(submissions)
+        check_submissions(submissions, are_of_a_class=not args.gradescope)
         submissions = list({path.resolve(): path for path in submissions}.values())  # without repeated paths
 
         with flags.importing(parser):  # late, because importing torch takes seconds
@@ -147,16 +149,17 @@ def check_retrain(name: str | None) -> None:
         raise UserError(f'--retrain "{name}": expected an experiment of {study.name}: {known}')
 
 
-def check_submissions(paths: list[Path]) -> None:
-    """Check that every submission exists and is not a folder of submissions."""
+def check_submissions(paths: list[Path], are_of_a_class: bool) -> None:
+    """Check that every submission exists and, unless one person handed everything in, is no folder of submissions."""
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: not found; expected a submission.zip or its unpacked folder")
-        if not path.is_dir() or (path / "manifest.json").exists():
+        if not are_of_a_class or not path.is_dir() or (path / "manifest.json").exists():
             continue
-        archives = [str(path / pattern) for pattern in ("*.zip", "*/*.zip") if any(path.glob(pattern))]
-        if archives:
-            raise UserError(f"{path}: is a folder of archives; name the archives: {' '.join(archives)}")
+        archives = {str(path / pattern): len(list(path.glob(pattern))) for pattern in ("*.zip", "*/*.zip")}
+        if sum(archives.values()) > 1:
+            named = " ".join(pattern for pattern, count in archives.items() if count)
+            raise UserError(f"{path}: is a folder of archives; name the archives: {named}")
         if len(list(path.glob("*/manifest.json"))) > 1:
             raise UserError(f"{path}: is a folder of submissions; name the submissions: {path / '*'}")
 

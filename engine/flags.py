@@ -56,6 +56,14 @@ class OneLineParser(argparse.ArgumentParser):
         """Print the message in one line on stderr, and exit with status 2."""
         self.exit(REFUSED, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Print the message on stderr and exit; the exception has the message as its note."""
+        try:
+            super().exit(status, message)
+        except SystemExit as end:
+            end.add_note((message or "").strip())
+            raise
+
 
 def make_parser(prog: str, doc: str) -> OneLineParser:
     """Make a command's parser from the description and the examples in its module's docstring."""

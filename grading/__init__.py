@@ -1,7 +1,8 @@
 """Submissions, packed by the student and checked by the grader.
 
-`submission.py` packs and reads a submission. `untrusted.py` applies size limits and a schema to files of unknown origin
-before other code uses them. `checks.py` declares the checks and their points. `differences.py` compares a submitted
-value or report with the recomputed value or report. `scores.py` adds up the points, finds runs that several submissions
-share, and writes the results as text, CSV and Gradescope JSON. No code from a submission is ever run.
+`submission.py` packs and reads a submission. `archives.py` lists the files of an archive or a folder by names that are
+safe, and `untrusted.py` applies size limits and a schema to records, before other code uses them. `checks.py` declares
+the checks and their points. `differences.py` compares a submitted value or report with the recomputed value or report.
+`scores.py` adds up the points, finds runs that several submissions share, and writes the results as text and CSV;
+`gradescope.py` writes them for Gradescope. No code from a submission is ever run.
 """

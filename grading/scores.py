@@ -6,25 +6,25 @@ show(graded, is_alone=True)
 
 import contextlib
 import csv
-import json
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import data
 from engine.files import RecordError
 from engine.flags import format_seeds
 from engine.workers import prepare_process
 from experiments import Experiment, UserError
+from grading import gradescope
 from grading.checks import CHECKS, Result, hash_weights, run_checks, simplify
-from grading.submission import GradeOptions, Submission, read_submission
+from grading.gradescope import join_lines, make_printable
+from grading.submission import GradeOptions, Submission, list_names, read_submission
 from sources.finding import DataError
 
 UNCHECKED = "not checked: the figures, and the epochs before the chosen epoch, which only retraining could check"
-MOST_SHOWN = 5  # names of differing code files to print
 
 
 class Trained(NamedTuple):
@@ -47,6 +47,7 @@ class Graded:
     other_code: list[str] = field(default_factory=list)  # code files that differ from the grader's
     weights: dict[str, Trained] = field(default_factory=dict)  # {SHA-256 of the weights: run}
     copies: list[str] = field(default_factory=list)  # a line for each submission that shares runs with it
+    remarks: list[str] = field(default_factory=list)  # a line for each thing that was seen and costs nothing
 
     @property
     def has_passed(self) -> bool:
@@ -73,14 +74,19 @@ def grade(path: Path, options: GradeOptions) -> Graded:
 def grade_submission(submission: Submission, name: str) -> Graded:
     """Grade a submission that is read already."""
     prepare_process("cpu", threads=1)  # several threads would wait for each other after every small layer
-    graded = Graded(name, other_code=submission.other_code)
+    graded = Graded(name, other_code=[make_printable(file) for file in submission.other_code])
+    graded.remarks = [make_printable(remark) for remark in submission.remarks]
+    if graded.other_code:
+        graded.remarks.append(f"code that differs from the grader's (not run): {list_names(graded.other_code)}")
     try:
         for record, _, _ in submission.runs:
             data.load(record.dataset["name"], submission.options.data_dir, record.experiment.split_seed)
     except DataError as error:
         graded.cannot = str(error)
         return graded
-    graded.results = run_checks(submission)
+    for result in run_checks(submission):  # file names of a stranger are among what they print
+        problems, about = [make_printable(problem) for problem in result.problems], make_printable(result.about)
+        graded.results.append(replace(result, problems=problems, about=about))
     for record, seed, run in submission.runs:
         graded.seeds.add(seed)
         with contextlib.suppress(RecordError):  # the weights check reports unreadable weights
@@ -119,10 +125,8 @@ def show(graded: Graded, is_alone: bool) -> None:
         return
     if is_alone:
         print("\n".join(map(str, [*graded.results, UNCHECKED])))
-    if graded.other_code:
-        more = len(graded.other_code) - MOST_SHOWN
-        and_more = f" and {more} more files" if more > 0 else ""
-        print(f"code that differs from the grader's (not run): {', '.join(graded.other_code[:MOST_SHOWN])}{and_more}")
+    for remark in graded.remarks:
+        print(remark)
     failed = [str(result) for result in graded.results if result.problems and result.is_made]
     passed = sum(not result.problems for result in graded.results)
     summary = f"{graded.name}: {passed} of {len(graded.results)} checks passed, {graded.points} of "
@@ -138,7 +142,9 @@ def write_csv(path: Path, all_graded: list[Graded]) -> None:
     """
     table = StringIO()
     writer = csv.writer(table)
-    writer.writerow(["submission", "points", "of", "seeds", *CHECKS, "problems", "copies", "code that differs"])
+    writer.writerow(
+        ["submission", "points", "of", "seeds", *CHECKS, "problems", "copies", "code that differs", "remarks"]
+    )
     for graded in all_graded:
         outcomes = {result.name: "FAILED" if result.problems else "passed" for result in graded.results}
         made = [result for result in graded.results if result.is_made]
@@ -152,6 +158,7 @@ def write_csv(path: Path, all_graded: list[Graded]) -> None:
                 f"not graded: {graded.cannot}" if graded.cannot else problems,
                 "; ".join(graded.copies),
                 " ".join(graded.other_code),
+                "; ".join(graded.remarks),
             ]
         )
     _write(path, table.getvalue())
@@ -165,11 +172,10 @@ def write_gradescope(path: Path, graded: Graded) -> None:
     """
     tests = []
     for result in graded.results:
-        has_passed = not result.problems
-        test: dict[str, Any] = dict(name=result.name, score=result.points if has_passed else 0)
-        test |= dict(max_score=result.points, status="passed" if has_passed else "failed")
-        tests.append(test | dict(output="\n".join(result.problems) or result.about))
-    _write(path, json.dumps(dict(output=UNCHECKED, tests=tests), indent=2) + "\n")
+        score, status = (0, "failed") if result.problems else (result.points, "passed")
+        output = join_lines(result.problems or [result.about])
+        tests.append(dict(name=result.name, score=score, max_score=result.points, status=status, output=output))
+    gradescope.write_results(path, tests, [*graded.remarks, UNCHECKED])
 
 
 def _write(path: Path, text: str) -> None:

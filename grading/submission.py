@@ -9,21 +9,28 @@ import json
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from analysis.document import CONTENTS, read_contents
 from engine import records
 from engine.files import RecordError
 from engine.provenance import ROOT, code_files
 from engine.records import Record
-from grading.untrusted import LIMITS, Limits, SubmissionError, check_zip, find_files, is_litter, read_runs
+from grading.archives import Contents, Entry, copy_file, normalize_name, open_files
+from grading.untrusted import LIMITS, Limits, SubmissionError, read_runs
 from studies.study import Study
 
 MANIFEST = "manifest.json"
+NOTES = "runs/notes.md"
+EXPECTED = "expected a submission made by report.py --bundle"
+ARCHIVES = (".zip", ".tar.gz", ".tgz")
+MOST_NESTED = 3  # archives in archives
+MOST_SHOWN = 5  # names of files to print
+LARGEST_TEXT = 2**26  # bytes of a file whose line endings are compared
 OTHER_CODE = ("analysis/templates/*", "requirements*.txt", "README.md")  # packed beside the Python files
 
 
@@ -84,22 +91,6 @@ def all_code() -> dict[str, Path]:
     return code_files() | {file.relative_to(ROOT).as_posix(): file for file in others}
 
 
-def unpack(path: Path, folder: Path, limits: Limits = LIMITS) -> None:
-    """Unpack an archive into an empty folder, except files that an operating system added.
-
-    Raises:
-        SubmissionError: the file is not a zip archive, is damaged, or does not pass `check_zip`.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            check_zip(archive, limits)
-            for member in archive.infolist():
-                if not is_litter(member.filename):
-                    archive.extract(member, folder)  # never writes more than the checked size
-    except (OSError, RuntimeError, ValueError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SubmissionError(f"{path}: empty, cut off, or not a zip archive ({error})") from None
-
-
 @dataclass(frozen=True)
 class GradeOptions:
     """The grader's options."""
@@ -117,9 +108,10 @@ class Submission:
     folder: Path
     options: GradeOptions
     records: list[Record] = field(default_factory=list)
-    damage: list[str] = field(default_factory=list)  # a line for each file that differs from the manifest
+    damage: list[str] = field(default_factory=list)  # a line for each file that is not as the manifest lists it
     unreadable: list[str] = field(default_factory=list)  # a line for each file in runs/ that cannot be used
     other_code: list[str] = field(default_factory=list)  # code files that differ from the grader's
+    remarks: list[str] = field(default_factory=list)  # a line for what was added, mended or ignored: it costs nothing
 
     @cached_property
     def runs(self) -> list[tuple[Record, int, str]]:
@@ -137,64 +129,181 @@ class Submission:
         return any(study is None or record.group == study.group for record, _, _ in self.runs)
 
 
-def read_submission(path: Path, workshop: Path, options: GradeOptions) -> Submission:
-    """Read a submission from an archive or from its unpacked folder.
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading. Only the files that the manifest lists are copied from a submission, so nothing else can count as a run, get
+# into the report or do harm.
+
+
+def read_submission(path: Path, workshop: Path, options: GradeOptions, limits: Limits = LIMITS) -> Submission:
+    """Read a submission from an archive or from its unpacked folder, which stays as it is.
 
     Args:
-        workshop: an empty folder to unpack an archive into.
-    """
-    folder = path if path.is_dir() else workshop
-    try:
-        if folder != path:
-            unpack(path, folder)
-        folder = find_top(folder)
-        damage, other_code = check_manifest(folder), find_differing_code(folder)
-        found, unreadable = read_runs(folder / "runs", limits=LIMITS)
-    except SubmissionError as error:
-        return Submission(folder, options, damage=[str(error)])
-    return Submission(folder, options, found, damage, unreadable, other_code)
-
-
-def find_top(folder: Path) -> Path:
-    """Return the folder of an unpacked submission: `folder`, or its only subfolder if it was packed again."""
-    inside = [path for path in folder.iterdir() if not is_litter(path.name)]
-    if len(inside) == 1 and not inside[0].is_symlink() and (inside[0] / MANIFEST).is_file():
-        return inside[0]
-    return folder
-
-
-def check_manifest(folder: Path) -> list[str]:
-    """Return a line for each file of an unpacked submission that is missing, altered or not in the manifest.
+        workshop: an empty or missing folder, to which the files of the submission are copied.
 
     Raises:
-        SubmissionError: another version of this toolkit made the submission, or it contains a link.
+        OSError: this machine cannot read or write a file, as on a full disk, which is not the submission's fault.
     """
-    files = dict(find_files(folder))
-    if files.pop(MANIFEST, None) is None:
-        return [f"{MANIFEST} is missing: expected a submission made by report.py --bundle"]
+    folder = workshop / "submission"
+    folder.mkdir(parents=True)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        form, listed = manifest["format"], {str(name): str(digest) for name, digest in manifest["files"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return [f"{MANIFEST} cannot be read: expected a submission made by report.py --bundle"]
+        with _open_submission(path, workshop, limits) as contents:
+            damage, remarks = take_files(contents, folder, limits)
+    except SubmissionError as error:
+        return Submission(folder, options, damage=[str(error)])
+    found, unreadable = read_runs(folder / "runs", limits=limits)
+    return Submission(folder, options, found, damage, unreadable, find_differing_code(folder), remarks)
+
+
+@contextmanager
+def _open_submission(path: Path, workshop: Path, limits: Limits) -> Iterator[Contents]:
+    """Open a submission, also if it was packed again, or lies as an archive in a folder of a person's files."""
+    with ExitStack() as stack:
+        for number in range(MOST_NESTED):
+            contents = stack.enter_context(open_files(path, limits))
+            archives = [name for name in contents.files if name.lower().endswith(ARCHIVES)]
+            if not archives or any(_is_manifest(name) for name in contents.files):
+                yield contents
+                return
+            if len(archives) > 1:
+                raise SubmissionError(f"holds {len(archives)} archives and no {MANIFEST}: {list_names(archives)}")
+            path = workshop / f"archive-{number}" / Path(archives[0]).name
+            entry = contents.files[archives[0]]
+            _check_limits([entry], limits)
+            copy_file(entry, path)
+        raise SubmissionError(f"an archive in an archive, {MOST_NESTED} times")
+
+
+def take_files(contents: Contents, folder: Path, limits: Limits = LIMITS) -> tuple[list[str], list[str]]:
+    """Copy the files that a submission's manifest lists to a folder, or all files if the manifest cannot be read.
+
+    Returns:
+        (a line for each file that is missing or altered, a line for what was added, mended or ignored)
+
+    Raises:
+        SubmissionError: there are several manifests, another version made the submission, or it exceeds the limits.
+    """
+    top = find_top(contents.files)
+    files = {name.removeprefix(top): entry for name, entry in contents.files.items() if name.startswith(top)}
+    damage: list[str] = []
+    remarks: list[str] = []
+    mended: list[str] = []
+    manifest = files.pop(MANIFEST, None)
+    listed = _read_manifest(manifest, folder / MANIFEST, limits)
+    if listed is None:
+        damage.append(f"{MANIFEST} {'cannot be read' if manifest else 'is missing'}: {EXPECTED}")
+        listed = dict.fromkeys(files)
+    _check_limits([files[name] for name in listed if name in files], limits)
+    for name, digest in sorted(listed.items()):
+        if name not in files:
+            damage.append(f"{name} is missing")
+            continue
+        target = folder / name
+        try:
+            copy_file(files[name], target)
+        except SubmissionError as error:
+            damage.append(f"{name} is {error}")
+            target.unlink(missing_ok=True)
+            continue
+        if digest in (None, _hash_file(target)):  # without a manifest, there is none
+            continue
+        if _mend_line_endings(target, digest):
+            mended.append(name)
+        elif name == NOTES:
+            remarks.append(f"{NOTES} was changed after the report was made, which has the earlier text")
+            target.unlink()
+        else:
+            damage.append(f"{name} was altered")
+    outside = [name for name in contents.files if not name.startswith(top)]
+    if added := sorted([*(files.keys() - listed.keys()), *outside]):
+        remarks.append(f"not in the manifest, so not looked at: {list_names(added)}")
+    if mended:
+        remarks.append(f"taken with the line endings with which they were packed: {list_names(mended)}")
+    if contents.ignored:
+        remarks.append(f"ignored, as systems and tools keep them: {list_names(sorted(contents.ignored))}")
+    return damage, remarks
+
+
+def find_top(files: dict[str, Entry]) -> str:
+    """Return the path of the folder, with a slash at its end, that holds a submission; the text is empty at the top.
+
+    Raises:
+        SubmissionError: there are several submissions.
+    """
+    tops = [name.removesuffix(MANIFEST) for name in files if _is_manifest(name)]
+    folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
+    tops = [top for top in tops if f"{top}runs" in folders] or tops  # other programs have files of this name, too
+    if len(tops) > 1:
+        found = list_names([f"{top}{MANIFEST}" for top in sorted(tops)])
+        raise SubmissionError(f"holds {len(tops)} submissions, expected one: {found}")
+    return tops[0] if tops else ""
+
+
+def _is_manifest(name: str) -> bool:
+    return name.rpartition("/")[2] == MANIFEST
+
+
+def _read_manifest(manifest: Entry | None, target: Path, limits: Limits) -> dict[str, str | None] | None:
+    """Read {path: SHA-256} from a manifest, copied to a target; None if it is missing or cannot be read."""
+    if manifest is None or manifest.size > limits.manifest:
+        return None
+    try:
+        copy_file(manifest, target)
+        content = json.loads(target.read_text(encoding="utf-8-sig"))
+        form = content["format"]
+        listed: dict[str, str | None] = {normalize_name(name): str(its) for name, its in content["files"].items()}
+    except (SubmissionError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
     if form not in records.FORMATS:
         expected = " or ".join(map(str, records.FORMATS))
         raise SubmissionError(f"made by another version of this toolkit: format {form!r}, expected {expected}")
-    problems = [f"{name} is missing" for name in listed.keys() - files.keys()]
-    problems += [f"{name} is not in the manifest" for name in files.keys() - listed.keys()]
-    problems += [
-        f"{name} was altered" for name in listed.keys() & files.keys() if _hash_file(files[name]) != listed[name]
-    ]
-    return sorted(problems)
+    return listed
+
+
+def _check_limits(entries: list[Entry], limits: Limits) -> None:
+    if sum(entry.size for entry in entries) > limits.bytes:
+        raise SubmissionError(f"holds more than {limits.bytes:,} bytes")
+
+
+def _mend_line_endings(path: Path, digest: str) -> bool:
+    """Give a file the line endings with which it was packed, and tell whether it then has its checksum.
+
+    Git, editors and file transfers change line endings, in either direction: history.csv has those of Windows.
+    """
+    if path.stat().st_size > LARGEST_TEXT:
+        return False
+    lines = path.read_bytes().replace(b"\r\n", b"\n")
+    for content in (lines, lines.replace(b"\n", b"\r\n")):
+        if hashlib.sha256(content).hexdigest() == digest:
+            path.write_bytes(content)
+            return True
+    return False
 
 
 def find_differing_code(folder: Path) -> list[str]:
-    """List code files that differ from the grader's or exist on one side only; none if no code was submitted."""
-    if not (folder / "code").is_dir():
+    """List code files that differ from the grader's or exist on one side only; none if no code was submitted.
+
+    Line endings do not count.
+    """
+    code = folder / "code"
+    if not code.is_dir():
         return []
-    ours, theirs = all_code(), dict(find_files(folder / "code"))
-    same = {name for name in ours.keys() & theirs.keys() if _hash_file(ours[name]) == _hash_file(theirs[name])}
+    ours = all_code()
+    theirs = {path.relative_to(code).as_posix(): path for path in code.rglob("*") if path.is_file()}
+    same = {name for name in ours.keys() & theirs.keys() if _has_same_lines(ours[name], theirs[name])}
     return sorted((ours.keys() | theirs.keys()) - same)
+
+
+def _has_same_lines(first: Path, second: Path) -> bool:
+    if max(first.stat().st_size, second.stat().st_size) > LARGEST_TEXT:
+        return False
+    first_lines, second_lines = (path.read_bytes().replace(b"\r\n", b"\n") for path in (first, second))
+    return first_lines == second_lines
+
+
+def list_names(names: list[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = len(names) - MOST_SHOWN
+    return f"{', '.join(names[:MOST_SHOWN])}{f' and {more} more files' if more > 0 else ''}"
 
 
 def _hash_file(path: Path) -> str:

@@ -1,20 +1,16 @@
-"""Limits and a schema for files of unknown origin, such as edited records and forged archives.
+"""Limits and a schema for records of unknown origin, such as edited ones.
 
     found, problems = read_runs(Path("runs"))                  # leaves out and names runs that do not fit the schema
     found, problems = read_runs(Path("runs"), limits=LIMITS)   # also leaves out runs over the limits
-    check_zip(zipfile.ZipFile("submission.zip"), LIMITS)   # SubmissionError
 
 Your own records only need the schema. The limits stop forged files, such as a small archive that fills the memory when
 it is unpacked. `grade.py` applies the limits before it reads the content of a submission.
 """
 
 import contextlib
-import stat
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from analysis.metrics import read_predictions
@@ -42,7 +38,6 @@ RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, an
     finished=str,
 )
 DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # the same for experiment.json
-LITTER = ("__MACOSX", ".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # files that operating systems add
 
 
 class SubmissionError(UserError):
@@ -55,6 +50,7 @@ class Limits:
 
     files: int = 50_000
     bytes: int = 4 * 2**30  # of all files, unpacked
+    manifest: int = 2**24  # bytes
     predictions: int = 2**26  # bytes of a run's log-probabilities, unpacked
 
 
@@ -158,52 +154,3 @@ def _measure_unpacked(path: Path) -> int:
             return sum(member.file_size for member in archive.infolist())
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Archives and folders
-
-
-def check_zip(archive: zipfile.ZipFile, limits: Limits) -> None:
-    """Check that an archive can be unpacked safely.
-
-    Raises:
-        SubmissionError: the archive has a path outside its folder, a link, a duplicate name, or exceeds the limits.
-    """
-    members = archive.infolist()
-    if len(members) > limits.files or sum(member.file_size for member in members) > limits.bytes:
-        raise SubmissionError(f"{archive.filename}: holds more than {limits.files:,} files or {limits.bytes:,} bytes")
-    names = set()
-    for member in members:
-        name = member.filename
-        if not _is_inside(name):
-            raise SubmissionError(f"{archive.filename}: {name!r} could be unpacked outside its folder")
-        if name.casefold() in names:
-            raise SubmissionError(f"{archive.filename}: {name!r} is in it twice")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise SubmissionError(f"{archive.filename}: {name!r} is a link, expected a file")
-        names.add(name.casefold())
-
-
-def _is_inside(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not name.startswith("/") and ".." not in parts and not set("\\:\0") & set(name)
-
-
-def find_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield (relative path, file) for every file below a folder, except files that an operating system added.
-
-    Raises:
-        SubmissionError: the folder contains a link, which may lead outside the submission.
-    """
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if file.is_symlink():
-            raise SubmissionError(f"{name} is a link, expected a file")
-        if file.is_file() and not is_litter(name):
-            yield name, file
-
-
-def is_litter(name: str) -> bool:
-    """Tell whether an operating system, not a person, added the file or folder."""
-    return any(fnmatch(part, pattern) for part in PurePosixPath(name).parts for pattern in LITTER)

@@ -8,7 +8,6 @@ import data
 import report
 import train
 from analysis import plots
-from grading import submission
 from sources import downloading, finding
 
 
@@ -67,7 +66,7 @@ def handed_in(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "save_figure", write_nothing)
         report.main(["--runs-dir", str(runs), "--out", str(folder / "report"), "--bundle", str(archive)])
-    submission.unpack(archive, folder / "unpacked")
+    shutil.unpack_archive(archive, folder / "unpacked")
     return folder / "unpacked"
 
 

@@ -133,7 +133,7 @@ def mutate_archive(random):
     if random.random() < 0.2:
         return Mutant(spoil(random, path), "grade.py submission.zip", path)
     folder = Path("unpacked")
-    submission.unpack(path, folder)
+    shutil.unpack_archive(path, folder)
     files = sorted(file for file in folder.rglob("*") if file.is_file() and "code" not in file.parts)
     file, what = random.choice(files), ""
     named = file.relative_to(folder).as_posix()
@@ -152,6 +152,7 @@ def mutate_archive(random):
         what += f"; manifest: {spoil_record(random, folder / submission.MANIFEST)}"
     if random.random() < 0.2:
         return Mutant(what, "grade.py unpacked", folder)
+    respell = random.choice((str, str, lambda name: name.replace("/", "\\"), "my work/{}".format))
     with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for each in sorted(folder.rglob("*")):
@@ -161,9 +162,9 @@ def mutate_archive(random):
                 name = name.encode("utf-8", "replace").decode()
                 what = f"{named} as {name!r}"
             if each.is_file():
-                archive.writestr(name or "x", each.read_bytes())
+                archive.writestr(respell(name or "x"), each.read_bytes())
     shutil.rmtree(folder)
-    return Mutant(what, "grade.py submission.zip", path)
+    return Mutant(f"{what}; named like {respell('a/b')}", "grade.py submission.zip --gradescope results.json", path)
 
 
 def spoil_record(random, path):

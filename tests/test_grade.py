@@ -96,6 +96,7 @@ def test_a_data_set_that_the_grader_lacks_costs_no_point_and_the_others_are_grad
     for path in unpacked.glob("runs/single/*/experiment.json"):
         path.write_text(path.read_text(encoding="utf-8").replace("mnist_sample", "mnist"), encoding="utf-8")
         path.parent.rename(path.parent.with_name(path.parent.name.replace("mnist_sample", "mnist")))
+    refresh(unpacked)
     table, results, nowhere = tmp_path / "grades.csv", tmp_path / "results.json", tmp_path / "nowhere"
     nowhere.mkdir()
     with pytest.raises(SystemExit) as caught:
@@ -109,7 +110,9 @@ def test_a_data_set_that_the_grader_lacks_costs_no_point_and_the_others_are_grad
     assert [row["points"] for row in rows] == ["", "90"]
     assert rows[0]["problems"].startswith("not graded: mnist: not found")
     refused(capsys, unpacked, "--gradescope", results, "--data-dir", nowhere)
-    assert not results.exists()
+    failure = json.loads(results.read_text())
+    assert list(failure) == ["output"]
+    assert "mnist: not found in" in failure["output"]
 
 
 def test_a_submission_named_twice_is_graded_once_and_no_copy_of_itself(handed_in, capsys):
@@ -133,9 +136,10 @@ def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, unpacked, tmp_pat
 
 
 def test_an_unpacked_submission_is_not_a_folder_of_submissions(unpacked):
-    grade.check_submissions([unpacked, unpacked.parent])  # the second as if packed again
+    grade.check_submissions([unpacked, unpacked.parent], are_of_a_class=True)  # the second as if packed again
     (unpacked / "submission.zip").write_bytes(b"")
-    grade.check_submissions([unpacked])
+    (unpacked / "data.zip").write_bytes(b"")
+    grade.check_submissions([unpacked], are_of_a_class=True)
 
 
 def test_a_study_is_asked_for_as_its_folder_is_named_in_any_order():
@@ -187,7 +191,13 @@ def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
 def test_bad_arguments_are_refused_in_one_line(words, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "handed_in").mkdir()
-    for name in ("submission.zip", "class/a/one.zip", "unpacked/a/manifest.json", "unpacked/b/manifest.json"):
+    for name in (
+        "submission.zip",
+        "class/a/one.zip",
+        "class/b/two.zip",
+        "unpacked/a/manifest.json",
+        "unpacked/b/manifest.json",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "loop.zip").symlink_to("loop.zip")

@@ -1,7 +1,6 @@
 """What submissions score: their points, what they share, and the files that tell other programs."""
 
 import csv
-import json
 import shutil
 
 import pytest
@@ -55,6 +54,7 @@ def test_equal_weights_under_other_seeds_are_named_as_copies(handed_in, tmp_path
         seed = int(folder.name.removeprefix("seed-")) + 5
         change_result(folder, seconds=1.5, seed=seed)
         folder.rename(folder.with_name(f"seed-{seed}"))
+    refresh(renamed)
     for graded in grade_all(handed_in, renamed):
         assert [copy.partition(",")[0] for copy in graded.copies] == ["6 runs"]
 
@@ -76,41 +76,31 @@ def test_points_are_those_of_the_checks_that_passed_and_a_copy_costs_none():
 
 
 def test_a_submission_alone_is_shown_check_by_check_and_one_of_many_in_a_line(capsys):
-    scores.show(make_graded(other_code=["a.py"]), is_alone=True)
+    scores.show(make_graded(remarks=["ignored: a"]), is_alone=True)
     assert capsys.readouterr().out.splitlines() == [
         "passed  weights: the weights are right",
         "FAILED  report: first (and 1 more)",
         "FAILED  originality: not checked",
         UNCHECKED,
-        "code that differs from the grader's (not run): a.py",
+        "ignored: a",
         "one.zip: 1 of 3 checks passed, 30 of 60 points",
     ]
-    scores.show(make_graded(other_code=list("abcdefg")), is_alone=False)
+    scores.show(make_graded(remarks=["ignored: a", "code that differs: b"]), is_alone=False)
     assert capsys.readouterr().out.splitlines() == [
-        "code that differs from the grader's (not run): a, b, c, d, e and 2 more files",
+        "ignored: a",
+        "code that differs: b",
         "one.zip: 1 of 3 checks passed, 30 of 60 points; FAILED  report: first (and 1 more)",
     ]
     scores.show(make_graded(cannot="no data"), is_alone=True)
     assert capsys.readouterr().out == "one.zip: not graded\n"
 
 
-def test_gradescope_has_a_test_for_each_check(tmp_path):
-    scores.write_gradescope(tmp_path / "results.json", make_graded())
-    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert results["output"] == UNCHECKED
-    assert results["tests"] == [
-        dict(name="weights", score=30, max_score=30, status="passed", output="the weights are right"),
-        dict(name="report", score=0, max_score=20, status="failed", output="first\nsecond"),
-        dict(name="originality", score=0, max_score=10, status="failed", output="not checked"),
-    ]
-
-
 def test_the_csv_file_has_a_column_for_each_check(tmp_path):
     cannot = Graded("two.zip", cannot="mnist: not found")
-    scores.write_csv(tmp_path / "grades.csv", [make_graded(other_code=["a.py", "b.py"]), cannot])
+    scores.write_csv(tmp_path / "grades.csv", [make_graded(other_code=["a.py", "b.py"], remarks=["c", "d"]), cannot])
     first, second = read_csv(tmp_path / "grades.csv")
     assert list(first) == [
-        *("submission", "points", "of", "seeds", *CHECKS, "problems", "copies", "code that differs"),
+        *("submission", "points", "of", "seeds", *CHECKS, "problems", "copies", "code that differs", "remarks"),
     ]
     assert (first["weights"], first["report"], first["originality"], first["archive"]) == (
         "passed",
@@ -119,7 +109,7 @@ def test_the_csv_file_has_a_column_for_each_check(tmp_path):
         "",
     )
     assert first["problems"] == "report: first; report: second", "nothing of what was not checked"
-    assert (first["seeds"], first["code that differs"]) == ("seeds 0-2", "a.py b.py")
+    assert (first["seeds"], first["code that differs"], first["remarks"]) == ("seeds 0-2", "a.py b.py", "c; d")
     assert (second["points"], second["of"], second["problems"]) == ("", "", "not graded: mnist: not found")
 
 

@@ -1,8 +1,7 @@
-"""Records that no training made, and archives that would do harm, are refused before anything reads them."""
+"""Records that no training made are left out and named before anything else reads them."""
 
 import json
 import math
-import stat
 import zipfile
 from dataclasses import replace
 
@@ -12,16 +11,11 @@ import torch
 from helpers import FIRST, PLAIN, change_result, find_failures, override, refresh, write_runs
 
 from engine import records
-from grading.submission import SubmissionError, unpack
 from grading.untrusted import LIMITS, Limits, read_runs
 
 
 def again(seed):
     return f"train it again: python train.py --dataset mnist_sample --seeds {seed} --force"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Records
 
 
 @pytest.mark.parametrize(
@@ -153,63 +147,6 @@ def test_a_submission_with_expanded_weights_fails_and_none_of_its_checks_reads_t
     failures = find_failures(unpacked)
     assert failures.keys() == {"archive", "report"}
     assert f"{FIRST}/seed-0/weights.pt: cannot be read" in failures["archive"]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Archives
-
-
-def pack_members(path, **members):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "C:out", "a\\..\\..\\out"])
-def test_a_path_that_leads_outside_is_refused_and_nothing_is_written_there(name, tmp_path):
-    path = tmp_path / "in" / "evil.zip"
-    path.parent.mkdir()
-    pack_members(path, **{"first": "x", name: "x"})
-    assert "could be unpacked outside its folder" in find_failures(path)["archive"]
-    with pytest.raises(SubmissionError):
-        unpack(path, tmp_path / "in" / "unpacked")
-    assert not list(tmp_path.rglob("*out*"))
-    assert not list(tmp_path.rglob("first")), "nothing is unpacked of what is not to be trusted"
-
-
-def test_a_link_is_refused(tmp_path, unpacked):
-    path = tmp_path / "link.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        member = zipfile.ZipInfo("manifest.json")
-        member.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(member, "/etc/passwd")
-    assert "'manifest.json' is a link, expected a file" in find_failures(path)["archive"]
-    (unpacked / "more").symlink_to(tmp_path)
-    assert "more is a link, expected a file" in find_failures(unpacked)["archive"]
-
-
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
-    bomb = pack_members(tmp_path / "bomb.zip", **{"a.txt": b"0" * 1001})
-    many = pack_members(tmp_path / "many.zip", a="", b="")
-    unpack(bomb, tmp_path / "unpacked", replace(LIMITS, bytes=1001))
-    for path, limits in ((bomb, replace(LIMITS, bytes=1000)), (many, replace(LIMITS, files=1))):
-        says = f"holds more than {limits.files:,} files or {limits.bytes:,} bytes"
-        with pytest.raises(SubmissionError, match=says):
-            unpack(path, tmp_path / "nothing", limits)
-    assert not (tmp_path / "nothing").exists()
-
-
-def test_a_file_twice_is_refused(tmp_path):
-    path = tmp_path / "twice.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a", "1")
-        with pytest.warns(UserWarning, match="Duplicate"):
-            archive.writestr("a", "2")
-    assert "is in it twice" in find_failures(path)["archive"]
-    assert "is in it twice" in find_failures(pack_members(path, a="1", A="2"))["archive"], (
-        "as Windows and macOS have it"
-    )
 
 
 DAMAGED = {
