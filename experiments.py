@@ -28,7 +28,7 @@ GHOST_SPLITS = 2
 
 MODELS = tuple(DEFAULTS)
 NORM_CHOICES = ("none", "batch", "ghost", "layer", "group", "layer_chw")
-LONGEST_NAME = 120  # characters in a folder's name; file systems allow 255 bytes, but archives and paths add to it
+LONGEST_NAME = 94  # bytes in the name of an experiment's folder, so that paths fit into the 260 of Windows
 
 
 class UserError(Exception):
@@ -308,11 +308,11 @@ def join_settings(first: str, settings: Settings) -> str:
     return ",".join([first, *(f"{name}={_text(value)}" for name, value in settings.items())])
 
 
-def shorten(name: str) -> str:
-    """Cut a name that is too long for a folder, and append a hash of the full name."""
-    if len(name) <= LONGEST_NAME:
+def shorten(name: str, longest: int = LONGEST_NAME) -> str:
+    """Cut a name that has too many bytes for a folder, and append a hash of the full name."""
+    if len(name.encode()) <= longest:
         return name
-    return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name.encode()[: longest - 9].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,7 @@ import tempfile
 import webbrowser
 from pathlib import Path
 
-from engine import flags
+from engine import console, flags
 from experiments import UserError
 from studies import STUDIES
 
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         if bundle:
             print(f"packed {packed:,} files into {bundle}", flush=True)
     except BrokenPipeError:  # the output's reader has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.discard_output()
     if args.open and not webbrowser.open(page.resolve().as_uri()):
         print(f"--open: no browser was found; open {page.resolve()}", file=sys.stderr)
 

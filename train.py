@@ -20,7 +20,6 @@ examples:
 
 import contextlib
 import shlex
-import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -95,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def describe_kept(is_forced: bool, cluster: str | None, error: BaseException) -> str:
-    """Say what is kept of the training that a system error or Ctrl-C stopped, and which command resumes it."""
+    """Say what is kept of the training that a system error or a signal stopped, and which command resumes it."""
     if isinstance(error, OSError):
         return "finished runs and checkpoints are kept"
     # Once training has begun, --force has discarded the old runs; used again, it would discard the new ones.
@@ -150,13 +149,5 @@ def make_train_parser() -> flags.OneLineParser:
     return parser
 
 
-def interrupt_once(*_: object) -> None:
-    """Raise KeyboardInterrupt, and ignore further Ctrl-C, which would disturb the shutdown."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's & has Ctrl-C ignored: keep it so
-        signal.signal(signal.SIGINT, interrupt_once)
     main()

@@ -20,6 +20,7 @@ from augmentation import Augmentation
 from data import Dataset
 from engine import run_files
 from engine.records import Record
+from experiments import shorten
 from regularizers import SMALL
 
 AUGMENTED_ROWS = 3  # rows of augmented images in the figure of samples
@@ -213,7 +214,7 @@ def add_mistakes(document: Document, findings: Findings, dataset: Dataset) -> No
     for title in study.mistakes_of or (study.baseline or findings.by_validation[0],):
         if title in findings.titles:
             document.add_figure(
-                f"{findings.name}-mistakes-{title}",
+                shorten(f"{findings.name}-mistakes-{title}"),
                 f"Test images that {title} gets wrong: what it predicts and what they are, how many seeds agree and "
                 "their mean probability; where most seeds agree comes first",
                 partial(_draw_mistakes, findings, dataset, title),

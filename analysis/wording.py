@@ -9,7 +9,7 @@ from analysis.compare import Comparison, compute_mean_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
 from analysis.tables import Number, escaped, show_difference
-from experiments import Experiment
+from experiments import Experiment, join_settings
 from studies.study import FEWEST_SEEDS
 
 HOW_TO_READ = """\
@@ -188,7 +188,7 @@ def write_gaps(findings: Findings) -> Iterator[str]:
     if study.overrides and study.claims:
         yield escaped(
             "The claims are not judged: the study was trained with other settings than its own "
-            f"({study.group.removeprefix(f'{study.name},')})."
+            f"({join_settings('', study.overrides).removeprefix(',')})."
         )
 
 

@@ -13,6 +13,7 @@ digest reveals flipped bits, which torch.load does not notice, and checkpoints o
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import math
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,12 @@ WRITINGS_APART = 20  # least time, in multiples of the last write's duration: wr
 DIGEST = hashlib.sha256().digest_size
 CONTENT = dict(seeds=[int], threads=int, units=[[int]], device=str, epoch=int)  # types in the file, except the state
 MOST_THREADS = 1024
+# How file systems answer that have no locks. EACCES is not among them: it also means that another process has the lock.
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL}
+
+
+class UnitEnded(Exception):
+    """Training was asked to end, and its checkpoint is written."""
 
 
 class TrainedElsewhere(UserError):
@@ -61,6 +69,7 @@ class Checkpoint:
     device: str = "cpu"
     epoch: int = 0  # the last epoch in the file; 0 if none was saved
     choice: str = "unknown"  # where the number of seeds comes from: see `make_plan`; older files do not say
+    is_last = False  # whether training ends with the next checkpoint
 
     @property
     def path(self) -> Path:
@@ -107,9 +116,13 @@ class Checkpoint:
         self.epoch = epoch
 
     def write_if_due(self, epoch: int, make_state: Callable[[], State]) -> None:
-        """Save what `make_state` returns, if enough time has passed; if writing fails, warn and save no more."""
+        """Save what `make_state` returns, if enough time has passed; if writing fails, warn and save no more.
+
+        Raises:
+            UnitEnded: this was the last checkpoint.
+        """
         started = time.monotonic()
-        if started < self.due:
+        if started < self.due and not self.is_last:
             return
         try:
             self.write(epoch, make_state())
@@ -123,6 +136,8 @@ class Checkpoint:
         else:
             ended = time.monotonic()
             self.due = ended + max(SECONDS_APART, WRITINGS_APART * (ended - started))
+        if self.is_last:
+            raise UnitEnded
 
     def delete(self) -> None:
         """Delete the file, after its runs were recorded or discarded.
@@ -134,7 +149,8 @@ class Checkpoint:
             if os.name == "posix":  # a power failure must not undo the runs' renames but keep this deletion
                 folder = os.open(self.folder, os.O_RDONLY)
                 try:
-                    os.fsync(folder)
+                    with contextlib.suppress(OSError):  # some file systems cannot do this to a folder
+                        os.fsync(folder)
                 finally:
                     os.close(folder)
             self.path.unlink(missing_ok=True)
@@ -209,19 +225,23 @@ def _digest(folder: Path, content: bytes) -> bytes:
 def lock(folder: Path) -> Iterator[None]:
     """Lock an experiment's folder, which need not exist yet; the lock is released even if this process is killed.
 
+    On a file system without locks, warn once and go on.
+
     Raises:
         TrainedElsewhere: another command holds the lock.
         RecordError: the lock cannot be written.
     """
     path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a process that is killed
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         raise TrainedElsewhere(_holder(path)) from None
     except OSError as error:
-        raise RecordError(f"{path}: cannot be written ({error.strerror}); name another --runs-dir") from None
+        if error.errno not in WITHOUT_LOCKS:
+            raise RecordError(f"{path}: cannot be written ({error.strerror}); name another --runs-dir") from None
+        _warn_without_locks(folder.parents[1], error.strerror)
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with contextlib.suppress(OSError):  # on a full disk, the lock works but does not name this process
@@ -231,6 +251,12 @@ def lock(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # on Windows, the locked file cannot be deleted
             path.unlink()
         lock.release()
+
+
+@cache  # so that it is said once, not for each experiment
+def _warn_without_locks(runs_dir: Path, why: str) -> None:
+    advice = "do not train the same experiment with two commands at the same time"
+    print(f"WARNING: {runs_dir}: its file system has no locks ({why}); {advice}", file=sys.stderr)
 
 
 def _holder(path: Path) -> str:

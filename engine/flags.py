@@ -22,6 +22,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from engine import console
 from experiments import Experiment, Settings, UserError, flag_of, kind_of, takes_list
 from studies import STUDIES
 from studies.study import Study
@@ -31,7 +32,7 @@ LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000  # in one command
 RUNS_DIR = Path("runs")
 MOST_SUGGESTED = 3  # flags for the beginning of a flag
-REFUSED, INTERRUPTED, READER_GONE = 2, 130, 141  # exit statuses, the last two as of any command in a shell
+REFUSED, READER_GONE, OF_SIGNAL = 2, 141, 128  # exit statuses; a signal's number is added to the last
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -39,6 +40,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str] | None = None) -> argparse.Namespace:
         """Parse words, by default this process's arguments; for an unknown flag, suggest the nearest known flag."""
+        console.make_readable()
         words = sys.argv[1:] if words is None else words
         for word in words:
             if word.encode(errors="ignore").decode() != word:  # records and reports could not contain it
@@ -51,6 +53,12 @@ class OneLineParser(argparse.ArgumentParser):
     def _suggest(self, word: str) -> str:
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         return suggest(word.partition("=")[0], flags) if word.startswith("-") else ""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Print a message on stderr and end this process or, in a notebook, only the cell."""
+        if console.is_notebook():
+            raise console.CellEnd((message or "").strip())
+        super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one line on stderr, and exit with status 2."""
@@ -89,43 +97,52 @@ def suggest(typed: str, known: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def importing(parser: OneLineParser) -> Iterator[None]:
-    """Report a missing package, or Ctrl-C while the slow modules are imported, in one line, and end the process."""
+    """Report a missing package, or a signal while the slow modules are imported, in one line, and end the process."""
+    noted: list[int] = []
 
-    def end(*_: object) -> None:  # numpy and others would turn a KeyboardInterrupt in their imports into other errors
-        os.write(2, b"\ninterrupted: nothing was begun\n")
-        os._exit(INTERRUPTED)
+    def end(number: int, _: object) -> None:  # numpy and others would turn a KeyboardInterrupt into other errors
+        noted.append(number)
+        if not console.is_notebook():  # a kernel could not import torch again after half an import
+            os.write(2, b"\ninterrupted: nothing was begun\n")
+            os._exit(OF_SIGNAL + number)
 
-    handler = signal.getsignal(signal.SIGINT)
-    if handler != signal.SIG_IGN:  # as of a command that a shell runs in the background
-        signal.signal(signal.SIGINT, end)
+    before = {each: signal.getsignal(each) for each in console.SIGNALS}
+    for each, handler in before.items():
+        if handler != signal.SIG_IGN:  # as of a command that a shell runs in the background
+            signal.signal(each, end)
     try:
         yield
     except ModuleNotFoundError as error:
         parser.error(f"{error.name} is not installed: pip install -r requirements.txt")
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if noted:
+        raise KeyboardInterrupt(noted[0])
 
 
 @contextlib.contextmanager
 def answer_in_one_line(
     parser: OneLineParser, kept: Callable[[BaseException], str], failed: int = REFUSED
 ) -> Iterator[None]:
-    """Report a mistake, a system error or Ctrl-C in one line, and end with an exit status.
+    """Report a mistake, a system error, Ctrl-C, SIGTERM or SIGHUP in one line, and end with an exit status.
 
     Args:
-        kept: says what is kept after a system error or Ctrl-C, and how to go on.
+        kept: says what is kept after a system error or a signal, and how to go on.
         failed: the exit status after a system error.
     """
-    try:
-        yield
-    except UserError as error:
-        parser.error(str(error))
-    except OSError as error:  # the output's reader has gone, as with `| head`, or the disk is full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = READER_GONE if isinstance(error, BrokenPipeError) else failed
-        parser.exit(status, f"{parser.prog}: {error.strerror or error}; {kept(error)}\n")
-    except KeyboardInterrupt as interrupt:
-        parser.exit(INTERRUPTED, f"\ninterrupted: {kept(interrupt)}\n")
+    with console.interrupting():
+        try:
+            yield
+        except UserError as error:
+            parser.error(str(error))
+        except OSError as error:  # the output's reader has gone, as with `| head`, or the disk is full
+            console.discard_output()
+            status = READER_GONE if isinstance(error, BrokenPipeError) else failed
+            parser.exit(status, f"{parser.prog}: {error.strerror or error}; {kept(error)}\n")
+        except KeyboardInterrupt as interrupt:
+            number = interrupt.args[0] if interrupt.args else signal.SIGINT
+            parser.exit(OF_SIGNAL + number, f"\ninterrupted: {kept(interrupt)}\n")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,8 @@ from experiments import Experiment, Settings, join_settings, shorten
 from studies import STUDIES
 from studies.study import SINGLE
 
+LONGEST_NAME = 120  # characters in a folder's name, as records of format 2 and early records of format 3 have it
+
 
 def read_folder_names(group: str, title: str, experiment: Experiment) -> tuple[str | None, Settings]:
     """Find a record's study and overrides from its group's name or, if the name was shortened, from its settings.
@@ -20,7 +22,7 @@ def read_folder_names(group: str, title: str, experiment: Experiment) -> tuple[s
     values = {setting.name: getattr(experiment, setting.name) for setting in fields(Experiment)}
     named = [setting.partition("=")[0] for setting in overridden]
     overrides = {setting: values[setting] for setting in named if setting in values}
-    if shorten(join_settings(name, overrides)) == group:
+    if shorten(join_settings(name, overrides), LONGEST_NAME) == group:
         return name, overrides
     entry = STUDIES[name].experiments.get(title)
     if entry is None:

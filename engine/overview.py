@@ -27,7 +27,7 @@ def print_study(study: Study, titles: Iterable[str], runs_dir: Path) -> None:
             studies[f" on {sample}"] = study.with_overrides(dict(dataset=sample))
         trained = []
         for where, with_data in studies.items():
-            folder = runs_dir / with_data.group / first
+            folder = records.locate(runs_dir, with_data, first, entry.experiment)
             if seeds := records.finished_seeds(folder):
                 changed = describe_change(folder, with_data.experiments[title].experiment)
                 trained.append(f"{format_seeds(seeds)}{where}{changed}")

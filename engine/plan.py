@@ -155,7 +155,7 @@ def make_tasks(
         if first in seen:
             continue
         seen.add(first)
-        folder = options.runs_dir / recorded_study.group / first
+        folder = records.locate(options.runs_dir, recorded_study, first, experiment)
         with contextlib.ExitStack() as lock:
             try:
                 lock.enter_context(checkpoints.lock(folder))
@@ -164,7 +164,7 @@ def make_tasks(
                 print(elsewhere[-1].rstrip())
                 continue
             named = None if study.is_single else study.name
-            description = records.describe(experiment, dataset, first, named, recorded_study.overrides)
+            description = records.describe(experiment, dataset, folder.name, named, recorded_study.overrides)
             records.open_folder(folder, description, replace=options.force)
             missing, begun, lines = split_seeds(folder, options)
             print("; ".join([first, *describe_penalties(experiment, networks[title]), *lines]))

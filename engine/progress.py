@@ -1,7 +1,9 @@
 """Progress bar over the epochs of all runs in all processes; without a terminal, a line for each epoch."""
 
 import contextlib
+import errno
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from engine import console
 from engine.flags import format_seeds
 from training import Row
 
@@ -19,8 +22,13 @@ from training import Row
 class Progress:
     """Progress bar for training; leaving the context closes the bar."""
 
+    ended_by = 0  # the signal at which each unit ends after its epoch
+
     def __init__(self, epochs: int) -> None:
-        self.bar = tqdm(total=epochs, unit="epoch", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        has_bar = sys.stderr.isatty() or console.is_notebook()
+        tqdm.monitor_interval = 0  # its thread would hang with the lock below
+        tqdm.set_lock(threading.RLock())  # a new one: tqdm does not release its lock if Ctrl-C comes while it draws
+        self.bar = tqdm(total=epochs, unit="epoch", disable=not has_bar, dynamic_ncols=True, miniters=1)
 
     def __enter__(self) -> "Progress":
         return self
@@ -28,12 +36,19 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self.bar.close()
 
-    def show(self, label: str, epochs: int, rows: list[Row]) -> None:
+    def end(self, number: int) -> None:
+        """Ask each unit to end after its epoch, because of a signal."""
+        self.ended_by = number
+
+    def show(self, label: str, epochs: int, rows: list[Row]) -> bool:
         """Show the mean metrics of an epoch that the runs of a unit have just finished.
 
         Args:
             epochs: the experiment's largest number of epochs.
             rows: the history row of each run for this epoch.
+
+        Returns:
+            Whether the unit has to end now.
         """
         means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         line = (
@@ -42,6 +57,8 @@ class Progress:
         )
         if means["penalty"]:
             line += f", penalty {means['penalty']:.4f}"
+        if self.ended_by:
+            line += f"; ends here: {signal.Signals(self.ended_by).name}"
         if self.bar.disable:
             name = f"{label}, " if label else ""
             seeds = format_seeds(row["seed"] for row in rows)
@@ -49,6 +66,7 @@ class Progress:
         else:
             self.bar.set_postfix_str(f"validation {100 * means['val_accuracy']:.2f} %", refresh=False)
             self.bar.update(len(rows))
+        return bool(self.ended_by)
 
     def count(self, epochs: int) -> None:
         """Advance the bar by epochs that were not shown one by one."""
@@ -61,38 +79,46 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.bar.write(line)
+        try:
+            self.bar.write(line)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            console.discard_output()  # the terminal was closed, and the records matter more
 
     @contextlib.contextmanager
     def receive_from_processes(self) -> Iterator[Any]:
-        """Yield a picklable `show` for worker processes; each call opens a short connection to this process."""
+        """Yield a picklable `show` for worker processes, which asks this process over a short connection."""
         key = os.urandom(32)
 
         def answer() -> None:
             message: tuple | None = ()
             while message is not None:
-                with contextlib.suppress(OSError, EOFError, AuthenticationError):  # the caller was killed meanwhile
-                    with listener.accept() as connection:
-                        message = connection.recv()
-                    if message:
-                        self.show(*message)
+                with (
+                    contextlib.suppress(OSError, EOFError, AuthenticationError),  # the caller was killed meanwhile
+                    listener.accept() as connection,
+                ):
+                    message = connection.recv()
+                    connection.send(self.show(*message) if message else False)
 
         with Listener(authkey=key) as listener:
             thread = threading.Thread(target=answer, daemon=True)
             thread.start()
             try:
-                yield partial(send, listener.address, key)
+                yield partial(ask, listener.address, key)
             finally:
                 if thread.is_alive():
-                    _send(listener.address, key, None)  # arrives last, so every earlier call has been shown
+                    _ask(listener.address, key, None)  # arrives last, so every earlier call has been shown
                 thread.join()
 
 
-def send(address: Any, key: bytes, *shown: Any) -> None:
-    """Send the arguments of `Progress.show` to the process that shows them; if this fails, training continues."""
-    _send(address, key, shown)
+def ask(address: Any, key: bytes, *shown: Any) -> bool:
+    """Call `Progress.show` in the process that shows the progress; if this fails, training continues."""
+    return _ask(address, key, shown)
 
 
-def _send(address: Any, key: bytes, message: tuple | None) -> None:
+def _ask(address: Any, key: bytes, message: tuple | None) -> bool:
     with contextlib.suppress(OSError, EOFError), Client(address, authkey=key) as connection:
         connection.send(message)
+        return connection.recv()
+    return False

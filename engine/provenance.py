@@ -23,7 +23,7 @@ def git_commit() -> str | None:
     """Return the commit of this code, with `-dirty` if files were changed since; None outside a repository."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     return None
 
 
@@ -40,7 +40,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 def read_cpu_name() -> str:
     """Return the name of this machine's CPU."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -9,6 +9,7 @@
 A run's folder is written under a temporary name and then renamed, so it is never incomplete.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 
 from data import Dataset
+from engine import format_2
 from engine.files import (
     UNFINISHED,
     RecordError,
@@ -36,11 +38,10 @@ from engine.files import (
     write_whole,
 )
 from engine.flags import format_seeds
-from engine.format_2 import read_folder_names
 from engine.run_files import HISTORY
-from experiments import Experiment, Settings, join_settings, shorten
+from experiments import LONGEST_NAME, Experiment, Settings, join_settings, shorten
 from studies import STUDIES
-from studies.study import SINGLE
+from studies.study import LONGEST_GROUP, SINGLE, Study
 from training import Run
 
 FORMAT = 3
@@ -62,13 +63,17 @@ class Record:
 
     @property
     def group(self) -> str:
-        """The name of the folder under runs/ that holds this experiment's folder."""
-        return self.folder.parent.name
+        """The name of the folder under runs/ that holds this experiment's folder, as it is cut today if too long."""
+        name = self.folder.parent.name
+        if self.study is None or len(name) <= LONGEST_GROUP:
+            return name
+        return shorten(join_settings(self.study, self.overrides), LONGEST_GROUP)
 
     @property
     def title(self) -> str:
         """The experiment's title in its study; if it was typed by hand, the name of its settings."""
-        return self.folder.name
+        name = self.folder.name
+        return name if self.study or len(name) <= LONGEST_NAME else self.experiment.name
 
     def run_folder(self, seed: int) -> Path:
         """Return the folder of one run."""
@@ -80,6 +85,22 @@ class Record:
         if study is None:
             return " ".join([self.experiment.command, *words])
         return replace(study, overrides=self.overrides).command("--only", self.title, *words)
+
+
+def cut(whole_name: str, longest: int) -> list[str]:
+    """Return the name of a folder as it is cut today, and as earlier versions cut it."""
+    return [shorten(whole_name, longest), shorten(whole_name, format_2.LONGEST_NAME)]
+
+
+def locate(runs_dir: Path, study: Study, title: str, experiment: Experiment) -> Path:
+    """Return the folder of an experiment of a study; a folder that exists keeps its name from earlier versions."""
+
+    def choose(folder: Path, names: list[str]) -> Path:
+        today, earlier = (folder / name for name in names)
+        return earlier if earlier.exists() else today
+
+    group = choose(runs_dir, cut(join_settings(study.name, study.overrides), LONGEST_GROUP))
+    return choose(group, cut(experiment.whole_name, LONGEST_NAME)) if study.is_single else group / title
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,7 +206,8 @@ def write_run(folder: Path, run: Run) -> Path:
         np.savez_compressed(workshop / "predictions.npz", log_probabilities=run.log_probabilities)
         for path in workshop.iterdir():
             flush(path)
-        workshop.chmod(0o755)  # mkdtemp makes private folders, but records are meant to be shared
+        with contextlib.suppress(OSError):  # mkdtemp makes private folders, but records are meant to be shared
+            workshop.chmod(0o755)
         put_in_place(workshop, target)
     except OSError as error:
         raise RecordError(f"{target}: cannot be written ({error.strerror}); the other runs are unharmed") from None
@@ -233,6 +255,7 @@ def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], li
         (records with at least one run, a line for each file that cannot be read).
     """
     records, problems = [], []
+    folders: dict[tuple[str, str], Path] = {}  # of each group and title
     try:
         runs = runs_dir.glob("*/*/seed-*")
         paths = sorted({*runs_dir.glob("*/*/experiment.json"), *(run.parent / "experiment.json" for run in runs)})
@@ -246,6 +269,9 @@ def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], li
                 problems.append(str(error))
             continue
         if study not in (None, record.study):
+            continue
+        if (other := folders.setdefault((record.group, record.title), record.folder)) != record.folder:
+            problems.append(f"{record.folder}: the same experiment as {other}; move its runs there")
             continue
         for seed, result in _read_results(record.folder):
             if isinstance(result, RecordError):
@@ -278,7 +304,7 @@ def read_description(path: Path) -> Record:
     """
     if not path.exists():
         raise RecordError(f"{path}: missing; the command that trained its runs writes it again")
-    description = read_json(path)
+    description, name, group = read_json(path), path.parent.name, path.parents[1].name
     if description.get("format") not in FORMATS:
         expected = " or ".join(map(str, FORMATS))
         raise RecordError(f"{path}: format {description.get('format')}, expected {expected}; another version wrote it")
@@ -286,8 +312,8 @@ def read_description(path: Path) -> Record:
         experiment = Experiment(**description["experiment"])
         record = Record(path.parent, experiment, dict(description["dataset"]))
         if description["format"] == 2:
-            record.study, record.overrides = read_folder_names(record.group, record.title, experiment)
-            title = record.title
+            record.study, record.overrides = format_2.read_folder_names(group, name, experiment)
+            title = name
         else:
             record.study, title = description["study"], description["title"]
             record.overrides = dict(description["overrides"])
@@ -299,14 +325,15 @@ def read_description(path: Path) -> Record:
             raise ValueError(f"of {experiment.dataset}, trained on {record.dataset['name']}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"{path}: not an experiment of this version ({error})") from None
+    names = [title]
     if record.study is None:
-        title = experiment.name if record.group == SINGLE else record.title  # a copied folder may have any name
-    if title != record.title:
-        raise RecordError(f"{path}: holds {title}; its settings or its folder's name were changed")
-    used = {name: getattr(experiment, name) for name in record.overrides}
+        names = cut(experiment.whole_name, LONGEST_NAME) if group == SINGLE else [name]  # a copy may have any name
+    if name not in names:
+        raise RecordError(f"{path}: holds {names[0]}; its settings or its folder's name were changed")
+    used = {setting: getattr(experiment, setting) for setting in record.overrides}
     if record.study and description["format"] != 2 and record.overrides == used:
-        group = shorten(join_settings(record.study, record.overrides))
-        if group != record.group:
-            found = f"{path.parents[1]}: holds records of {group}; the folder was renamed or copied"
-            raise RecordError(f"{found}: name it {group}, or move it away")
+        groups = cut(join_settings(record.study, record.overrides), LONGEST_GROUP)
+        if group not in groups:
+            found = f"{path.parents[1]}: holds records of {groups[0]}; the folder was renamed or copied"
+            raise RecordError(f"{found}: name it {groups[0]}, or move it away")
     return record

@@ -7,12 +7,11 @@ import contextlib
 import ctypes
 import os
 import platform
-import signal
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +23,8 @@ import torch
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 import training
-from engine import records
+from engine import console, records
+from engine.checkpoints import UnitEnded
 from engine.files import RecordError
 from engine.plan import Plan, TrainOptions, Unit, join_label
 from engine.progress import Progress
@@ -34,12 +34,12 @@ from training import Run
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C stopped training after the first checkpoint of every unit was written."""
+    """A signal stopped training after the first checkpoint of every unit was written."""
 
 
 @dataclass(frozen=True)
 class UnitResult:
-    """The result of training a unit: its runs, or an error."""
+    """The result of training a unit: its runs, an error, or neither if a signal ended it."""
 
     number: int  # the unit's index in its plan
     runs: list[Run] = field(default_factory=list)
@@ -64,21 +64,25 @@ def check_device(device: str) -> None:
 def train_and_record(plan: Plan, options: TrainOptions, train_plan: TrainUnits) -> list[str]:
     """Train a plan and record each run as soon as its unit is done; return a line for each failed unit.
 
+    Without a cluster, whose workers write no checkpoints, a first SIGTERM or SIGHUP ends each unit after its epoch.
+
     Args:
         train_plan: `train_units` of this module, or of `cluster.py` with a client.
 
     Raises:
-        Interrupted: Ctrl-C stopped training.
+        Interrupted: a signal stopped training.
     """
     for unit in plan.units:
         unit.checkpoint.begin()
     shared = dict(command=options.command, commit=git_commit())
     failures = []
     try:
-        with Progress(sum(unit.epochs for unit in plan.units)) as progress:
+        with Progress(sum(unit.epochs for unit in plan.units)) as progress, contextlib.ExitStack() as context:
+            if train_plan is train_units:
+                context.enter_context(console.warned_first(progress.end))
             for result in train_plan(plan, options.device, progress):
                 unit, error = plan.units[result.number], result.error
-                if not error:
+                if result.runs:
                     try:
                         _record(unit, result.runs, shared, progress)
                     except RecordError as problem:
@@ -86,8 +90,10 @@ def train_and_record(plan: Plan, options: TrainOptions, train_plan: TrainUnits) 
                 if error:
                     failures.append(f"failed: {unit.name}: {error}\n")
                     progress.say(failures[-1].rstrip())
-    except KeyboardInterrupt:
-        raise Interrupted from None
+            if progress.ended_by:
+                raise KeyboardInterrupt(progress.ended_by)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(*interrupt.args) from None
     return failures
 
 
@@ -118,7 +124,9 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
     """Train the units of a plan and yield each result when it arrives; a failed unit does not stop the others."""
     if len(plan.units) == 1 or (device != "cpu" and plan.jobs == 1):  # more processes on a GPU only use more memory
         for number, unit in enumerate(plan.units):
-            yield train_unit(number, unit, device, partial(progress.show, unit.task.label, unit.task.experiment.epochs))
+            if not progress.ended_by:
+                show_unit = partial(progress.show, unit.task.label, unit.task.experiment.epochs)
+                yield train_unit(number, unit, device, show_unit)
         return
     left = set(range(len(plan.units)))
     with progress.receive_from_processes() as show:
@@ -127,7 +135,7 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
             show_unit = partial(show, unit.task.label, unit.task.experiment.epochs)
             calls.append(joblib.delayed(train_unit)(number, unit, device, show_unit))
         try:
-            for result in run_in_processes(calls, plan):
+            for result in run_in_processes((call for call in calls if not progress.ended_by), plan):
                 left.remove(result.number)
                 yield result
         except BrokenProcessPool:
@@ -135,6 +143,8 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
                 "a training process died, perhaps for lack of memory: training continues with one process at a time"
             )
         for number in sorted(left):
+            if progress.ended_by:
+                break
             try:
                 (result,) = run_in_processes([calls[number]], plan)
             except BrokenProcessPool:
@@ -142,7 +152,7 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
             yield result
 
 
-def run_in_processes(calls: list[Any], plan: Plan) -> Any:
+def run_in_processes(calls: Iterable[Any], plan: Plan) -> Any:
     """Run joblib's delayed calls in as many processes as a plan has, and yield their results as they arrive.
 
     Raises:
@@ -151,27 +161,33 @@ def run_in_processes(calls: list[Any], plan: Plan) -> Any:
     warnings.filterwarnings("ignore", ".*tasks", module="joblib")  # joblib's advice when Ctrl-C stops the results
     with (
         joblib.parallel_config(backend="loky", inner_max_num_threads=max(plan.threads)),
-        _without_ctrl_c(),
+        console.ignoring_signals(),
     ):
         # With one job, joblib would train in this process, which must survive if a unit's process dies.
         return joblib.Parallel(
             n_jobs=max(plan.jobs, 2),
             pre_dispatch=plan.jobs,
             return_as="generator_unordered",
-            initializer=_end_with,
+            initializer=_begin_process,
             initargs=(os.getpid(),),
         )(calls)
 
 
-def train_unit(number: int, unit: Unit, device: str, show: Callable[[list[training.Row]], None] | None) -> UnitResult:
-    """Train a unit in this process; `show` becomes the `on_epoch` of `training.train`."""
+def train_unit(number: int, unit: Unit, device: str, show: Callable[[list[training.Row]], bool] | None) -> UnitResult:
+    """Train a unit in this process, until it is done or `show`, called after each epoch, says that it has to end."""
     task, checkpoint = unit.task, replace(unit.checkpoint)  # training must not change the plan's checkpoint
+
+    def on_epoch(rows: list[training.Row]) -> None:
+        checkpoint.is_last = bool(show and show(rows))
+
     try:
         prepare_process(device, checkpoint.threads)
-        runs = training.train(task.experiment, unit.seeds, task.dataset, device, show, checkpoint)
+        runs = training.train(task.experiment, unit.seeds, task.dataset, device, on_epoch, checkpoint)
         for run in runs:
             run.result |= describe_machine(device)
         return UnitResult(number, runs)
+    except UnitEnded:
+        return UnitResult(number)
     except Exception as error:  # any error stops only this unit, and is reported at the end
         where = traceback.extract_tb(error.__traceback__)[-1]
         says = str(error).partition("\n")[0]  # torch adds a traceback to its messages
@@ -199,8 +215,9 @@ def prepare_process(device: str, threads: int | None) -> None:
         torch.backends.cudnn.allow_tf32 = False
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is killed, so that it does not train on beside a restarted command."""
+def _begin_process(parent: int) -> None:
+    """Let this process print any character, and end it with its parent, lest it train on beside a restarted command."""
+    console.make_readable()
 
     def watch() -> None:
         while os.getppid() == parent:  # on Windows this number never changes
@@ -208,13 +225,3 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Make new processes ignore Ctrl-C, so that this process ends them and they print no tracebacks."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -15,9 +15,13 @@ from pathlib import Path
 
 from experiments import Experiment, Settings, UserError, flag_of, join_settings, shorten
 
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+# Names and titles are folders' names, on Windows, too, and a path below 60 characters should fit into its 260.
+NOT_RESERVED = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))"
+NAME = re.compile(rf"{NOT_RESERVED}[a-z0-9]+(-[a-z0-9]+)*")
 NOT_IN_TITLES = r'<>:"/\|?*'
-TITLE = re.compile(rf"(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
+TITLE = re.compile(rf"{NOT_RESERVED}(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
+LONGEST_TITLE = 75  # bytes
+LONGEST_GROUP = 60  # characters
 KINDS = ("as run", "corrected", "control", "own")
 CLAIM_METRICS = (
     "test_accuracy",
@@ -102,8 +106,17 @@ class Study:
             raise ValueError(f"{self.name!r}: expected a study's name of lower-case letters, digits and hyphens")
         for title, entry in self.experiments.items():
             if not self.is_single and not TITLE.fullmatch(title):
-                raise ValueError(f"{title!r}: expected a title that can be a folder's name, without {NOT_IN_TITLES}")
+                raise ValueError(
+                    f"{title!r}: expected a title that can be a folder's name, without {NOT_IN_TITLES}, and none that "
+                    "Windows reserves, such as con"
+                )
+            if not self.is_single and (count := len(title.encode())) > LONGEST_TITLE:
+                raise ValueError(f"{title!r}: expected a title of at most {LONGEST_TITLE} bytes, found {count}")
             _check_word(f"{title!r}", entry.kind, KINDS)
+        folders: dict[str, str] = {}
+        for title in self.experiments:
+            if (same := folders.setdefault(title.casefold(), title)) != title:
+                raise ValueError(f"{title!r} and {same!r}: would be one folder on Windows and macOS; rename one")
         if self.seeds < FEWEST_SEEDS:
             raise ValueError(f"seeds is {self.seeds}, expected at least {FEWEST_SEEDS}: fewer allow no verdict")
         datasets = {entry.experiment.dataset_name for entry in self.experiments.values()}
@@ -183,7 +196,7 @@ class Study:
     @property
     def group(self) -> str:
         """The name of the study's folder under runs/, with the overrides: `mnist-norms,epochs=3`."""
-        return shorten(join_settings(self.name, self.overrides))
+        return shorten(join_settings(self.name, self.overrides), LONGEST_GROUP)
 
     @cached_property
     def trained_as(self) -> dict[str, str]:

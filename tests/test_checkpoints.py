@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 import os
@@ -230,4 +231,33 @@ def test_a_file_that_nobody_locks_is_no_lock(tmp_path):
 def test_a_lock_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="--runs-dir"), checkpoints.lock(tmp_path / "file" / "an experiment"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EPERM", "EINVAL"])
+def test_a_file_system_without_locks_is_warned_of_once(name, tmp_path, capsys, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="locks in POSIX's way")
+
+    def refuse(*_):
+        raise OSError(getattr(errno, name), "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for title in ("an experiment", "another"):
+        with checkpoints.lock(tmp_path / name / "group" / title):
+            pass
+    assert capsys.readouterr().err == (
+        f"WARNING: {tmp_path / name}: its file system has no locks (no locks here); do not train the same experiment "
+        "with two commands at the same time\n"
+    )
+    assert names(tmp_path / name / "group") == []
+
+
+def test_a_file_system_that_fails_otherwise_is_one_line(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="locks in POSIX's way")
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(RecordError, match="Input/output error"), checkpoints.lock(tmp_path / "an experiment"):
         pass

@@ -46,7 +46,7 @@ PARSERS = {
 }
 OWN_STUDY = "wide-or-not"  # is in no file of ours
 DASKS = {"--nworkers", "--nthreads", "--memory-limit", "--no-dashboard"}  # flags of its workers
-TOOLS = {"--check", "--no-deps"}  # flags of ruff and pip
+TOOLS = {"--check", "--no-deps", "--signal"}  # flags of ruff, pip and Slurm
 JOB = {"1": "GN", "SLURM_ARRAY_TASK_ID": "3"}  # what a job is given
 
 
@@ -153,7 +153,13 @@ def test_a_study_of_ones_own_is_one_more_file(tmp_path):
     shutil.copytree(ROOT / "studies", tmp_path / "studies")
     for folder in ("sources", "engine"):
         (tmp_path / folder).mkdir()
-    files = ("sources/__init__.py", "sources/catalogue.py", "engine/__init__.py", "engine/flags.py")
+    files = (
+        "sources/__init__.py",
+        "sources/catalogue.py",
+        "engine/__init__.py",
+        "engine/console.py",
+        "engine/flags.py",
+    )
     for name in ("train.py", "experiments.py", *files):
         shutil.copy(ROOT / name, tmp_path / name)
     (path,) = re.findall(r"such as `(studies/\w+\.py)`", README)

@@ -314,6 +314,13 @@ IMPORTED = """
         pass
     os.kill(os.getpid(), signal.SIGINT)
 """
+TWICE = """
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGHUP)
+"""
+STOPPED = "\ninterrupted: kept after KeyboardInterrupt\n"
 
 
 @pytest.mark.parametrize(
@@ -326,12 +333,27 @@ IMPORTED = """
         ("    raise KeyboardInterrupt", 130, "\ninterrupted: kept after KeyboardInterrupt\n"),
         (IMPORTING, 130, "\ninterrupted: nothing was begun\n"),
         (f"    signal.signal(signal.SIGINT, signal.SIG_IGN){IMPORTING}", 0, ""),
-        (IMPORTED, 130, "\ninterrupted: kept after KeyboardInterrupt\n"),
+        (IMPORTED, 130, STOPPED),
+        (IMPORTING.replace("SIGINT", "SIGTERM"), 143, "\ninterrupted: nothing was begun\n"),
+        ("    os.kill(os.getpid(), signal.SIGTERM)", 143, STOPPED),
+        ("    os.kill(os.getpid(), signal.SIGHUP)", 129, STOPPED),
+        (TWICE, 143, STOPPED),
     ],
-    ids=["mistake", "full disk", "odd", "reader gone", "Ctrl-C", "importing", "in the background", "imported"],
+    ids=[
+        *("mistake", "full disk", "odd", "reader gone", "Ctrl-C", "importing", "in the background", "imported"),
+        *("importing, SIGTERM", "SIGTERM", "SIGHUP", "twice"),
+    ],
 )
 def test_a_command_that_is_stopped_says_in_one_line_what_is_kept(code, status, says):
     assert run_plain("-c", ANSWERING + code) == (status, says)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs nohup")
+def test_what_a_shells_nohup_ignores_stays_ignored():
+    code = ANSWERING + "    os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGTERM)"
+    process = subprocess.run(["nohup", sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (143, "begun\n")
+    assert process.stderr.endswith(STOPPED)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from engine import records, run_files
 from engine.files import RecordError
 from experiments import Experiment, flag_of
 from studies import STUDIES
+from studies.study import LONGEST_GROUP
 
 PACKED = Path(__file__).with_name("format_2")
 BEGUN = ["--model", "mlp", "--hidden", "4", "--dataset", "mnist_sample", "--epochs", "3", "--l1", "0.001"]
@@ -58,8 +59,9 @@ def test_old_runs_tell_study_title_overrides_and_settings(old_runs):
         ("mnist-norms", "no norm", SHORT | MANY, [0]),  # of a group whose name was cut
         (None, BEGUN_NAME, {}, [0]),
     ]
-    assert len(recorded[2].group) == 120
-    assert recorded[2].group.endswith("-5646bc7d")
+    folder = recorded[2].folder.parent.name
+    assert (len(folder), len(recorded[2].group)) == (120, LONGEST_GROUP)
+    assert folder.endswith("-5646bc7d")
     assert recorded[3].experiment == Experiment(model="mlp", hidden=(4,), dataset="mnist_sample", epochs=3, l1=0.001)
     for record in recorded[:3]:
         study = STUDIES["mnist-norms"].with_overrides(record.overrides)

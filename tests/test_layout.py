@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "side_by_side": {"models"},
     "studies": {"experiments"},
     "training": CHAPTERS,
+    "engine.console": set(),
     "engine.flags": {"experiments", "studies"},
     "engine": CHAPTERS | {"training", "studies", "sources"},
     "analysis": CHAPTERS
@@ -31,7 +32,13 @@ ALLOWED: dict[str, set[str]] = {
     "grading": CHAPTERS | {"training", "studies", "sources", "engine", "analysis"},
     **dict.fromkeys(COMMANDS, OURS - COMMANDS),
 }
-DESCRIBE = ("experiments", "studies", "sources.catalogue", "engine.flags")  # imported by commands before they parse
+DESCRIBE = (
+    "experiments",
+    "studies",
+    "sources.catalogue",
+    "engine.flags",
+    "engine.console",
+)  # imported by commands before they parse
 LATE = {  # imports inside functions
     ("engine.cluster", "distributed"),  # need not be installed
     ("engine.speed", "resource"),  # POSIX alone has it

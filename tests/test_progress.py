@@ -1,5 +1,8 @@
 import io
 import sys
+import threading
+
+import pytest
 
 from engine.progress import Progress
 
@@ -33,6 +36,23 @@ def test_epochs_that_were_not_shown_one_by_one_are_counted(monkeypatch):
         progress.count(7)
         progress.bar.refresh()
     assert "7/10" in terminal.getvalue()
+
+
+def test_a_bar_that_was_interrupted_while_it_was_drawn_does_not_stop_the_next(monkeypatch):
+    show_on_terminal(monkeypatch)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with Progress(10) as progress, monkeypatch.context() as patch:
+        patch.setattr(progress.bar, "display", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            progress.bar.refresh()
+    with Progress(10) as progress:
+        thread = threading.Thread(target=progress.bar.refresh, daemon=True)
+        thread.start()
+        thread.join(timeout=20)
+        assert not thread.is_alive()
 
 
 def test_without_a_terminal_a_line_says_which_runs_ended_which_epoch(capsys):

@@ -12,8 +12,9 @@ from helpers import choose, make_result, override, read_files
 import data
 from engine import files, records, run_files
 from engine.files import RecordError
-from experiments import LONGEST_NAME, Experiment
+from experiments import Experiment, join_settings, shorten
 from studies import STUDIES
+from studies.study import LONGEST_GROUP, SINGLE, Study
 from training import Run
 
 EXPERIMENT = Experiment(dataset="mnist_sample", l1=0.001, epochs=2)
@@ -429,10 +430,36 @@ def test_the_group_of_a_study_that_was_copied_or_renamed_is_left_out_and_named_o
 def test_a_group_with_a_shortened_name_is_read(tmp_path, digits):
     scales = dict(affine_translate=0.1, affine_scale=0.1, brightness=0.2, contrast=0.2)
     study = override("mnist-norms", **scales, epochs=20_000, batch_size=500, lr=1e-9, flip=True)
-    assert len(study.group) == LONGEST_NAME
+    assert len(study.group) == LONGEST_GROUP
     records.write_run(open_title(tmp_path, digits, "GN", study), make_run(0))
     (record,), problems = records.read_all(tmp_path)
     assert (record.group, problems) == (study.group, [])
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+def test_a_folder_with_a_longer_name_of_an_earlier_version_keeps_it(is_single, tmp_path, digits):
+    long = dict(dataset="mnist_sample", epochs=2, batch_size=100, optimizer="adamw", lr=0.0123456, weight_decay=0.25)
+    study = Study.typed_by_hand({}) if is_single else override("mnist-norms", **long, flip=True, standardize=True)
+    experiment = Experiment(model="mlp3", **long) if is_single else study.experiments["GN"].experiment
+    today = records.locate(tmp_path, study, "GN", experiment)
+    earlier = tmp_path / SINGLE / shorten(experiment.whole_name, 120) if is_single else None
+    earlier = earlier or tmp_path / shorten(join_settings(study.name, study.overrides), 120) / "GN"
+    about = () if is_single else (study.name, study.overrides)
+    assert today != earlier
+    records.open_folder(earlier, records.describe(experiment, digits, earlier.name, *about))
+    records.write_run(earlier, make_run(0))
+
+    assert records.locate(tmp_path, study, "GN", experiment) == earlier
+    (record,), problems = records.read_all(tmp_path)
+    assert (record.folder, problems) == (earlier, [])
+    assert (record.group, record.title) == (today.parent.name, today.name)
+
+    records.open_folder(today, records.describe(experiment, digits, today.name, *about))
+    records.write_run(today, make_run(1))
+    (record,), problems = records.read_all(tmp_path)
+    assert problems == [f"{earlier}: the same experiment as {today}; move its runs there"] or (
+        problems == [f"{today}: the same experiment as {earlier}; move its runs there"]
+    )
 
 
 def test_a_folder_that_is_named_after_a_seed_in_another_way_is_named(folder, tmp_path):

@@ -6,22 +6,26 @@ import json
 import multiprocessing
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
 import time
+from dataclasses import fields
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import cut_dataset, read_files, read_outcome
+from helpers import UNSAFE, cut_dataset, read_files, read_outcome
 
 import data
 import train
 import training
-from engine import checkpoints, records
-from experiments import Experiment
+from engine import checkpoints, files, records
+from experiments import Experiment, flag_of
+from studies.study import LONGEST_TITLE
 
 resource = pytest.importorskip("resource", reason="forks, kills and limits processes in POSIX's way")
 
@@ -352,3 +356,54 @@ def test_runs_that_are_trained_again_and_cannot_be_written_leave_the_old_runs(wh
     process.join()
     assert process.exitcode == 1
     assert read_files(tmp_path / "runs").items() >= before.items()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Paths
+
+EVERY_FLAG = shlex.split("""
+    --model cnn3 --dataset mnist_sample --split-seed 4294967295 --standardize --crop-padding 2 --crop-mode reflect
+    --flip --rotation 7.123456789 --rotation-fill 1 --affine-degrees 7.123456789 --affine-translate 0.123456789
+    --affine-scale 0.123456789 --brightness 0.123456789 --contrast 0.123456789 --epochs 2 --batch-size 100
+    --optimizer sgd --lr 0.0123456789 --lr-scheduler step --lr-step-size 1 --lr-gamma 0.123456789
+    --momentum 0.123456789 --nesterov --weight-decay 1.23456789e-05 --l1 1.23456789e-05 --l1-mode proximal
+    --l2 1.23456789e-05 --l2-form norm --penalize all --dropout 0.123456789 --norm group --norm-position before
+    --group-size 2 --freeze-gamma --patience 2 --monitor val_accuracy --min-delta 1.23456789e-05
+    --start-from-epoch 2 --restore last
+""")
+
+
+def test_paths_fit_everywhere_even_with_every_flag_and_the_largest_seeds(tmp_path, monkeypatch):
+    seen = []
+
+    def noting(function):
+        def note_and_call(*paths, **options):
+            seen.extend(map(str, paths))
+            return function(*paths, **options)
+
+        return note_and_call
+
+    given = {word for word in EVERY_FLAG if word.startswith("--")}
+    settings = [flag_of(setting.name) for setting in fields(Experiment)]
+    assert set(settings) - given == {"--hidden", "--l1-reduction", "--groups", "--ghost-splits"}  # excluded by others
+    for module, name in ((os, "rename"), (os, "replace"), (files, "flush"), (records, "flush")):
+        monkeypatch.setattr(module, name, noting(getattr(module, name)))
+    for study in ([], ["--study", "mnist-dropout-ghost", "--only", "L1+L2+GBN, true", "--norm", "ghost"]):
+        start_at = EVERY_FLAG.index("--dataset") if study else 0
+        words = [*study, *EVERY_FLAG[start_at:]]
+        if study:
+            start_of_norm = words.index("group") - 1
+            words[start_of_norm : start_of_norm + 2] = []
+            words[words.index("--group-size") : words.index("--freeze-gamma")] = []
+        words += ["--seeds", "4294967294-4294967295", "--runs-at-once", "2", "--jobs", "1", "--runs-dir", str(tmp_path)]
+        for _ in range(2):  # the second time replaces the runs
+            train.main([*words, "--force"])
+    below = [Path(path).relative_to(tmp_path) for path in seen]
+    longest_title, this_process = "t" * LONGEST_TITLE, str(os.getpid())
+    of_longest = [Path(path.parts[0], longest_title, *path.parts[2:]) for path in below if path.parts[0] != "single"]
+    assert len(of_longest) > 20
+    for path in [*below, *of_longest]:
+        assert len("d" * 60 + "/runs/" + str(path).replace(f"-{this_process}", "-4194304")) < 260, path
+        for part in path.parts:
+            assert len(part.encode()) <= 100
+            assert not UNSAFE.search(part.removeprefix(".")), part

@@ -15,7 +15,7 @@ import train
 from engine import records
 from experiments import Experiment
 from studies import STUDIES
-from studies.study import SINGLE, Claim, Entry, Study
+from studies.study import LONGEST_GROUP, LONGEST_TITLE, SINGLE, Claim, Entry, Study
 
 ROOT = Path(__file__).resolve().parents[1]
 MINE = dict(
@@ -41,7 +41,7 @@ def make_claim(**settings):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Mine", "my study", "my_study", "mine-", "-mine", "a/b", "mine,epochs=3", "..", "m\n"]
+    "name", ["", "Mine", "my study", "my_study", "mine-", "-mine", "a/b", "mine,epochs=3", "..", "m\n", "con", "com1"]
 )
 def test_a_name_that_is_not_small_letters_digits_and_hyphens_is_refused(name):
     assert Study(**MINE | dict(name="my-2nd-study")).name == "my-2nd-study"
@@ -49,11 +49,27 @@ def test_a_name_that_is_not_small_letters_digits_and_hyphens_is_refused(name):
         Study(**MINE | dict(name=name))
 
 
-@pytest.mark.parametrize("title", ["a/b", "..", ".a", "a ", "a.", "a\\b", "a\n", 'a"', "what?", "x:y", ""])
+@pytest.mark.parametrize(
+    "title", ["a/b", "..", ".a", "a ", "a.", "a\\b", "a\n", 'a"', "what?", "x:y", "", "NUL", "aux.1"]
+)
 def test_a_title_that_cannot_name_a_folder_is_refused(title):
     entries = dict(plain=Entry("own", Experiment()))
     assert Study(name="mine", asks="?", experiments=entries, baseline="plain").experiments
     with pytest.raises(ValueError, match="expected a title that can be a folder's name, without"):
+        Study("mine", "?", entries | {title: Entry("own", Experiment(l1=0.1))}, baseline="plain")
+
+
+@pytest.mark.parametrize(
+    ("title", "says"),
+    [
+        ("é" * 38, rf"expected a title of at most {LONGEST_TITLE} bytes, found 76$"),
+        ("Plain", r"^'Plain' and 'plain': would be one folder on Windows and macOS; rename one$"),
+    ],
+)
+def test_a_title_that_some_system_cannot_take_is_refused(title, says):
+    entries = dict(plain=Entry("own", Experiment()))
+    assert Study("mine", "?", entries | {"é" * 37: Entry("own", Experiment(l1=0.1))}, baseline="plain").experiments
+    with pytest.raises(ValueError, match=says):
         Study("mine", "?", entries | {title: Entry("own", Experiment(l1=0.1))}, baseline="plain")
 
 
@@ -229,7 +245,7 @@ def test_the_group_is_named_after_the_study_and_its_overrides():
     assert changed.group == "mnist-norms,dataset=mnist_sample,epochs=3"
     many = dict(rotation=9.0, rotation_fill=2, brightness=0.5, contrast=0.5, lr=0.02, crop_padding=1, flip=True, l1=0.1)
     groups = {norms.with_overrides(many | dict(split_seed=seed)).group for seed in (1, 2)}
-    assert {len(group) for group in groups} == {120}
+    assert {len(group) for group in groups} == {LONGEST_GROUP}
     assert len(groups) == 2
 
 
@@ -294,7 +310,7 @@ def test_ten_lines_are_a_study_that_trains(tmp_path, monkeypatch, capsys):
 def project(tmp_path):
     """Copy the part of the project that a command needs before it imports torch."""
     (tmp_path / "engine").mkdir()
-    for file in ("experiments.py", "train.py", "engine/__init__.py", "engine/flags.py"):
+    for file in ("experiments.py", "train.py", "engine/__init__.py", "engine/console.py", "engine/flags.py"):
         shutil.copy(ROOT / file, tmp_path / file)
     for folder in ("studies", "sources"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("samples", "__pycache__"))

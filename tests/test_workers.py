@@ -315,6 +315,35 @@ def test_ctrl_c_before_the_checkpoints_are_begun_leaves_it_to_the_same_command(t
     assert end_with(130, words, capsys).err == f"\n{INTERRUPTED}\n"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM in POSIX's way")
+def test_sigterm_ends_a_unit_after_its_epoch_and_the_same_command_goes_on_from_there(tmp_path, capsys, monkeypatch):
+    show = Progress.show
+
+    def terminate_and_show(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return show(*args)
+
+    words = ["--dataset", "mnist_sample", "--epochs", "3", "--jobs", "1", "--runs-dir", str(tmp_path)]
+    words += ["--seeds", "0-1", "--runs-at-once", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "show", terminate_and_show)
+        captured = end_with(143, words, capsys)
+    assert captured.err == f"\n{INTERRUPTED}\n"
+    assert captured.out.endswith("; ends here: SIGTERM\n")
+    train.main(words)
+    assert "resumed: seeds 0-1 after epoch 1\n" in capsys.readouterr().out
+    (path,) = tmp_path.rglob("seed-1/result.json")
+    assert json.loads(path.read_text())["resumed_at"] == [1]
+
+
+def test_a_unit_that_has_not_begun_when_sigterm_comes_is_not_begun(digits, capsys):
+    plan = plan_tasks([make_task([0], "first", digits), make_task([0], "second", digits)], jobs=2)
+    with Progress(1) as progress:
+        progress.end(signal.SIGTERM)
+        assert list(workers.train_units(plan, "cpu", progress)) == []
+        assert list(workers.train_units(replace(plan, units=plan.units[:1]), "cpu", progress)) == []
+
+
 @pytest.fixture
 def two_processes(tmp_path):
     """Start a command whose two processes have begun to train."""
@@ -355,6 +384,39 @@ def test_ctrl_c_pressed_twice_ends_every_process_with_one_line(two_processes, tm
     assert error == f"\n{INTERRUPTED}\n"
     left = {path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     assert left == {"experiment.json", "checkpoint-0-1.pt", "checkpoint-2-3.pt"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process group")
+def test_sigterm_for_all_processes_ends_each_after_its_epoch_with_one_line(two_processes, tmp_path):
+    os.killpg(two_processes.pid, signal.SIGTERM)  # as Slurm does it
+    _, error = two_processes.communicate(timeout=60)
+    assert (two_processes.returncode, error) == (143, f"\n{INTERRUPTED}\n")
+    (folder,) = tmp_path.glob("runs/single/*")
+    assert all(checkpoint.epoch >= 1 for checkpoint in checkpoints.find_unfinished(folder))
+    assert records.finished_seeds(folder) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="opens a terminal in POSIX's way")
+def test_a_closed_terminal_ends_training_after_its_epoch(tmp_path):
+    import pty
+    import termios
+
+    child, terminal = pty.fork()
+    if not child:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a shell's nohup ignores it
+        os.chdir(ROOT)
+        words = [*LONG, "--seeds", "0-1", "--runs-dir", str(tmp_path / "runs")]
+        os.execv(sys.executable, [sys.executable, "train.py", *words])
+    termios.tcsetwinsize(terminal, (24, 80))
+    shown = b""
+    while b", validation " not in shown:  # of the bar
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    (folder,) = tmp_path.glob("runs/single/*")
+    (checkpoint,) = checkpoints.find_unfinished(folder)
+    assert checkpoint.epoch >= 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="ends a process in POSIX's way")

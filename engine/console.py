@@ -1,0 +1,144 @@
+"""What every command does at its console: show all characters, end cleanly at a signal, and spare a notebook's kernel.
+
+make_readable()          # where the console cannot show `→`, it shows `->`
+with interrupting():     # SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does
+    ...
+"""
+
+import codecs
+import contextlib
+import io
+import os
+import signal
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SPELLED = {
+    **{
+        "→": "->",
+        "±": "+-",
+        "−": "-",
+        "–": "-",
+        "×": "x",
+        "÷": "/",
+        "·": "*",
+        "√": "sqrt",
+        "Σ": "sum ",
+        "λ": "lambda",
+        "‖": "||",
+    },
+    **{"²": "^2", "³": "^3", "½": "1/2", "…": "...", "“": '"', "”": '"', "‘": "'", "’": "'"},
+}
+
+
+class CellEnd(Exception):
+    """The end of a command in a notebook: IPython shows the message in place of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+def is_notebook() -> bool:
+    """Tell whether this process is the kernel of a notebook, which goes on after a command."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Characters
+
+
+def make_readable() -> None:
+    """Let stdout and stderr spell the characters that their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's streams take every character
+            stream.reconfigure(errors="spelled")
+
+
+def spell(character: str) -> str:
+    """Spell a character in ASCII: `->` for `→`, `lambda` for `λ`, `e` for `é`; without a spelling, give its code."""
+    if character in SPELLED:
+        return SPELLED[character]
+    name = unicodedata.name(character, "")
+    if name.startswith("GREEK SMALL LETTER "):
+        return name.rpartition(" ")[2].lower()
+    parts = unicodedata.normalize("NFKD", character)
+    plain = "".join(SPELLED.get(part, part) for part in parts if not unicodedata.combining(part))
+    return plain if plain.isascii() else character.encode("ascii", "backslashreplace").decode()
+
+
+def _spell_error(error: Any) -> tuple[str, int]:
+    return "".join(map(spell, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error("spelled", _spell_error)
+
+
+def discard_output() -> None:
+    """Discard all further output, after the reader of stdout has gone or the disk is full."""
+    if not is_notebook():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Signals
+
+
+def interrupt_once(number: int, _: object) -> None:
+    """Raise KeyboardInterrupt with a signal's number, and ignore further signals, which would disturb the shutdown."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt; what is ignored, as under `nohup`, stays ignored."""
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    for each, handler in before.items():
+        if handler in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(each, interrupt_once)
+    try:
+        yield
+    except SystemExit:  # the process ends, and signals would disturb that
+        before.clear()
+        raise
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def warned_first(warn: Callable[[int], None]) -> Iterator[None]:
+    """Let the first SIGTERM or SIGHUP only call `warn` with its number; Ctrl-C or a second signal interrupts."""
+
+    def warn_once(number: int, _: object) -> None:
+        restore()
+        warn(number)
+
+    def restore() -> None:
+        for each in SIGNALS:
+            if signal.getsignal(each) is warn_once:
+                signal.signal(each, interrupt_once)
+
+    for each in SIGNALS:
+        if each != signal.SIGINT and signal.getsignal(each) is interrupt_once:
+            signal.signal(each, warn_once)
+    try:
+        yield
+    finally:
+        restore()
+
+
+@contextlib.contextmanager
+def ignoring_signals() -> Iterator[None]:
+    """Ignore the signals; so do processes that are started meanwhile, which this process will end itself."""
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
