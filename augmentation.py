@@ -7,12 +7,14 @@
 Pixels and distributions equal those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and
 ColorJitter, applied in this order to PIL images with the default interpolation (nearest). torchvision uses the same
 random parameters for a whole batch, so it would have to be called for each image; here a batch takes a few passes.
+Cutout comes last. `mix` mixes pairs of augmented images.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,7 +31,7 @@ PARAMETERS = (
     "brightness",
     "contrast",
     "contrast_first",
-)
+)  # and of cutout, which draws after them
 VALUES_AT_ONCE = 1 << 18  # larger chunks make malloc return memory to the system each call, which doubles the time
 GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights for red, green and blue
 Numbers = Tensor | float
@@ -49,6 +51,7 @@ class Augmentation:
     affine_scale: float = 0.0  # factor 1 ± this, below 1
     brightness: float = 0.0  # factor 1 ± this
     contrast: float = 0.0  # factor 1 ± this
+    cutout: int | None = None  # side of a square that is covered, in pixels
 
     @classmethod
     def of(cls, settings: object) -> Self:
@@ -89,20 +92,35 @@ class Augmentation:
                 scale_to(name, max(0, 1 - deviation), 1 + deviation)
         if self.brightness and self.contrast:
             drawn["contrast_first"] = uniform["contrast_first"] < 0.5
+        if self.cutout:
+            for name, size in (("cutout_top", shape[1]), ("cutout_left", shape[2])):
+                center = torch.randint(size, (count,), generator=generator, device=generator.device)
+                drawn[name] = center - self.cutout // 2
         return drawn
 
-    def __call__(self, images: Tensor, drawn: dict[str, Tensor], values_at_once: int = VALUES_AT_ONCE) -> Tensor:
+    def __call__(
+        self,
+        images: Tensor,
+        drawn: dict[str, Tensor],
+        mean: Sequence[float] = (),
+        values_at_once: int = VALUES_AT_ONCE,
+    ) -> Tensor:
         """Augment images with the parameters that `draw` returned; both must be on the same device.
 
         Turns uint8 (n, channels, height, width) into floats 0..1 of the same shape. On a CPU, the batch is split into
         chunks of about `values_at_once` values.
+
+        Args:
+            mean: what cutout covers each channel with, such as the train images' mean; not needed without cutout.
         """
         count = -(-images.numel() // values_at_once) if images.device.type == "cpu" else 1
         columns = [images.chunk(count), *(values.chunk(count) for values in drawn.values())]
         chunks = zip(*columns, strict=True)
-        return torch.cat([self._augment(chunk, dict(zip(drawn, values, strict=True))) for chunk, *values in chunks])
+        return torch.cat(
+            [self._augment(chunk, dict(zip(drawn, values, strict=True)), mean) for chunk, *values in chunks]
+        )
 
-    def _augment(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    def _augment(self, images: Tensor, drawn: dict[str, Tensor], mean: Sequence[float]) -> Tensor:
         if self.crop_padding or self.flip:
             images = self._crop_and_flip(images, drawn)
         if self.rotation:
@@ -113,6 +131,8 @@ class Augmentation:
         floats = images.to(torch.get_default_dtype()).div_(255)
         if self.brightness or self.contrast:
             self._jitter(floats, drawn)
+        if self.cutout:
+            _cover(floats, drawn["cutout_top"], drawn["cutout_left"], self.cutout, mean)
         return floats
 
     @property
@@ -198,3 +218,58 @@ def _blend(floats: Tensor, factors: Tensor, is_contrast: Tensor | bool) -> None:
         else:
             gray = floats.mean((1, 2, 3), keepdim=True)
         floats.mul_(factor).add_(gray.mul_(share)).clamp_(0, 1)
+
+
+def _cover(floats: Tensor, top: Tensor, left: Tensor, side: int, mean: Sequence[float]) -> None:
+    """Set a square of each image to the channels' means, in place (cutout: DeVries and Taylor 2017).
+
+    Every pixel is equally likely to be the square's center, so squares may hang over the border, as in the paper. With
+    an even side, the center is the pixel to the lower right of the middle. `top` and `left` are (n,).
+    """
+    _, channels, height, width = floats.shape
+    offsets = torch.arange(side, device=floats.device)
+    first = torch.arange(0, floats.numel(), channels * height * width, device=floats.device)
+    # A center lies in its image, so what hangs over the border falls onto pixels that are covered anyway.
+    rows = (top.view(-1, 1) + offsets).clamp_(0, height - 1).mul_(width).add_(first.view(-1, 1))
+    columns = (left.view(-1, 1) + offsets).clamp_(0, width - 1)
+    places = (rows.unsqueeze(2) + columns.unsqueeze(1)).flatten()
+    for channel, value in zip(range(channels), mean, strict=True):
+        floats.view(-1).index_fill_(0, places + channel * height * width, value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mixup: labels that are shared by two classes
+
+
+def draw_shares(alpha: float, count: int, generator: torch.Generator) -> Tensor:
+    """Draw the share λ of each of `count` images in its mixture, (count,), from the distribution Beta(α, α)."""
+    numbers = np.random.default_rng(generator.initial_seed()).beta(alpha, alpha, count)  # torch's takes no generator
+    return torch.from_numpy(numbers).to(torch.get_default_dtype())
+
+
+def mix(images: Tensor, labels: Tensor, shares: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Mix each image and its label with those of the run's previous image in the batch (mixup: Zhang et al. 2018).
+
+    The mixture of images i and j is λ·xᵢ + (1 − λ)·xⱼ, and its label gives class yᵢ the probability λ and yⱼ 1 − λ. As
+    each run has its own random order, the previous image is a random partner, another one in every epoch; that of the
+    first image is the last. Unlike the paper's code, which draws one λ for a batch, each image has its own λ.
+
+    Args:
+        images: (batch, runs*channels, height, width).
+        labels: (batch, runs).
+        shares: λ of each image, (batch, runs).
+
+    Returns:
+        The mixed images, and the probabilities of the classes, (batch, runs, classes).
+    """
+    of_images, of_labels = images.view(*labels.shape, -1), torch.eye(classes, device=labels.device)[labels]
+    mixed_images, mixed_labels = torch.empty_like(of_images), torch.empty_like(of_labels)
+    for each, mixed in ((of_images, mixed_images), (of_labels, mixed_labels)):  # without a copy of the partners
+        for one, partner in ((slice(1, None), slice(None, -1)), (slice(0, 1), slice(-1, None))):
+            torch.lerp(each[partner], each[one], shares[one].unsqueeze(2), out=mixed[one])
+    return mixed_images.view_as(images), mixed_labels
+
+
+def find_correct(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Tell whether each label, (batch, runs), is predicted; of a mixed label, return the predicted class's share."""
+    return predicted == labels if labels.dim() == 2 else labels.gather(2, predicted.unsqueeze(2)).squeeze(2)

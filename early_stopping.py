@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from typing import Any, Self
 
 MODES = {"val_loss": "min", "val_accuracy": "max"}
 STATE = ("epoch", "best", "best_epoch", "checks_without_improvement", "stopped_epoch", "reasons")
@@ -42,6 +43,7 @@ class EarlyStopping:
     min_delta: float = 0.0  # an improvement is a change by more than this
     start_from_epoch: int = 1  # checks begin with this epoch, counted from 1
     runs: int = 1  # number of runs; a run's values affect only that run
+    restores_best: bool = False  # whether a run hands in the weights of its best epoch instead of its last epoch
 
     def __post_init__(self) -> None:
         if self.mode is None:
@@ -60,6 +62,18 @@ class EarlyStopping:
         self.checks_without_improvement = [0] * self.runs
         self.stopped_epoch: list[int | None] = [None] * self.runs
         self.reasons: list[str | None] = [None] * self.runs
+
+    @classmethod
+    def of(cls, settings: Any, runs: int) -> Self:
+        """Build from an object with these settings, such as an `Experiment`; without patience, no run stops early."""
+        return cls(
+            settings.monitor,
+            patience=settings.patience or math.inf,
+            min_delta=settings.min_delta,
+            start_from_epoch=settings.start_from_epoch,
+            runs=runs,
+            restores_best=settings.patience is not None and settings.restore == "best",
+        )
 
     def step(self, metrics: Mapping[str, Iterable[float]]) -> list[bool]:
         """Take the next epoch's metrics, {name: a value for each run}, and return whether each run improved.

@@ -5,6 +5,7 @@ Experiment(model="mlp3", l1=0.001).name     # 'mlp3,l1=0.001'
 
 import hashlib
 import math
+import operator
 import typing
 from collections.abc import Callable
 from dataclasses import Field, asdict, dataclass, field, fields, replace
@@ -28,6 +29,7 @@ GHOST_SPLITS = 2
 
 MODELS = tuple(DEFAULTS)
 NORM_CHOICES = ("none", "batch", "ghost", "layer", "group", "layer_chw")
+BOUNDS = dict(at_least=operator.ge, above=operator.gt, at_most=operator.le, below=operator.lt)
 LONGEST_NAME = 94  # bytes in the name of an experiment's folder, so that paths fit into the 260 of Windows
 
 
@@ -35,22 +37,14 @@ class UserError(Exception):
     """A mistake that the user can correct; the message is one line that says what to do."""
 
 
-def _setting(
-    group: str,
-    default: Any,
-    help: str,
-    choices: tuple[str, ...] | None = None,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-) -> Any:
-    bounds = dict(at_least=at_least, above=above, at_most=at_most, below=below)
+def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] | None = None, **bounds: float) -> Any:
+    """Describe a setting; its bounds are the names in `BOUNDS`."""
     return field(default=default, metadata=dict(group=group, help=help, choices=choices, bounds=bounds))
 
 
 _network, _data, _optimization = (partial(_setting, group) for group in ("network", "data", "optimization"))
 _penalty, _norm, _stopping = (partial(_setting, group) for group in ("penalties", "normalization", "early stopping"))
+_other = partial(_setting, "other regularization")
 
 
 @dataclass(frozen=True)
@@ -83,15 +77,11 @@ class Experiment:
     standardize: bool = _data(
         False, "subtract the train images' mean and divide by their standard deviation, per channel"
     )
-    crop_padding: int = _data(
-        0, "pad the train images by this many pixels, then crop at random", at_least=0, at_most=16
-    )
+    crop_padding: int = _data(0, "pad train images by this many pixels, then crop at random", at_least=0, at_most=16)
     crop_mode: str = _data("zero", "what --crop-padding pads with", choices=("zero", "reflect"))
     flip: bool = _data(False, "mirror train images left to right, with probability 1/2")
     rotation: float = _data(0.0, "rotate train images by up to ± this many degrees", at_least=0, at_most=180)
-    rotation_fill: int = _data(
-        0, "gray level, 0 to 255, of the corners that --rotation uncovers", at_least=0, at_most=255
-    )
+    rotation_fill: int = _data(0, "gray level, 0 to 255, of corners that --rotation uncovers", at_least=0, at_most=255)
     affine_degrees: float = _data(
         0.0, "rotation of an affine transform after --rotation, up to ± this many degrees", at_least=0, at_most=180
     )
@@ -105,12 +95,15 @@ class Experiment:
     lr: float = _optimization(0.001, "learning rate; with one_cycle, its peak", above=0)
     lr_scheduler: str = _optimization(
         "constant",
-        "learning rate over time: constant; step: multiplied by --lr-gamma every --lr-step-size epochs; one_cycle: up "
-        "to --lr and down again over the whole training, while the momentum moves from 0.95 to 0.85 and back",
-        choices=("constant", "step", "one_cycle"),
+        "learning rate over time: constant; step: multiplied by --lr-gamma every --lr-step-size epochs; cosine: from "
+        "--lr to 0 over the whole training; one_cycle: up to --lr and down again over the whole training, while the "
+        "momentum moves from 0.95 to 0.85 and back",
+        choices=("constant", "step", "cosine", "one_cycle"),
     )
     lr_step_size: int | None = _optimization(None, "epochs between the steps of --lr-scheduler step", at_least=1)
     lr_gamma: float = _optimization(0.1, "factor at each step of --lr-scheduler step", above=0)
+    warmup: int | None = _optimization(None, "epochs in which the learning rate rises from 0 to --lr", at_least=1)
+    clip_norm: float | None = _optimization(None, "largest norm of a run's gradient; longer ones are scaled", above=0)
     momentum: float = _optimization(0.0, "momentum of sgd", at_least=0, below=1)
     nesterov: bool = _optimization(False, "use Nesterov momentum with sgd")
     weight_decay: float = _penalty(0.0, "λ of the optimizer's decay (gradient λw; decoupled with adamw)", at_least=0)
@@ -131,6 +124,14 @@ class Experiment:
         "weights",
         "what L1, L2 and weight decay act on: only weights, or also biases and normalization layers",
         choices=("weights", "all"),
+    )
+    label_smoothing: float | None = _other(None, "ε, the share of each label given to all classes", above=0, below=1)
+    mixup: float | None = _other(None, "α; mix images and labels in pairs, by Beta(α, α)", above=0, at_most=1000)
+    cutout: int | None = _other(None, "cover a random square of this many pixels a side", at_least=1, at_most=32)
+    channel_dropout: float | None = _other(None, "probability to drop each channel of a CNN's layer", above=0, below=1)
+    max_norm: float | None = _other(None, "largest norm of the weights that lead to a unit or channel", above=0)
+    average: float | None = _other(
+        None, "decay of a moving average of the weights, which is evaluated and recorded instead", above=0, below=1
     )
     dropout: float | None = _network(
         None, "probability to drop each output of a hidden layer (default: the model's)", at_least=0, below=1
@@ -188,11 +189,6 @@ class Experiment:
         if self.model == "mlp" and self.hidden is None:
             why = "needs --hidden with widths, such as --hidden 128 64, or --hidden alone for logistic regression"
             _refuse("model", "mlp", why)
-        if self.hidden == () and (self.dropout or self.norm != "none"):
-            name = "dropout" if self.dropout else "norm"
-            _refuse(name, getattr(self, name), "acts on hidden layers, and --hidden names none")
-        if self.momentum and self.lr_scheduler == "one_cycle":
-            _refuse("momentum", self.momentum, "--lr-scheduler one_cycle sets the momentum itself; leave it out")
         if self.lr_scheduler == "step" and self.lr_step_size is None:
             _refuse("lr_scheduler", "step", "needs --lr-step-size, such as --lr-step-size 5")
         if self.norm in ("batch", "ghost") and self.batch_size == 1:
@@ -249,15 +245,17 @@ class Experiment:
         return {name: value for name, value in values if value is not None and value != defaults[name]}
 
     def baseline(self) -> "Experiment":
-        """Return this experiment without L1, L2, weight decay and early stopping, with the default dropout and norm.
+        """Return this experiment without regularization and early stopping, with the default dropout and norm.
 
         If the default norm cannot be used (batch normalization needs more than one image), keep this experiment's norm.
         """
-        off = [setting.name for setting in fields(self) if setting.metadata["group"] in ("penalties", "early stopping")]
-        plain = replace(self, **{name: default_of(name) for name in (*off, "dropout")})
-        norm = [setting.name for setting in fields(self) if setting.metadata["group"] == "normalization"]
+
+        def defaults(*groups: str) -> Settings:
+            return {each.name: each.default for each in fields(self) if each.metadata["group"] in groups}
+
+        plain = replace(self, dropout=None, **defaults("penalties", "other regularization", "early stopping"))
         try:
-            return replace(plain, **{name: default_of(name) for name in norm})
+            return replace(plain, **defaults("normalization"))
         except ValueError:
             return plain
 
@@ -273,7 +271,10 @@ DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
     ("rotation_fill", lambda e: e.rotation, "needs --rotation above 0"),
     ("lr_step_size", lambda e: e.lr_scheduler == "step", "needs --lr-scheduler step"),
     ("lr_gamma", lambda e: e.lr_scheduler == "step", "needs --lr-scheduler step"),
+    ("warmup", lambda e: (e.warmup or 0) < e.epochs, "needs more --epochs than that"),
+    ("warmup", lambda e: e.lr_scheduler in ("constant", "cosine"), "needs --lr-scheduler constant or cosine"),
     ("momentum", lambda e: e.optimizer == "sgd", "needs --optimizer sgd"),
+    ("momentum", lambda e: e.lr_scheduler != "one_cycle", "one_cycle sets the momentum itself; leave it out"),
     ("nesterov", lambda e: e.optimizer == "sgd", "needs --optimizer sgd"),
     ("nesterov", lambda e: e.momentum or e.lr_scheduler == "one_cycle", "needs --momentum above 0"),
     ("l1_mode", lambda e: e.l1, "needs --l1 above 0"),
@@ -281,6 +282,11 @@ DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
     ("l1_reduction", lambda e: e.l1_mode == "subgradient", "needs --l1-mode subgradient"),
     ("l2_form", lambda e: e.l2, "needs --l2 above 0"),
     ("penalize", lambda e: e.l1 or e.l2 or e.weight_decay, "needs --l1, --l2 or --weight-decay above 0"),
+    ("mixup", lambda e: e.batch_size > 1, "needs a second image in each batch, so --batch-size of at least 2"),
+    ("channel_dropout", lambda e: not e.model.startswith("mlp"), "needs the channels of a CNN; an MLP takes --dropout"),
+    ("average", lambda e: e.l1_mode != "proximal", "its weights are never exactly zero; leave out --l1-mode proximal"),
+    ("dropout", lambda e: e.hidden != (), "acts on hidden layers, and --hidden names none"),
+    ("norm", lambda e: e.hidden != (), "acts on hidden layers, and --hidden names none"),
     ("norm_position", lambda e: e.norm != "none", "needs a --norm other than none"),
     ("freeze_gamma", lambda e: e.norm != "none", "needs a --norm other than none"),
     ("ghost_splits", lambda e: e.norm == "ghost", "needs --norm ghost"),
@@ -344,34 +350,27 @@ def _check_range(setting: Field, value: Any) -> None:
         _refuse(setting.name, value, f"expected {'one number' if isinstance(value, tuple) else 'a list of numbers'}")
     else:
         for number in value if isinstance(value, tuple) else (value,):
-            if not _is_within(number, kind, **bounds):
-                stated = [f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items() if limit is not None]
+            if not _is_within(number, kind, bounds):
+                stated = [f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items()]
                 expected = f"a {'whole' if kind is int else 'finite'} number, {' and '.join(stated)}"
                 _refuse(setting.name, value, f"expected {expected}")
 
 
-def _is_within(
-    number: Any, kind: Any, at_least: float | None, above: float | None, at_most: float | None, below: float | None
-) -> bool:
+def _is_within(number: Any, kind: Any, bounds: dict[str, float]) -> bool:
     return (
         isinstance(number, kind)
         and not isinstance(number, bool)
         and (kind is int or math.isfinite(number))
-        and (at_least is None or number >= at_least)
-        and (above is None or number > above)
-        and (at_most is None or number <= at_most)
-        and (below is None or number < below)
+        and all(BOUNDS[name](number, limit) for name, limit in bounds.items())
     )
 
 
 def kind_of(setting: Field) -> type:
     """Return the type of a setting's value or list items: int for both `int | None` and `tuple[int, ...] | None`."""
-
-    def innermost(annotation: Any) -> type:
-        inner = typing.get_args(annotation)
-        return innermost(inner[0]) if inner else annotation
-
-    return innermost(setting.type)
+    kind: Any = setting.type
+    while inner := typing.get_args(kind):
+        kind = inner[0]
+    return kind
 
 
 def takes_list(setting: Field) -> bool:

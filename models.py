@@ -60,6 +60,7 @@ def build_network(
     classes: int = 10,
     hidden: Sequence[int] | None = None,
     dropout: float = 0.0,
+    channel_dropout: float | None = None,
     norm: str = "none",
     norm_position: str = "before",
     groups: int | None = None,
@@ -73,6 +74,7 @@ def build_network(
         model: `mlp`, which takes the widths of its hidden layers from `hidden`, or a name in `MLP_WIDTHS` or `CNNS`.
         shape: (channels, height, width) of one image.
         dropout: probability to drop an output. Dropout comes last in a block; before ReLU it would do the same.
+        channel_dropout: probability to drop a whole channel of an image. It acts in the same blocks, after dropout.
         norm, groups, group_size, ghost_splits, freeze_gamma: see `build_norm`.
         norm_position: `before` or `after` the activation.
 
@@ -83,7 +85,7 @@ def build_network(
 
     def make_block(linear: nn.Module, shape: Sequence[int], with_dropout: bool = True) -> list[nn.Module]:
         norm_layer = build_norm(shape, norm, groups, group_size, ghost_splits, freeze_gamma)
-        return build_block(linear, norm_layer, norm_position, dropout if with_dropout else 0.0)
+        return build_block(linear, norm_layer, norm_position, *((dropout, channel_dropout) if with_dropout else ()))
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -134,10 +136,21 @@ def build_cnn(model: str, shape: Sequence[int], classes: int, make_block: MakeBl
     return nn.Sequential(*layers, nn.Flatten())
 
 
-def build_block(linear: nn.Module, norm: nn.Module | None, norm_position: str, dropout: float) -> list[nn.Module]:
-    """List the layers of a block in order; `norm` None and dropout 0 add no layer."""
+def build_block(
+    linear: nn.Module,
+    norm: nn.Module | None,
+    norm_position: str,
+    dropout: float = 0.0,
+    channel_dropout: float | None = None,
+) -> list[nn.Module]:
+    """List the layers of a block in order; `norm` None and a dropout of 0 or None add no layer.
+
+    Channel dropout is that of Tompson et al. 2015: neighbouring pixels of a channel are so alike that dropping single
+    ones hides little, and so it drops the whole channel, with a draw for each image and channel.
+    """
     before, after = (norm, None) if norm_position == "before" else (None, norm)
-    layers = [linear, before, nn.ReLU(), after, nn.Dropout(dropout) if dropout else None]
+    layers = [linear, before, nn.ReLU(), after]
+    layers += [nn.Dropout(dropout) if dropout else None, nn.Dropout2d(channel_dropout) if channel_dropout else None]
     return [layer for layer in layers if layer is not None]
 
 

@@ -1,13 +1,15 @@
-"""L1 and L2 on a network's weights (penalty, gradient, proximal step), and measures of sparsity.
+"""L1 and L2 on a network's weights, limits of norms, averages of weights, and measures of sparsity.
 
 `measure_layers` takes the network of one run. Everything else also works for several runs side by side: the first
 dimension of every parameter is then a multiple of the number of runs, and a run's penalty depends only on that run's
 part of the parameters.
 """
 
+import copy
+import itertools
 import math
 from collections.abc import Iterable
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +85,13 @@ class Penalty:
         self.l1, self.l2, self.l1_mode, self.runs = l1, l2, l1_mode, runs
         self.l1_reduction, self.l2_form = l1_reduction, l2_form
 
+    @classmethod
+    def of(cls, settings: Any, model: nn.Module, runs: int) -> Self:
+        """Build from an object with these settings, such as an `experiments.Experiment`, for a model of some runs."""
+        parameters = penalized_parameters(model, settings.penalize).values()
+        names = ("l1", "l2", "l1_mode", "l1_reduction", "l2_form")
+        return cls(parameters, runs=runs, **{name: getattr(settings, name) for name in names})
+
     def value(self) -> Tensor:
         """Compute each run's penalty, (runs,)."""
         total = torch.zeros(self.runs, dtype=self.parameters[0].dtype, device=self.parameters[0].device)
@@ -146,6 +155,75 @@ def compute_step_size(group: dict[str, Any], state: dict[str, Tensor]) -> float 
     step = state["step"].to(second_moment.dtype)  # stays on the device: moving it would wait for the GPU
     correction = -torch.expm1(step * math.log(group["betas"][1]))  # 1 − β₂ᵗ
     return group["lr"] / ((second_moment / correction).sqrt_().add_(group["eps"]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Limits of norms, and averages
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, runs: int) -> None:
+    """Scale each run's gradient g, taken over all parameters as one vector, down to a norm of at most `largest`.
+
+    g becomes g·min(1, c/(‖g‖ + 10⁻⁶)) as in torch's `clip_grad_norm_`, which would take one norm over all runs
+    (Pascanu, Mikolov, Bengio 2013). The gradient of penalties is part of g, as if the penalty were in the loss.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    of_runs = [gradient.unflatten(0, (runs, -1)) for gradient in gradients]  # views (runs, ...)
+    of_parameters = [torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.dim()))) for gradient in of_runs]
+    norms = torch.linalg.vector_norm(torch.stack(of_parameters), dim=0)
+    factors = (largest / (norms + 1e-6)).clamp_(max=1)
+    for gradient in of_runs:
+        gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
+
+
+@torch.no_grad()
+def limit_norms(weights: Iterable[nn.Parameter], largest: float, runs: int) -> None:
+    """Project the weights that lead to each unit or channel onto a norm of at most `largest`, after a step.
+
+    This is the max-norm constraint (Srivastava et al. 2014): w becomes w·min(1, c/‖w‖), for each row of a linear
+    layer's weight and each filter of a convolution, the output layer's too; biases are not part of w. `weights` are
+    those of a model side by side: (runs*in, out) of a linear layer, (runs*out, in, height, width) of a convolution.
+    """
+    for weight in weights:
+        of_units, inputs = (weight.unflatten(0, (runs, -1)), (1,)) if weight.dim() == 2 else (weight, (1, 2, 3))
+        norms = of_units.square().sum(inputs, keepdim=True).sqrt_()  # `vector_norm` takes three times as long here
+        of_units.mul_((largest / norms).clamp_(max=1))  # a norm of 0 gives infinity, which is clamped to 1, too
+
+
+class Average:
+    """The exponential moving average of a model's weights and running statistics, as a second model.
+
+    With decay d, the average after step t is Σ dᵗ⁻ˢ·wₛ / Σ dᵗ⁻ˢ over the steps s = 1 … t. This is the average of
+    torch's `swa_utils.get_ema_avg_fn`, started at 0 and divided by 1 − dᵗ, as Adam corrects its moments (Kingma and Ba
+    2015), so that the initial weights have no part in it. Averages of weights go back to Polyak and Juditsky 1992.
+    Training goes on with the latest weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay, self.steps = copy.deepcopy(model), decay, 0
+        tensors = [itertools.chain(each.parameters(), each.buffers()) for each in (self.model, model)]
+        self.pairs = list(zip(*tensors, strict=True))  # (average, latest)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the model's latest weights into the average; call it after each step."""
+        self.steps += 1
+        share = (1 - self.decay) / (1 - self.decay**self.steps)  # of the latest weights; 1 in the first step
+        for average, latest in self.pairs:
+            if average.is_floating_point():
+                average.lerp_(latest, share)
+            else:  # a count of batches
+                average.copy_(latest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages and the number of steps."""
+        return dict(model=self.model.state_dict(), steps=self.steps)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.steps = state["steps"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

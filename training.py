@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import lr_scheduler
 
 import data
 import models
 import regularizers
 import side_by_side
-from augmentation import Augmentation
+from augmentation import Augmentation, draw_shares, find_correct, mix
 from data import Dataset, Split
 from early_stopping import EarlyStopping
 from experiments import Experiment
+from regularizers import Average, Penalty, clip_gradients, limit_norms, penalized_parameters
 from side_by_side import make_generator
 
 MOMENTUM = (0.85, 0.95)  # range of the momentum with one_cycle
@@ -81,8 +83,10 @@ class Trainer:
         self.model = side_by_side.join_networks(networks).to(device)
         self.optimizer = make_optimizer(experiment, self.model)
         self.scheduler = make_scheduler(experiment, self.optimizer, steps)
-        self.penalty = make_penalty(experiment, self.model, len(seeds))
-        self.stopping = make_stopping(experiment, len(seeds))
+        self.penalty = Penalty.of(experiment, self.model, len(seeds))
+        self.stopping = EarlyStopping.of(experiment, len(seeds))
+        self.average = Average(self.model, experiment.average) if experiment.average else None
+        self.evaluated = self.average.model if self.average else self.model  # and recorded
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that training changes, without random state: each epoch seeds new generators."""
@@ -94,7 +98,7 @@ class Trainer:
             part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in ("model", "optimizer", "scheduler", "stopping")}
+        parts = {name: getattr(self, name) for name in ("model", "optimizer", "scheduler", "stopping", "average")}
         return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -135,9 +139,10 @@ def train(
             break
         lr = trainer.optimizer.param_groups[0]["lr"]
         metrics = {f"train_{name}": values for name, values in train_epoch(trainer, dataset, epoch).items()}
-        validation = evaluate(trainer.model, dataset, dataset.validation, len(seeds))
+        predicted = predict(trainer.evaluated, dataset, dataset.validation, len(seeds))
+        validation = measure(predicted, dataset.validation.labels)
         metrics |= {f"val_{name}": values for name, values in validation.items()}
-        metrics["penalty"] = trainer.penalty.value().detach().tolist()
+        metrics["penalty"] = Penalty.of(experiment, trainer.evaluated, len(seeds)).value().detach().tolist()
         latest = end_epoch(trainer, runs, epoch, lr, metrics)
         if on_epoch:
             on_epoch(latest)
@@ -150,25 +155,39 @@ def train(
 
 
 def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
-    """Train for one pass over the train images; return the mean loss and accuracy of each run during the pass."""
+    """Train for one pass over the train images; return the mean loss and accuracy of each run during the pass.
+
+    The loss is the one that is trained on, without penalties. Label smoothing is torch's (Szegedy et al. 2016): of K
+    classes, the label gets the probability 1 − ε + ε/K, every other class ε/K.
+    """
     model, optimizer, scheduler, penalty = trainer.model, trainer.optimizer, trainer.scheduler, trainer.penalty
-    runs, lr_scheduler = len(trainer.seeds), trainer.experiment.lr_scheduler
+    experiment, average, runs = trainer.experiment, trainer.average, len(trainer.seeds)
+    parameters, weights = list(model.parameters()), list(penalized_parameters(model).values())
+    smoothing = experiment.label_smoothing or 0.0
     model.train()
     side_by_side.seed_dropout(model, trainer.seeds, epoch, dataset.train.labels.device)
     all_losses, all_correct = [], []  # averaged once at the end: adding up in every step would cost more time
-    for images, labels in draw_batches(trainer.experiment, dataset, trainer.seeds, epoch):
+    for images, labels in draw_batches(experiment, dataset, trainer.seeds, epoch):
         optimizer.zero_grad()
         logits = model(images).view(len(labels), runs, -1)
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(len(labels), runs)
+        losses = F.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(0, 1), reduction="none", label_smoothing=smoothing
+        ).view(len(labels), runs)
         losses.mean(0).sum().backward()  # a sum over runs, so that no gradient crosses from run to run
         penalty.add_gradient()
+        if experiment.clip_norm:
+            clip_gradients(parameters, experiment.clip_norm, runs)
         optimizer.step()
         penalty.shrink(optimizer)
-        if lr_scheduler == "one_cycle":
+        if experiment.max_norm:
+            limit_norms(weights, experiment.max_norm, runs)
+        if average:
+            average.update()
+        if scheduler and experiment.lr_scheduler != "step":
             scheduler.step()
         all_losses.append(losses.detach())
-        all_correct.append(logits.detach().argmax(2) == labels)
-    if lr_scheduler == "step":
+        all_correct.append(find_correct(logits.detach().argmax(2), labels))
+    if experiment.lr_scheduler == "step":
         scheduler.step()
     loss, accuracy = (torch.cat(values).cpu().double().mean(0).tolist() for values in (all_losses, all_correct))
     return dict(loss=loss, accuracy=accuracy)
@@ -189,8 +208,8 @@ def end_epoch(trainer: Trainer, runs: list[RunState], epoch: int, lr: float, met
         row = dict(seed=run.seed, epoch=epoch, lr=lr) | {name: values[number] for name, values in metrics.items()}
         run.history.append(row)
         latest.append(row)
-        if improved[number] or not restores_best(trainer.experiment) or not run.chosen[0]:
-            run.chosen = epoch, side_by_side.extract_run(trainer.model.state_dict(), number, len(runs))
+        if improved[number] or not trainer.stopping.restores_best or not run.chosen[0]:
+            run.chosen = epoch, side_by_side.extract_run(trainer.evaluated.state_dict(), number, len(runs))
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
             run.diverged = True  # the run's part of the model is lost, but the other parts are not affected
             trainer.stopping.stop(number, f"diverged: its loss was not finite in epoch {epoch}")
@@ -202,7 +221,8 @@ def draw_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (images, labels), each run in its own order: (batch, runs*channels, height, width) and (batch, runs).
 
-    A run sees every train image once an epoch, with the experiment's augmentation.
+    A run sees every train image once an epoch, with the experiment's augmentation. With mixup, the labels are the
+    probabilities of the classes, (batch, runs, classes).
     """
     train_set, shape = dataset.train, dataset.shape
     count, device = len(train_set), train_set.labels.device
@@ -212,11 +232,15 @@ def draw_batches(
     augmentation = Augmentation.of(experiment)
     drawn = [augmentation.draw(count, shape, make_generator(seed, "augmentation", epoch)) for seed in seeds]
     parameters = {name: torch.stack([of_run[name] for of_run in drawn], 1).to(device) for name in drawn[0]}
+    if experiment.mixup:
+        of_runs = [draw_shares(experiment.mixup, count, make_generator(seed, "mixup", epoch)) for seed in seeds]
+        shares = torch.stack(of_runs, 1).to(device)
     for start, end in data.batch_bounds(count, experiment.batch_size):
         images = train_set.images.index_select(0, order[start:end].flatten())
         of_batch = {name: values[start:end].flatten() for name, values in parameters.items()}
-        floats = dataset.standardize_(augmentation(images, of_batch))
-        yield floats.view(end - start, -1, *shape[1:]), labels[start:end]
+        floats = dataset.standardize_(augmentation(images, of_batch, dataset.mean))
+        batch = floats.view(end - start, -1, *shape[1:]), labels[start:end]
+        yield mix(*batch, shares[start:end], len(dataset.classes)) if experiment.mixup else batch
 
 
 @torch.no_grad()
@@ -228,11 +252,6 @@ def predict(model: nn.Module, dataset: Dataset, split: Split, runs: int) -> Tens
         for_all_runs = dataset.to_float(batch).unsqueeze(1).expand(-1, runs, -1, -1, -1).flatten(1, 2)
         outputs.append(model(for_all_runs).view(len(batch), runs, -1).log_softmax(2))
     return torch.cat(outputs)
-
-
-def evaluate(model: nn.Module, dataset: Dataset, split: Split, runs: int) -> Metrics:
-    """Measure every run on a split: {loss, accuracy}, with a value for each run."""
-    return measure(predict(model, dataset, split, runs), split.labels)
 
 
 def measure(log_probabilities: Tensor, labels: Tensor) -> Metrics:
@@ -268,7 +287,7 @@ def finish_run(trainer: Trainer, dataset: Dataset, number: int, run: RunState, s
         result[f"{name}_loss"], result[f"{name}_accuracy"] = metrics["loss"][0], metrics["accuracy"][0]
     layers = regularizers.measure_layers(network.cpu())
     result |= dict(
-        penalty=make_penalty(experiment, network, 1).value().item(),
+        penalty=Penalty.of(experiment, network, runs=1).value().item(),
         parameters=models.count_parameters(network),
         sparsity=regularizers.summarize_layers(layers),
         layers=layers,
@@ -289,8 +308,8 @@ def build_network(experiment: Experiment, shape: tuple[int, int, int], classes: 
     Raises:
         ValueError: the images or the groups do not fit the network.
     """
-    names = ("hidden", "dropout", "norm", "norm_position", "groups", "group_size", "ghost_splits", "freeze_gamma")
-    settings = {name: getattr(experiment, name) for name in names}
+    names = ("hidden", "dropout", "channel_dropout", "norm", "norm_position", "groups", "group_size", "ghost_splits")
+    settings = {name: getattr(experiment, name) for name in (*names, "freeze_gamma")}
     network = models.build_network(experiment.model, shape, seed=seed, classes=classes, **settings)
     return nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
 
@@ -298,53 +317,34 @@ def build_network(experiment: Experiment, shape: tuple[int, int, int], classes: 
 def make_optimizer(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
     """Make the optimizer, with weight decay on the parameters that the experiment penalizes."""
     groups = regularizers.parameter_groups(model, experiment.weight_decay, experiment.penalize)
-    match experiment.optimizer:
-        case "sgd":
-            momentum = MOMENTUM[1] if experiment.lr_scheduler == "one_cycle" else experiment.momentum
-            return torch.optim.SGD(groups, experiment.lr, momentum, nesterov=experiment.nesterov, fused=True)
-        case "adam":
-            return torch.optim.Adam(groups, experiment.lr, fused=True)
-        case _:
-            return torch.optim.AdamW(groups, experiment.lr, fused=True)
+    if experiment.optimizer == "sgd":
+        momentum = MOMENTUM[1] if experiment.lr_scheduler == "one_cycle" else experiment.momentum
+        return torch.optim.SGD(groups, experiment.lr, momentum, nesterov=experiment.nesterov, fused=True)
+    adam = torch.optim.Adam if experiment.optimizer == "adam" else torch.optim.AdamW
+    return adam(groups, experiment.lr, fused=True)
 
 
 def make_scheduler(experiment: Experiment, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Make the learning rate scheduler, which steps once an epoch or, with one_cycle, once a batch.
+    """Make the learning rate scheduler, which steps once a batch or, with `step`, once an epoch.
 
     Return None if the learning rate is constant. `steps` is the number of batches in an epoch.
     """
+    warmup, total = (experiment.warmup or 0) * steps, experiment.epochs * steps
+
+    def compute_share(step: int) -> float:
+        """Compute the share of `--lr` with which a step is made; steps count from 0."""
+        if step < warmup:  # up in a line (Goyal et al. 2017); a first step with a rate of 0 would be lost
+            return (step + 1) / warmup
+        if experiment.lr_scheduler == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2  # Loshchilov and Hutter 2017
+
     match experiment.lr_scheduler:
         case "step" if experiment.lr_step_size:
-            return torch.optim.lr_scheduler.StepLR(optimizer, experiment.lr_step_size, experiment.lr_gamma)
+            return lr_scheduler.StepLR(optimizer, experiment.lr_step_size, experiment.lr_gamma)
         case "one_cycle":  # Smith and Topin 2018, with torch's defaults
-            return torch.optim.lr_scheduler.OneCycleLR(
-                optimizer,
-                max_lr=experiment.lr,
-                total_steps=experiment.epochs * steps,
-                base_momentum=MOMENTUM[0],
-                max_momentum=MOMENTUM[1],
-            )
-    return None
-
-
-def make_penalty(experiment: Experiment, model: nn.Module, runs: int) -> regularizers.Penalty:
-    """Make the L1 and L2 penalty on the parameters that the experiment penalizes."""
-    parameters = regularizers.penalized_parameters(model, experiment.penalize).values()
-    names = ("l1", "l2", "l1_mode", "l1_reduction", "l2_form")
-    return regularizers.Penalty(parameters, runs=runs, **{name: getattr(experiment, name) for name in names})
-
-
-def make_stopping(experiment: Experiment, runs: int) -> EarlyStopping:
-    """Make the early stopping for some runs; without patience, no run stops early."""
-    return EarlyStopping(
-        experiment.monitor,
-        patience=experiment.patience or math.inf,
-        min_delta=experiment.min_delta,
-        start_from_epoch=experiment.start_from_epoch,
-        runs=runs,
-    )
-
-
-def restores_best(experiment: Experiment) -> bool:
-    """Tell whether a run's record holds the weights of its best epoch instead of its last epoch."""
-    return experiment.patience is not None and experiment.restore == "best"
+            low, high = MOMENTUM
+            return lr_scheduler.OneCycleLR(optimizer, experiment.lr, total, base_momentum=low, max_momentum=high)
+        case "constant" if not experiment.warmup:
+            return None
+    return lr_scheduler.LambdaLR(optimizer, compute_share)

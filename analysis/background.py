@@ -18,7 +18,7 @@ from analysis.document import TEMPLATES
 from early_stopping import EarlyStopping
 from experiments import flag_of
 from models import build_norm, count_parameters
-from regularizers import SMALL, Penalty
+from regularizers import SMALL, Average, Penalty, clip_gradients, limit_norms
 
 Loss = Callable[[Tensor], Tensor]
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
@@ -55,6 +55,9 @@ def write_background() -> str:
         decay=make_decay_example(),
         stopping=make_stopping_example(),
         dropout=dict(p=DROPOUT, kept=1 / (1 - DROPOUT)),
+        smooth=make_smoothing_example(),
+        limits=make_limits_example(),
+        average=make_average_example(),
         batch_norm=make_batch_norm_example(),
         shape=SHAPE,
         norms=make_norm_rows(),
@@ -140,6 +143,37 @@ def make_stopping_example() -> Numbers:
     for loss in losses:
         stopping.step({"val_loss": [loss]})
     return dict(losses=losses, patience=patience, stopped=stopping.stopped_epoch[0], best=stopping.best_epoch[0])
+
+
+def make_smoothing_example(classes: int = 10, smoothing: float = 0.1) -> Numbers:
+    """Compute the probabilities in a smooth label and the least loss that it allows, that of predicting just them."""
+    label = torch.full((1, classes), smoothing / classes, dtype=torch.float64)
+    label[0, 0] += 1 - smoothing
+    target = torch.zeros(1, dtype=torch.long)
+    least = nn.functional.cross_entropy(label.log(), target, label_smoothing=smoothing).item()
+    return dict(classes=classes, smoothing=smoothing, own=label[0, 0].item(), other=label[0, 1].item(), least=least)
+
+
+def make_limits_example(vector: Sequence[float] = (3, 4), largest: float = 1) -> Numbers:
+    """Shorten a vector to a norm of at most `largest`, once as a gradient and once as the weights of a unit."""
+    weights = nn.Parameter(torch.tensor(vector, dtype=torch.float64).view(-1, 1))  # (in, out)
+    weights.grad = weights.detach().clone()
+    clip_gradients([weights], largest, runs=1)
+    gradient = weights.grad.flatten().tolist()
+    limit_norms([weights], largest, runs=1)
+    return dict(vector=vector, largest=largest, gradient=gradient, weights=weights.flatten().tolist())
+
+
+def make_average_example(decay: float = 0.9, weights: Sequence[float] = (1, 2, 3)) -> Numbers:
+    """Average a weight that takes some values one after the other, with the start corrected and without."""
+    model = nn.ParameterList([torch.zeros(1, dtype=torch.float64)])
+    average, plain = Average(model, decay), 0.0
+    for weight in weights:
+        nn.init.constant_(model[0], weight)
+        average.update()
+        plain = decay * plain + (1 - decay) * weight
+    (corrected,) = average.model.parameters()
+    return dict(decay=decay, weights=weights, corrected=corrected.item(), plain=plain)
 
 
 def make_seeds_example() -> Numbers:

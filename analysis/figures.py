@@ -74,7 +74,7 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
         rows = [plain]
         for row in range(AUGMENTED_ROWS if is_augmented else 0):
             drawn = augmentation.draw(len(plain), dataset.shape, torch.Generator().manual_seed(row))
-            rows.append(augmentation(plain, drawn).mul(255).round().byte())
+            rows.append(augmentation(plain, drawn, dataset.mean).mul(255).round().byte())
         titles = [*names, *[""] * (len(rows) - 1) * len(names)]
         return plots.plot_gallery(torch.cat(rows).numpy(), titles, columns=len(names))
 

@@ -25,6 +25,7 @@ from analysis.findings import build_network_of, is_of, load_test_set
 from analysis.metrics import read_predictions
 from analysis.sections import make_report
 from data import Dataset
+from early_stopping import EarlyStopping
 from engine import records, run_files
 from engine.files import RecordError
 from engine.flags import format_seeds
@@ -191,11 +192,11 @@ def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterat
 
 
 def _compare_with_history(experiment: Experiment, result: dict[str, Any], history: list[training.Row]) -> Iterator[str]:
-    stopping = training.make_stopping(experiment, runs=1)
+    stopping = EarlyStopping.of(experiment, runs=1)
     for row in history:
         stopping.step({name: [row[name]] for name in ("val_loss", "val_accuracy")})
     epochs = stopping.stopped_epoch[0] or experiment.epochs
-    chosen = (stopping.best_epoch[0] or 1) if training.restores_best(experiment) else epochs
+    chosen = (stopping.best_epoch[0] or 1) if stopping.restores_best else epochs
     if (result["epochs"], result["chosen_epoch"], len(history)) != (epochs, chosen, epochs):
         yield (
             f"{result['epochs']} epochs, epoch {result['chosen_epoch']} chosen, {len(history)} rows of history; "
@@ -245,7 +246,8 @@ def simplify(experiment: Experiment) -> Experiment:
     early_stopping: dict[str, Any] = dict(
         patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
     )
-    epochs = experiment.epochs if experiment.lr_scheduler == "one_cycle" else 1  # others do not depend on it
+    depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
+    epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits
     experiment = replace(experiment, **early_stopping, epochs=epochs)
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
         experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from scipy import stats
 
-from augmentation import Augmentation
+from augmentation import Augmentation, draw_shares, find_correct, mix
 from sources import downloading
 
 AFFINE = dict(affine_degrees=10.0, affine_translate=0.1, affine_scale=0.1)
@@ -200,3 +201,95 @@ def test_double_precision_gives_the_same_picture(images, float64):
     floats = augmentation(images, drawn)
     assert (doubles.dtype, floats.dtype) == (torch.float64, torch.float32)
     torch.testing.assert_close(doubles, floats.double(), rtol=0, atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cutout
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 8, 32])
+def test_cutout_covers_a_square_around_each_center_with_the_mean_and_nothing_else(side, images):
+    mean = (0.25, 0.5, 0.75)[: images.shape[1]]
+    augmentation = Augmentation(cutout=side)
+    drawn = draw(augmentation, images)
+    covered, plain = augmentation(images, drawn, mean), images / 255
+    for image, cut, top, left in zip(plain, covered, drawn["cutout_top"], drawn["cutout_left"], strict=True):
+        for row in range(image.shape[1]):
+            for column in range(image.shape[2]):
+                inside = top <= row < top + side and left <= column < left + side
+                expected = torch.tensor(mean) if inside else image[:, row, column]
+                assert torch.equal(cut[:, row, column], expected)
+
+
+def test_every_pixel_is_the_center_of_a_cutout_equally_often():
+    drawn = Augmentation(cutout=7).draw(56_000, (1, 20, 28), torch.Generator().manual_seed(1))
+    for name, size in (("cutout_top", 20), ("cutout_left", 28)):
+        centers = drawn[name] + 3  # half the side, rounded down
+        counts = centers.bincount(minlength=size)
+        assert len(counts) == size
+        assert (counts - 56_000 / size).abs().max() < 5 * (56_000 / size) ** 0.5  # five standard errors
+
+
+def test_cutout_comes_last_and_leaves_the_other_numbers_as_they_were(images):
+    mean = (0.3,) * images.shape[1]
+    augmentation, cutting = Augmentation(**EVERYTHING), Augmentation(**EVERYTHING, cutout=6)
+    drawn, also_drawn = draw(augmentation, images), draw(cutting, images)
+    assert also_drawn.keys() - drawn.keys() == {"cutout_top", "cutout_left"}
+    assert all(torch.equal(also_drawn[name], values) for name, values in drawn.items())
+    cut, plain = cutting(images, also_drawn, mean), augmentation(images, drawn)
+    assert set(cut[cut != plain].tolist()) == {torch.tensor(0.3).item()}
+
+
+def test_cutout_does_not_depend_on_the_chunks(images):
+    augmentation = Augmentation(cutout=9)
+    drawn, mean = draw(augmentation, images), (0.3,) * images.shape[1]
+    assert torch.equal(augmentation(images, drawn, mean, values_at_once=5000), augmentation(images, drawn, mean))
+
+
+def test_cutout_without_a_mean_for_each_channel_is_an_error(images):
+    augmentation = Augmentation(cutout=9)
+    with pytest.raises(ValueError, match="zip"):
+        augmentation(images, draw(augmentation, images))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mixup
+
+
+@pytest.mark.usefixtures("float64")
+def test_each_image_and_label_is_mixed_with_the_runs_previous_one_by_its_own_share():
+    images, labels = torch.rand(4, 2 * 3, 5, 5), torch.tensor([[0, 1], [2, 2], [1, 1], [0, 3]])
+    shares = torch.tensor([[0.25, 1.0], [0.0, 0.5], [0.75, 0.125], [0.5, 0.875]])
+    mixed, probabilities = mix(images, labels, shares, classes=4)
+    assert probabilities.shape == (4, 2, 4)
+    for i in range(4):
+        j = (i - 1) % 4
+        for run in range(2):
+            share, channels = shares[i, run], slice(3 * run, 3 * run + 3)
+            expected = share * images[i, channels] + (1 - share) * images[j, channels]
+            torch.testing.assert_close(mixed[i, channels], expected, rtol=0, atol=1e-15)
+            for label in range(4):
+                of_label = share * (labels[i, run] == label) + (1 - share) * (labels[j, run] == label)
+                assert probabilities[i, run, label] == of_label
+
+
+def test_of_a_mixed_label_the_predicted_classs_share_is_correct():
+    predicted, labels = torch.tensor([[0, 2], [1, 1]]), torch.tensor([[0, 1], [1, 0]])
+    assert find_correct(predicted, labels).tolist() == [[True, False], [True, False]]
+    mixed = torch.tensor([[[0.25, 0.75, 0], [0, 0.5, 0.5]], [[0.0, 1, 0], [1, 0, 0]]])
+    assert find_correct(predicted, mixed).tolist() == [[0.25, 0.5], [1, 0]]
+
+
+@pytest.mark.usefixtures("float64")  # rounding to single precision would make many shares 1
+@pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 8.0])
+def test_shares_have_the_distribution_beta(alpha):
+    shares = draw_shares(alpha, 20_000, torch.Generator().manual_seed(5))
+    assert stats.kstest(shares.numpy(), stats.beta(alpha, alpha).cdf).pvalue > 0.001
+    assert torch.equal(draw_shares(alpha, 20_000, torch.Generator().manual_seed(5)), shares)
+    assert not torch.equal(draw_shares(alpha, 20_000, torch.Generator().manual_seed(6)), shares)
+
+
+@pytest.mark.parametrize("alpha", [1e-300, 1e-6, 1000.0])
+def test_shares_are_numbers_from_0_to_1_at_the_ends_of_the_range(alpha):
+    shares = draw_shares(alpha, 1000, torch.Generator().manual_seed(5))
+    assert ((shares >= 0) & (shares <= 1)).all()

@@ -157,6 +157,30 @@ def test_early_stopping_ends_after_its_patience_and_hands_in_the_best_epoch(pros
     assert stopped == best + patience < len(losses)
 
 
+def test_a_smooth_label_has_a_least_loss(prose):
+    own, other = 1 - 0.1 + 0.1 / 10, 0.1 / 10
+    assert (
+        f"With ε = 0.1 and 10 classes, the label has the probability {own:.2f}, every other class {other:.2f}." in prose
+    )
+    least = stats.entropy([own] + 9 * [other])
+    assert f"No network can bring the train loss of the curves below {least:.3f}," in prose
+
+
+def test_limits_shorten_to_the_norm(prose):
+    assert "With c = 1, 3 and 4 become 0.6 and 0.8." in prose
+    example = background.make_limits_example((3, 4), 1)
+    assert example["weights"] == pytest.approx([0.6, 0.8], abs=1e-12)
+    assert example["gradient"] == pytest.approx([0.6, 0.8], abs=1e-6)
+    assert background.make_limits_example((3, 4), 6)["gradient"] == [3, 4]
+
+
+def test_an_average_is_corrected_for_its_start(prose):
+    weights = 0.9 ** np.array([2, 1, 0])
+    corrected, plain = np.average([1, 2, 3], weights=weights), 0.1 * weights @ [1, 2, 3]
+    assert f"a weight of 1, 2 and 3 in three steps has the average {corrected:.2f}; without it," in prose
+    assert f"without it, the average from 0 would be {plain:.2f}." in prose
+
+
 def test_the_interval_over_seeds_is_students(prose):
     accuracies = [87.9, 88.3, 88.1, 87.6, 88.6]
     low, high = stats.t.interval(0.95, 4, loc=np.mean(accuracies), scale=stats.sem(accuracies))
@@ -181,7 +205,7 @@ def test_every_source_that_is_cited_is_listed_and_none_besides(prose):
         in_full = [each for each in listed if et_al and (each[0], each[-1]) == (*surnames, year)]
         cited.add(in_full[0] if in_full else (*surnames, year))
     assert cited == listed
-    assert len(listed) == 13
+    assert len(listed) == 22
 
 
 def test_every_flag_is_one_of_the_command_line(text):

@@ -276,6 +276,10 @@ def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked)
         (dict(lr=0.01), dict(), False),
         (dict(optimizer="sgd", epochs=20), dict(optimizer="sgd"), True),
         (ONE_CYCLE | dict(epochs=20), ONE_CYCLE, False),
+        (dict(lr_scheduler="cosine", epochs=20), dict(lr_scheduler="cosine"), False),
+        (dict(warmup=3, epochs=20), dict(warmup=3), True),
+        (dict(warmup=3), dict(warmup=2), False),
+        (dict(average=0.9), {}, False),
     ],
 )
 def test_only_settings_whose_training_may_be_the_same_may_share_weights(first, second, may_be_equal):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from early_stopping import EarlyStopping
+from experiments import Experiment
 
 NAN, INF = math.nan, math.inf
 
@@ -239,3 +240,17 @@ def test_a_tensors_values_leave_plain_numbers_in_the_state():
         stopping.step({"val_loss": torch.tensor(values)})
     assert json.loads(json.dumps(stopping.state_dict())) == stopping.state_dict()
     assert stopping.stopped_epoch == [None, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "restores_best"),
+    [({}, False), (dict(patience=2), True), (dict(patience=2, restore="last"), False)],
+    ids=["none", "best", "last"],
+)
+def test_the_settings_of_an_experiment_say_when_it_stops_and_what_it_hands_in(settings, restores_best):
+    experiment = Experiment(**settings)
+    stopping = EarlyStopping.of(experiment, runs=2)
+    for _ in range(4):
+        stopping.step({"val_loss": [1.0, 1.0]})
+    assert stopping.restores_best is restores_best
+    assert stopping.stopped_epoch == ([3, 3] if settings else [None, None])

@@ -47,6 +47,8 @@ EXAMPLES = dict(
     lr_scheduler=dict(lr_scheduler="one_cycle"),
     lr_step_size=dict(lr_scheduler="step", lr_step_size=6),
     lr_gamma=dict(lr_scheduler="step", lr_step_size=6, lr_gamma=0.5),
+    warmup=dict(warmup=2),
+    clip_norm=dict(clip_norm=1.0),
     momentum=dict(optimizer="sgd", momentum=0.9),
     nesterov=dict(optimizer="sgd", momentum=0.9, nesterov=True),
     weight_decay=dict(weight_decay=0.001),
@@ -56,6 +58,12 @@ EXAMPLES = dict(
     l2=dict(l2=0.001),
     l2_form=dict(l2=0.001, l2_form="norm"),
     penalize=dict(l2=0.001, penalize="all"),
+    label_smoothing=dict(label_smoothing=0.1),
+    mixup=dict(mixup=0.2),
+    cutout=dict(cutout=8),
+    channel_dropout=dict(model="cnn1", channel_dropout=0.1),
+    max_norm=dict(max_norm=3.0),
+    average=dict(average=0.999),
     dropout=dict(dropout=0.25),
     norm=dict(norm="layer"),
     norm_position=dict(norm="layer", norm_position="after"),
@@ -102,6 +110,8 @@ TOGETHER = [
     dict(model="cnn3", optimizer="sgd", momentum=0.9, lr_scheduler="step", lr_step_size=6, lr_gamma=0.5),
     dict(model="resnet", crop_padding=4, crop_mode="reflect", flip=True, rotation=15, lr_scheduler="one_cycle"),
     dict(model="resnet", affine_degrees=20, affine_translate=0.1, affine_scale=0.1, norm="group", group_size=2),
+    dict(model="mlp3", label_smoothing=0.1, mixup=1, max_norm=3, average=0.99, lr_scheduler="cosine", warmup=1),
+    dict(model="cnn3", cutout=8, channel_dropout=0.1, dropout=0.0, clip_norm=1, optimizer="sgd", momentum=0.9),
 ]
 MANY = {Experiment(**settings) for settings in [*EXAMPLES.values(), *WITH_NORMS, *TOGETHER]}
 
@@ -122,7 +132,7 @@ RANGES = [
     (dict(norm="batch", norm_position="beside"), "--norm-position beside: expected one of before, after"),
     (dict(crop_padding=4, crop_mode="edge"), "--crop-mode edge: expected one of zero, reflect"),
     (dict(optimizer="lion"), "--optimizer lion: expected one of adam, adamw, sgd"),
-    (dict(lr_scheduler="cosine"), "--lr-scheduler cosine: expected one of constant, step, one_cycle"),
+    (dict(lr_scheduler="linear"), "--lr-scheduler linear: expected one of constant, step, cosine, one_cycle"),
     (dict(l1=1.0, l1_reduction="max"), "--l1-reduction max: expected one of sum, mean"),
     (dict(l2=1.0, l2_form="cube"), "--l2-form cube: expected one of square, norm"),
     (dict(l1=-1.0), "--l1 -1.0: expected a finite number, at least 0"),
@@ -154,6 +164,18 @@ RANGES = [
     (dict(affine_scale=1), "--affine-scale 1.0: expected a finite number, at least 0 and below 1"),
     (dict(brightness=-0.1), "--brightness -0.1: expected a finite number, at least 0"),
     (dict(contrast=-0.1), "--contrast -0.1: expected a finite number, at least 0"),
+    (dict(warmup=0), "--warmup 0: expected a whole number, at least 1"),
+    (dict(clip_norm=0), "--clip-norm 0.0: expected a finite number, above 0"),
+    (dict(label_smoothing=0), "--label-smoothing 0.0: expected a finite number, above 0 and below 1"),
+    (dict(label_smoothing=1), "--label-smoothing 1.0: expected a finite number, above 0 and below 1"),
+    (dict(mixup=0), "--mixup 0.0: expected a finite number, above 0 and at most 1000"),
+    (dict(mixup=1001), "--mixup 1001.0: expected a finite number, above 0 and at most 1000"),
+    (dict(cutout=0), "--cutout 0: expected a whole number, at least 1 and at most 32"),
+    (dict(cutout=33), "--cutout 33: expected a whole number, at least 1 and at most 32"),
+    (dict(cutout=8.0), "--cutout 8.0: expected a whole number, at least 1 and at most 32"),
+    (dict(model="cnn1", channel_dropout=1), "--channel-dropout 1.0: expected a finite number, above 0 and below 1"),
+    (dict(max_norm=-1), "--max-norm -1.0: expected a finite number, above 0"),
+    (dict(average=1), "--average 1.0: expected a finite number, above 0 and below 1"),
     (dict(norm="group", groups=0), "--groups 0: expected a whole number, at least 1"),
     (dict(norm="group", group_size=0), "--group-size 0: expected a whole number, at least 1"),
     (dict(norm="ghost", ghost_splits=0), "--ghost-splits 0: expected a whole number, at least 1"),
@@ -178,7 +200,7 @@ EXCLUDED = [
     (dict(optimizer="adamw", momentum=0.9), "--momentum 0.9: needs --optimizer sgd"),
     (
         dict(optimizer="sgd", momentum=0.9, lr_scheduler="one_cycle"),
-        "--momentum 0.9: --lr-scheduler one_cycle sets the momentum itself; leave it out",
+        "--momentum 0.9: one_cycle sets the momentum itself; leave it out",
     ),
     (dict(optimizer="sgd", nesterov=True), "--nesterov: needs --momentum above 0"),
     (dict(nesterov=True), "--nesterov: needs --optimizer sgd"),
@@ -188,6 +210,26 @@ EXCLUDED = [
     (dict(lr_scheduler="one_cycle", lr_step_size=3), "--lr-step-size 3: needs --lr-scheduler step"),
     (dict(lr_gamma=0.5), "--lr-gamma 0.5: needs --lr-scheduler step"),
     (dict(lr_scheduler="one_cycle", lr_gamma=0.5), "--lr-gamma 0.5: needs --lr-scheduler step"),
+    (dict(warmup=15), "--warmup 15: needs more --epochs than that"),
+    (dict(epochs=3, warmup=3, lr_scheduler="cosine"), "--warmup 3: needs more --epochs than that"),
+    *(
+        (dict(warmup=2, lr_scheduler=name, **settings), "--warmup 2: needs --lr-scheduler constant or cosine")
+        for name, settings in (("step", dict(lr_step_size=5)), ("one_cycle", {}))
+    ),
+    (dict(lr_scheduler="cosine", lr_step_size=3), "--lr-step-size 3: needs --lr-scheduler step"),
+    # Other regularization
+    (dict(mixup=0.2, batch_size=1), "--mixup 0.2: needs a second image in each batch, so --batch-size of at least 2"),
+    (
+        dict(average=0.9, l1=0.1, l1_mode="proximal"),
+        "--average 0.9: its weights are never exactly zero; leave out --l1-mode proximal",
+    ),
+    *(
+        (
+            dict(channel_dropout=0.1, **settings_of(model)),
+            "--channel-dropout 0.1: needs the channels of a CNN; an MLP takes --dropout",
+        )
+        for model in ("mlp1", "mlp2", "mlp3", "mlp")
+    ),
     # Penalties
     (dict(l1_mode="proximal"), "--l1-mode proximal: needs --l1 above 0"),
     (dict(l2=0.1, l1_mode="proximal"), "--l1-mode proximal: needs --l1 above 0"),
@@ -259,6 +301,10 @@ def test_settings_that_exclude_each_other_are_refused_with_a_flag_and_the_reason
         dict(l1=0.1, l1_mode="proximal", l2=0.1, l2_form="norm"),
         dict(weight_decay=0.1, penalize="all"),
         dict(start_from_epoch=15, patience=1),
+        dict(warmup=14),
+        dict(warmup=2, lr_scheduler="cosine", optimizer="sgd", momentum=0.9, nesterov=True),
+        dict(mixup=1000, cutout=32, batch_size=2),
+        dict(model="mlp", hidden=(), label_smoothing=0.1, mixup=0.2, max_norm=1.0, average=0.9, clip_norm=1.0),
         dict(crop_padding=16, rotation=180, rotation_fill=255, affine_degrees=180, affine_translate=1),
         dict(model="mlp", hidden=(4096,)),
     ],
@@ -480,9 +526,15 @@ KEPT = dict(dataset="mnist_sample", lr=0.01, optimizer="sgd", momentum=0.9, epoc
         dict(norm="group", group_size=2, norm_position="after", freeze_gamma=True),
         dict(norm="ghost", ghost_splits=4, freeze_gamma=True),
         dict(patience=2, monitor="val_accuracy", min_delta=0.1, start_from_epoch=2, restore="last"),
+        dict(label_smoothing=0.1, mixup=0.2, cutout=8, max_norm=3.0, average=0.99),
     ],
 )
 def test_the_baseline_has_the_models_defaults_without_regularization(settings, model):
     experiment = Experiment(**settings_of(model), **KEPT, **settings)
     assert experiment.baseline() == Experiment(**settings_of(model), **KEPT)
     assert experiment.baseline().baseline() == experiment.baseline()
+
+
+def test_the_baseline_keeps_the_learning_rate_and_the_clipping_and_drops_channel_dropout():
+    kept = dict(model="cnn1", lr_scheduler="cosine", warmup=2, clip_norm=1.0)
+    assert Experiment(**kept, channel_dropout=0.1).baseline() == Experiment(**kept)

@@ -29,9 +29,12 @@ TRAIN_FLAGS = {
     ],
     "optimization": [
         *("--epochs", "--batch-size", "--optimizer", "--lr", "--lr-scheduler", "--lr-step-size", "--lr-gamma"),
-        *("--momentum", "--nesterov"),
+        *("--warmup", "--clip-norm", "--momentum", "--nesterov"),
     ],
     "penalties": ["--weight-decay", "--l1", "--l1-mode", "--l1-reduction", "--l2", "--l2-form", "--penalize"],
+    "other regularization": [
+        *("--label-smoothing", "--mixup", "--cutout", "--channel-dropout", "--max-norm", "--average"),
+    ],
     "normalization": ["--norm", "--norm-position", "--groups", "--group-size", "--ghost-splits", "--freeze-gamma"],
     "early stopping": ["--patience", "--monitor", "--min-delta", "--start-from-epoch", "--restore"],
     "what to train, where and how": [

@@ -39,6 +39,19 @@ EXPERIMENTS = {
         lr_scheduler="step",
         lr_step_size=1,
     ),
+    "mlp, modern": dict(
+        model="mlp3",
+        norm="batch",
+        label_smoothing=0.1,
+        mixup=0.2,
+        cutout=8,
+        max_norm=2.0,
+        average=0.9,
+        clip_norm=1.0,
+        lr_scheduler="cosine",
+        warmup=1,
+    ),
+    "cnn3, channel dropout": dict(model="cnn3", channel_dropout=0.2, clip_norm=0.5, max_norm=1.0, average=0.9),
     "cnn2": dict(model="cnn2", l1=1e-4, l1_reduction="mean", optimizer="adamw", weight_decay=0.01),
     "cnn3": dict(model="cnn3", norm="layer_chw", optimizer="sgd", lr=0.01, lr_scheduler="one_cycle"),
     "resnet": dict(
@@ -91,7 +104,7 @@ def prepare_dataset(dataset, experiment, count):
 @pytest.mark.parametrize("settings", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_no_step_reads_what_it_computes(settings, digits):
     def count_waits(batch_size):
-        experiment = Experiment(**settings, dataset="mnist_sample", batch_size=batch_size, epochs=1)
+        experiment = Experiment(**settings, dataset="mnist_sample", batch_size=batch_size, epochs=2)
         dataset = prepare_dataset(digits, experiment, 48)
         trainer = training.Trainer(experiment, dataset, list(SEEDS), "cpu")
         for layer in trainer.model.modules():
@@ -168,7 +181,9 @@ def test_the_same_training_on_a_gpu_twice_gives_the_same_bits_and_waits_at_no_st
 @pytest.mark.parametrize("settings", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_a_gpu_takes_the_steps_that_a_cpu_takes(settings, digits):
     # A GPU draws dropout's masks from numbers of its own, and Adam makes whole steps of what is rounding alone.
-    same = dict(dropout=0.0, dataset="mnist_sample", batch_size=64, epochs=1, optimizer="sgd", lr=0.01)
+    same = dict(
+        dropout=0.0, channel_dropout=None, dataset="mnist_sample", batch_size=64, epochs=2, optimizer="sgd", lr=0.01
+    )
     experiment = Experiment(**settings | same)
     dataset = prepare_dataset(digits, experiment, 128)
     on_cpu, on_gpu = (training.train(experiment, list(SEEDS), dataset, device) for device in ("cpu", "cuda"))

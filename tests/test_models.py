@@ -248,3 +248,20 @@ def test_a_batch_is_cut_into_the_largest_number_of_equal_parts_of_two_images(ima
 def test_ghost_batch_norm_takes_features_and_images_only():
     with pytest.raises(ValueError, match="2D or 4D"):
         models.GhostBatchNorm(3, 2)(torch.randn(4, 3, 5))
+
+
+def test_channel_dropout_is_torchs_own_and_the_last_layer_of_the_blocks_that_have_dropout():
+    def kinds_of(model, **settings):
+        layers = models.build_network(model, SHAPE, seed=0, **settings).modules()
+        return [type(layer).__name__ for layer in layers]
+
+    for model in models.CNNS:
+        both = kinds_of(model, norm="batch", norm_position="after", dropout=0.1, channel_dropout=0.2)
+        places = [place for place, kind in enumerate(both) if kind == "Dropout2d"]
+        assert places == [place + 1 for place, kind in enumerate(both) if kind == "Dropout"]
+        assert len(places) == (
+            2 if model == "cnn3" else sum(isinstance(c, models.Conv) and c.block for c in models.CNNS[model])
+        )
+        alone = kinds_of(model, channel_dropout=0.2)
+        assert alone.count("Dropout2d") == len(places)
+        assert "Dropout" not in alone

@@ -153,6 +153,16 @@ def test_another_experiment_in_the_folder_is_refused_with_the_field_and_the_ways
     assert read_files(folder) == before
 
 
+def test_a_record_of_an_earlier_version_that_lacked_settings_is_of_the_same_experiment(folder, description):
+    path = folder / "experiment.json"
+    recorded = json.loads(path.read_text())
+    for name in ("warmup", "clip_norm", "label_smoothing", "mixup", "cutout", "channel_dropout", "max_norm", "average"):
+        del recorded["experiment"][name]
+    path.write_text(json.dumps(recorded))
+    records.open_folder(folder, description)
+    assert records.read_description(path).experiment == EXPERIMENT
+
+
 def test_the_refusal_tells_both_values(folder, digits):
     edited = records.describe(replace(EXPERIMENT, lr=0.5), digits, EXPERIMENT.name)
     with pytest.raises(RecordError, match=r": recorded with experiment lr 0\.001, now 0\.5; name another"):

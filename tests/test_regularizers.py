@@ -687,3 +687,112 @@ def test_measured_layers_are_named_inside_residual_blocks_too():
     assert [row["weights"] for row in rows] == [layer.weight.numel() for layer in layers]
     assert [row["layer"] for row in rows if "." in row["layer"]] == ["4.0", "14.0", "15.0", "25.0", "26.0"]
     assert sum(row["weights"] for row in rows) == 44_148
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Limits of norms, and averages
+
+
+@ON_NETWORKS
+@pytest.mark.parametrize("largest", [0.5, 40.0, 1e9])
+def test_each_runs_gradient_is_clipped_as_torch_clips_that_of_its_textbook_network(largest, settings):
+    model = join_noisy_networks(settings)
+    before = give_gradients(model)
+    with torch.no_grad():
+        for name, gradient in before.items():  # one run with long gradients and one with short ones
+            scale = torch.tensor([1.0, 20.0, 0.05], dtype=torch.float64).repeat_interleave(len(gradient) // RUNS)
+            gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
+            model.get_parameter(name).grad.copy_(gradient)
+    regularizers.clip_gradients(model.parameters(), largest, RUNS)
+    after = {name: model.get_parameter(name).grad for name in before}
+    for run in range(RUNS):
+        network = textbook_network(settings).double()
+        for name, gradient in side_by_side.extract_run(before, run, RUNS).items():
+            network.get_parameter(name).grad = gradient
+        nn.utils.clip_grad_norm_(network.parameters(), largest)
+        for name, gradient in side_by_side.extract_run(after, run, RUNS).items():
+            torch.testing.assert_close(gradient, network.get_parameter(name).grad, rtol=1e-12, atol=1e-15)
+    assert all(torch.equal(after[name], before[name]) for name in before) == (largest == 1e9)
+
+
+def test_a_gradient_that_is_not_finite_is_that_of_its_run_alone():
+    model = join_noisy_networks(NETWORKS["cnn1 batch"])
+    before = give_gradients(model)
+    name = next(iter(before))
+    model.get_parameter(name).grad[0] = torch.inf  # of the first run
+    regularizers.clip_gradients(model.parameters(), 1e9, RUNS)
+    for run in (1, 2):
+        for name, gradient in before.items():
+            after = model.get_parameter(name).grad
+            assert torch.equal(after.chunk(RUNS)[run], gradient.chunk(RUNS)[run])
+
+
+@ON_NETWORKS
+@pytest.mark.parametrize("largest", [0.3, 1.0])
+def test_the_weights_of_each_unit_are_projected_as_torch_renorm_does_and_nothing_else_changes(largest, settings):
+    model = join_noisy_networks(settings)
+    with torch.no_grad():
+        first = next(iter(regularizers.penalized_parameters(model).values()))
+        first.zero_()  # a norm of 0
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    regularizers.limit_norms(regularizers.penalized_parameters(model).values(), largest, RUNS)
+    for run in range(RUNS):
+        network = textbook_network(settings).double()
+        network.load_state_dict(side_by_side.extract_run(before, run, RUNS))
+        weights = penalized_by_the_book(network, "weights")
+        for name, tensor in side_by_side.extract_run(model.state_dict(), run, RUNS).items():
+            expected = network.state_dict()[name]
+            if name in weights:
+                expected = torch.renorm(expected, 2, 0, largest)  # which divides by the norm + 1e-7
+                assert tensor.flatten(1).norm(dim=1).max() <= largest + 1e-12
+            torch.testing.assert_close(tensor, expected, rtol=1e-6, atol=0)
+
+
+def test_a_unit_within_the_limit_keeps_its_bits():
+    model = join_noisy_networks(NETWORKS["cnn1"])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    regularizers.limit_norms(regularizers.penalized_parameters(model).values(), 1e6, RUNS)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("decay", [0.001, 0.9, 0.9999])
+def test_the_average_is_torchs_of_swa_utils_with_its_start_corrected(decay):
+    model = join_noisy_networks(NETWORKS["cnn1 batch"])
+    average = regularizers.Average(model, decay)
+
+    def correct(averaged, latest, number):  # AveragedModel's own rule, apart from the share of the latest weights
+        return averaged + (latest - averaged) * (1 - decay) / (1 - decay ** (number.item() + 1))
+
+    of_torch = torch.optim.swa_utils.AveragedModel(model, avg_fn=correct, use_buffers=True)
+    noise = torch.Generator().manual_seed(1)
+    for step in range(5):
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.add_(torch.randn(tensor.shape, generator=noise, dtype=torch.float64))
+                else:
+                    tensor.add_(1)
+        average.update()
+        of_torch.update_parameters(model)
+        for name, tensor in average.model.state_dict().items():
+            if tensor.is_floating_point():
+                torch.testing.assert_close(tensor, of_torch.module.state_dict()[name], rtol=1e-9, atol=1e-12)
+            else:
+                assert tensor == step + 1
+            if step == 0:
+                assert torch.equal(tensor, model.state_dict()[name])
+
+
+def test_an_average_goes_on_from_its_state():
+    model = join_noisy_networks(NETWORKS["mlp1 batch"])
+    first, second = (regularizers.Average(model, 0.9) for _ in range(2))
+    first.update()
+    state = {name: tensor.clone() for name, tensor in first.state_dict()["model"].items()}
+    second.load_state_dict(dict(model=state, steps=1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    first.update()
+    second.update()
+    for tensor, same in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(tensor, same)

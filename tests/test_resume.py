@@ -33,6 +33,21 @@ MAY_DIFFER = ("seconds", "resumed_at", "finished", "command", "commit")  # of a 
 SMALL = ["--dataset", "mnist_sample", "--threads", "1"]
 MLP = [*SMALL, "--seeds", "0-2", "--runs-at-once", "3", "--lr", "0.01", "--dropout", "0.2"]
 MLP += ["--epochs", "12", "--patience", "2", "--l1", "1e-4", "--l1-mode", "proximal"]
+MODERN = [
+    *SMALL,
+    "--seeds",
+    "0-2",
+    "--runs-at-once",
+    "3",
+    "--epochs",
+    "12",
+    "--lr-scheduler",
+    "cosine",
+    "--warmup",
+    "2",
+]
+MODERN += ["--mixup", "0.4", "--cutout", "8", "--label-smoothing", "0.1", "--average", "0.9", "--max-norm", "2"]
+MODERN += ["--clip-norm", "1", "--norm", "batch", "--patience", "3"]
 CNN = [*SMALL, "--model", "cnn1", "--seeds", "0-1", "--runs-at-once", "2", "--epochs", "3", "--batch-size", "50"]
 CNN += ["--optimizer", "sgd", "--lr", "0.1", "--lr-scheduler", "one_cycle", "--rotation", "10", "--dropout", "0.1"]
 
@@ -68,7 +83,7 @@ def kills(request):
     return request.config.getoption("--kills")
 
 
-@pytest.mark.parametrize("words", [MLP, CNN], ids=["early stopping", "one cycle"])
+@pytest.mark.parametrize("words", [MLP, CNN, MODERN], ids=["early stopping", "one cycle", "modern"])
 def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits(words, kills, tmp_path):
     train.main([*words, "--runs-dir", str(tmp_path / "whole")])  # here, so that what it imports is imported for all
     whole = read_outcome(tmp_path / "whole", MAY_DIFFER)
@@ -174,6 +189,10 @@ class Interrupted(checkpoints.Checkpoint):
         dict(optimizer="sgd", nesterov=True, lr_scheduler="one_cycle", lr=0.1),
         dict(optimizer="adamw", weight_decay=0.1, norm="ghost"),
         dict(optimizer="sgd", momentum=0.9, l1=1e-3, l1_mode="proximal", norm="layer"),
+        dict(average=0.99, norm="batch", l2=1e-3),
+        dict(average=0.9, patience=1, lr=0.05, clip_norm=1.0, max_norm=1.0),
+        dict(lr_scheduler="cosine", warmup=1, mixup=0.4, cutout=8, label_smoothing=0.1),
+        dict(model="cnn1", warmup=3, channel_dropout=0.2, dropout=0.1),
         dict(lr=0.05, patience=1, monitor="val_accuracy", restore="last"),
         dict(lr=0.05, patience=2, start_from_epoch=2, min_delta=0.01),
     ],

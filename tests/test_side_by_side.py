@@ -19,6 +19,7 @@ NETWORKS = {
     "cnn1 ghost, frozen": {"model": "cnn1", "norm": "ghost", "ghost_splits": 4, "freeze_gamma": True},
     "cnn2 batch, dropout": {"model": "cnn2", "norm": "batch", "norm_position": "after", "dropout": 0.1},
     "cnn3 layer_chw": {"model": "cnn3", "norm": "layer_chw", "norm_position": "after", "dropout": 0.04},
+    "cnn3 channel dropout": {"model": "cnn3", "norm": "batch", "dropout": 0.04, "channel_dropout": 0.2},
     "resnet group": {"model": "resnet", "norm": "group", "groups": 2, "norm_position": "after", "dropout": 0.1},
 }
 
@@ -254,6 +255,59 @@ def test_dropped_are_the_elements_to_which_geometric_gaps_lead():
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Channel dropout
+
+
+@pytest.mark.parametrize("make", [nn.Dropout2d, partial(make_dropout, seeds=[0, 1], of_channels=True)])
+def test_channel_dropout_drops_whole_channels_of_single_images_and_scales_the_rest(make):
+    torch.manual_seed(0)
+    x = torch.rand(500, 40, 3, 2) + 0.5
+    ratio = make(0.25)(x) / x
+    torch.testing.assert_close(ratio, ratio[:, :, :1, :1].expand_as(ratio), rtol=1e-6, atol=0)
+    kept = ratio[:, :, 0, 0]
+    torch.testing.assert_close(kept[kept > 0], torch.full_like(kept[kept > 0], 4 / 3))
+    for part in (*kept.chunk(2, 1), kept[:, ::2]):  # five standard errors of a share of 10,000 draws
+        assert (part == 0).double().mean().item() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / 10_000) ** 0.5)
+
+
+def test_channel_dropout_of_a_run_depends_on_its_own_generator_alone():
+    x = torch.ones(50, 3 * 8, 2, 2)
+    beside = make_dropout(0.5, [5, 6, 7], of_channels=True)(x).view(50, 3, 8, 2, 2)
+    assert torch.equal(make_dropout(0.5, [6], of_channels=True)(x[:, :8]), beside[:, 1])
+    assert not torch.equal(beside[:, 0], beside[:, 1])
+
+
+def test_channel_dropout_passes_the_gradient_where_the_output_passes_and_does_nothing_in_evaluation():
+    x = torch.ones(20, 8, 3, 3, requires_grad=True)
+    y = make_dropout(0.5, [0, 1], of_channels=True)(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    assert make_dropout(0.5, [0, 1], training=False, of_channels=True)(x) is x
+
+
+def test_dropout_draws_the_same_with_channel_dropout_beside_it_and_channels_the_same_without_dropout():
+    def draw(**settings):
+        networks = [models.build_network("cnn3", SHAPE, seed=0, **settings)]
+        model = side_by_side.join_networks(networks)
+        side_by_side.seed_dropout(model, [3], 1, torch.device("cpu"))
+        layers = [layer for layer in model.modules() if isinstance(layer, side_by_side.RunsDropout)]
+        draws = {False: [], True: []}
+        for layer in layers:
+            draws[layer.of_channels].append(layer(torch.ones(4, 16, 5, 5)))
+        return draws
+
+    both, dropout, channels = (
+        draw(dropout=0.1, channel_dropout=0.3),
+        draw(dropout=0.1),
+        draw(channel_dropout=0.3),
+    )
+    assert [len(both[kind]) for kind in (False, True)] == [2, 2]
+    assert all(torch.equal(*pair) for pair in zip(both[False], dropout[False], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(both[True], channels[True], strict=True))
+    assert not torch.equal(*both[True])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # ReLU, batch norm and dropout in one layer
 
 
@@ -327,6 +381,8 @@ def test_tails_are_where_relu_comes_before_batch_norm_and_dropout_after_it():
     assert count_tails("resnet", norm="batch", norm_position="after", dropout=0.1) == 10
     assert count_tails("resnet", norm="batch", norm_position="before", dropout=0.1) == 0
     assert count_tails("resnet", norm="batch", norm_position="after") == 0
+    assert count_tails("resnet", norm="batch", norm_position="after", channel_dropout=0.1) == 0
+    assert count_tails("resnet", norm="batch", norm_position="after", dropout=0.1, channel_dropout=0.1) == 10
     assert count_tails("resnet", norm="group", groups=2, norm_position="after", dropout=0.1) == 0
 
 

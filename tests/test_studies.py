@@ -197,6 +197,31 @@ def test_the_path_of_l1_takes_both_ways_over_the_same_strengths():
     assert len(compared) == 6
 
 
+def test_each_modern_setting_stands_alone_against_its_baseline():
+    alone = {
+        title: differences(experiment("modern", title), Experiment(model="mlp3")) for title in STUDIES["modern"].titles
+    }
+    assert alone == {
+        "third": set(),
+        "label smoothing": {"label_smoothing"},
+        "mixup": {"mixup"},
+        "cutout": {"cutout"},
+        "max-norm": {"max_norm"},
+        "dropout": {"dropout"},
+        "dropout, max-norm": {"dropout", "max_norm"},
+        "average": {"average"},
+        "cosine": {"lr_scheduler"},
+        "warm-up": {"warmup"},
+        "clipping": {"clip_norm"},
+    }
+    study, plain = STUDIES["modern-cnn"], Experiment(model="cnn3", dropout=0.0)
+    on_cnn = {title: differences(experiment("modern-cnn", title), plain) for title in study.titles}
+    expected = dict(plain=set(), dropout={"dropout"}, cutout={"cutout"})
+    assert on_cnn == expected | {"channel dropout": {"channel_dropout"}, "label smoothing": {"label_smoothing"}}
+    assert experiment("modern-cnn", "channel dropout").channel_dropout == experiment("modern-cnn", "dropout").dropout
+    assert (STUDIES["modern"].seeds, study.seeds) == (10, 5)
+
+
 def test_layer_normalization_per_pixel_has_the_parameters_that_its_note_names():
     study = STUDIES["mnist-norms"]
     assert f"{count_parameters(study, 'LN, per pixel'):,} parameters" in study.experiments["LN, per pixel"].note

@@ -7,7 +7,9 @@ import pytest
 import torch
 from helpers import cut_dataset, take_images
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim import lr_scheduler
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.swa_utils import get_ema_avg_fn
 
 import side_by_side
 import training
@@ -33,11 +35,29 @@ def build_network(experiment, dataset):
         dict(model="mlp", hidden=(40, 30), norm="batch", dropout=0.5, l1=1e-3, l1_mode="proximal"),
         dict(model="mlp", hidden=(), standardize=True),
         dict(model="mlp1", l1=0.01, l1_reduction="mean", l2=0.01, l2_form="norm", optimizer="sgd", lr=0.1),
+        dict(model="mlp3", label_smoothing=0.1, max_norm=0.5, optimizer="sgd", lr=0.1),
+        dict(model="mlp1", mixup=0.4, cutout=9, norm="batch", standardize=True),
+        dict(model="mlp2", average=0.9, norm="batch", dropout=0.2),
+        dict(model="mlp3", clip_norm=0.1, l2=0.01, l1=1e-4, optimizer="sgd", lr=0.5, lr_scheduler="cosine", warmup=1),
     ],
     ids=str,
 )
 def test_a_seed_trained_alone_equals_the_seed_beside_nine_others(settings, digits):
     check_alone_equals_beside(Experiment(**settings, batch_size=32), digits, seeds=range(10), steps=20)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(model="cnn1", channel_dropout=0.2, mixup=0.4, label_smoothing=0.1),
+        dict(model="cnn3", channel_dropout=0.2, cutout=9, max_norm=0.5, norm="group"),
+        dict(model="resnet", channel_dropout=0.2, dropout=0.1, average=0.9, clip_norm=0.1, max_norm=1.0, l2=0.01),
+    ],
+    ids=str,
+)
+def test_a_cnns_seed_trained_alone_equals_the_seed_beside_others(settings, digits):
+    check_alone_equals_beside(Experiment(**settings, batch_size=6), digits, seeds=(3, 1, 8), steps=4)
 
 
 AUGMENTED = dict(
@@ -72,7 +92,9 @@ def check_alone_equals_beside(experiment, dataset, seeds, steps):
     def train_one_epoch(seeds):
         trainer = training.Trainer(experiment, dataset, seeds, "cpu")
         training.train_epoch(trainer, dataset, 1)
-        return [side_by_side.extract_run(trainer.model.state_dict(), run, len(seeds)) for run in range(len(seeds))]
+        state = trainer.model.state_dict()
+        state |= {f"evaluated {name}": tensor for name, tensor in trainer.evaluated.state_dict().items()}
+        return [side_by_side.extract_run(state, run, len(seeds)) for run in range(len(seeds))]
 
     for seed, beside in zip(seeds, train_one_epoch(list(seeds)), strict=True):
         (alone,) = train_one_epoch([seed])
@@ -193,6 +215,160 @@ def test_generators_of_different_purposes_draw_different_numbers():
     assert len(draws) == len(keys)
 
 
+def test_mixed_images_of_a_run_depend_on_its_seed_and_the_epoch_alone(digits):
+    def images(seeds, epoch, seed):
+        experiment, run = Experiment(batch_size=600, mixup=0.4, cutout=8), seeds.index(seed)
+        batches = list(training.draw_batches(experiment, digits, seeds, epoch))
+        return torch.cat([batch[:, run] for batch, _ in batches]), torch.cat([labels[:, run] for _, labels in batches])
+
+    alone, beside = images([3], 1, 3), images([9, 3, 5], 1, 3)
+    assert torch.equal(alone[0], beside[0])
+    assert torch.equal(alone[1], beside[1])
+    assert not torch.equal(alone[1], images([3], 2, 3)[1])
+    assert not torch.equal(alone[1], images([4], 1, 4)[1])
+
+
+@pytest.mark.usefixtures("float64")
+def test_cutout_covers_with_0_once_images_are_standardized(digits):
+    dataset = replace(digits, is_standardized=True)
+    batch, _ = next(training.draw_batches(Experiment(cutout=32, standardize=True), dataset, [0], epoch=1))
+    assert (batch == 0).double().mean() > 0.5
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The loss and the accuracy that are trained on
+
+
+@pytest.fixture
+def still(digits):
+    """Return a function that trains an epoch so slowly that no weight changes, and returns the run and its network."""
+
+    def train(**settings):
+        (run,) = training.train(Experiment(dataset="mnist_sample", epochs=1, lr=1e-30, **settings), [2], digits)
+        network = build_network(Experiment(), digits).eval()
+        network.load_state_dict(run.weights)
+        return run, network
+
+    return train
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_train_loss_is_that_of_smooth_labels_and_the_recorded_losses_are_plain_cross_entropy(still, digits):
+    run, network = still(label_smoothing=0.2, l2=1.0)
+    with torch.no_grad():
+        logits, labels = network(digits.train.images / 255), digits.train.labels
+    by_torch = nn.functional.cross_entropy(logits, labels, label_smoothing=0.2).item()
+    plain = nn.functional.cross_entropy(logits, labels).item()
+    probabilities = 0.8 * nn.functional.one_hot(labels, 10) + 0.02  # 1 − ε + ε/K and ε/K
+    assert -(probabilities * logits.log_softmax(1)).sum(1).mean().item() == pytest.approx(by_torch)
+    assert run.history[0]["train_loss"] == pytest.approx(by_torch, rel=1e-9)
+    assert run.result["train_loss"] == pytest.approx(plain, rel=1e-9)
+    assert by_torch != pytest.approx(plain, rel=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_mixups_loss_and_accuracy_are_weighted_by_the_shares(smoothing, still, digits):
+    run, network = still(mixup=0.4, label_smoothing=smoothing)
+    shares = np.random.default_rng(side_by_side.make_generator(2, "mixup", 1).initial_seed()).beta(0.4, 0.4, 3600)
+    shares, losses, correct = torch.from_numpy(shares), [], []
+    for images, labels in training.draw_batches(Experiment(), digits, [2], epoch=1):  # not mixed
+        share, labels = shares[: len(labels)], labels[:, 0]
+        shares = shares[len(labels) :]
+        partners, others = images.roll(1, 0), labels.roll(1, 0)
+        weights = share.view(-1, 1, 1, 1)
+        with torch.no_grad():
+            logits = network(weights * images + (1 - weights) * partners)
+
+        def loss_of(labels, logits=logits):
+            return nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing or 0.0)
+
+        losses.append(share * loss_of(labels) + (1 - share) * loss_of(others))
+        correct.append(share * (logits.argmax(1) == labels) + (1 - share) * (logits.argmax(1) == others))
+    assert run.history[0]["train_loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-9)
+    assert run.history[0]["train_accuracy"] == pytest.approx(torch.cat(correct).mean().item(), rel=1e-9)
+    assert run.history[0]["val_loss"] == pytest.approx(run.result["val_loss"], rel=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Norms and averages
+
+
+def watch_training(experiment, dataset, seeds, hook, look):
+    """Train, and call `look` with the trainer before or after each of the optimizer's steps."""
+    trainers, make = [], training.Trainer.__init__
+
+    def remember(trainer, *args):
+        make(trainer, *args)
+        trainers.append(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Trainer, "__init__", remember)
+        handle = hook(lambda *_: look(trainers[0]))
+        try:
+            return training.train(experiment, seeds, dataset), trainers[0]
+        finally:
+            handle.remove()
+
+
+def test_each_runs_gradient_with_the_penalty_in_it_is_clipped(digits):
+    experiment = Experiment(model="mlp2", clip_norm=0.3, l2=0.01, batch_size=50, epochs=2)
+    norms = []
+
+    def look(trainer):
+        gradients = {name: parameter.grad for name, parameter in trainer.model.named_parameters()}
+        of_runs = [side_by_side.extract_run(gradients, run, 3).values() for run in range(3)]
+        norms.append([torch.cat([gradient.flatten() for gradient in of_run]).norm().item() for of_run in of_runs])
+
+    watch_training(experiment, cut_dataset(digits, train=500), [0, 1, 2], register_optimizer_step_pre_hook, look)
+    assert len(norms) == 20
+    assert max(map(max, norms)) <= 0.3 + 1e-6
+    assert sum(norm > 0.2999 for of_step in norms for norm in of_step) > 30  # one joint norm would leave less to each
+
+
+def test_no_units_weights_are_longer_than_the_limit(digits):
+    experiment = Experiment(model="cnn1", max_norm=0.4, epochs=1, lr=0.01, batch_size=50)
+    for run in training.train(experiment, [0, 1], cut_dataset(digits, train=500, validation=100, test=100)):
+        norms = [tensor.flatten(1).norm(dim=1) for tensor in run.weights.values() if tensor.dim() > 1]
+        assert max(norm.max().item() for norm in norms) == pytest.approx(0.4, abs=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("settings", [dict(), dict(patience=1, lr=0.1, epochs=12)], ids=["last", "best"])
+def test_the_average_of_all_steps_is_evaluated_and_recorded_and_training_goes_on_without_it(settings, digits):
+    decay, seeds = 0.97, [4, 5]
+    settings = dict(dataset="mnist_sample", model="mlp1", norm="batch", batch_size=50, epochs=3, l1=1e-3) | settings
+    experiment, dataset = Experiment(**settings, average=decay), cut_dataset(digits, train=300)
+    of_torch = get_ema_avg_fn(decay)
+    sums, means, latest = {}, [], {}
+
+    def look(trainer):
+        for name, tensor in trainer.model.state_dict().items():
+            latest[name] = tensor.clone()
+            sums[name] = of_torch(sums.get(name, torch.zeros_like(tensor)), tensor, None)
+        means.append({name: total / (1 - decay ** (len(means) + 1)) for name, total in sums.items()})
+
+    runs, trainer = watch_training(experiment, dataset, seeds, register_optimizer_step_post_hook, look)
+    chosen = {run.result["chosen_epoch"] for run in runs}
+    assert settings["epochs"] == 3 or min(chosen) < len(means) // 6
+    for number, run in enumerate(runs):
+        expected = side_by_side.extract_run(means[6 * run.result["chosen_epoch"] - 1], number, 2)
+        for name, tensor in run.weights.items():
+            if tensor.is_floating_point():  # running means and variances, too
+                torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-12)
+            else:
+                assert tensor == 6 * run.result["chosen_epoch"]
+        row = run.history[run.result["chosen_epoch"] - 1]
+        assert row["val_loss"] == pytest.approx(run.result["val_loss"], rel=1e-9)
+        assert row["penalty"] == pytest.approx(run.result["penalty"], rel=1e-9)
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, latest[name])
+    if settings["epochs"] == 3:
+        for run, without in zip(runs, training.train(Experiment(**settings), seeds, dataset), strict=True):
+            assert [row["train_loss"] for row in run.history] == [row["train_loss"] for row in without.history]
+            assert run.history[-1]["val_loss"] != without.history[-1]["val_loss"]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The learning rate
 
@@ -248,6 +424,36 @@ def test_one_cycle_moves_learning_rate_and_momentum_at_every_step(optimizer, dig
             expected = cosine(0.1, 0.1 / 25 / 1e4, share), cosine(0.85, 0.95, share)
         assert (lr, momentum) == pytest.approx(expected)
     assert recorded == [used[0][0], used[10][0]]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("warmup", [None, 1, 2])
+@pytest.mark.parametrize("scheduler", ["constant", "cosine"])
+def test_cosine_and_warmup_are_those_of_torch(scheduler, warmup, optimizer, digits):
+    experiment = Experiment(
+        optimizer=optimizer, lr=0.1, lr_scheduler=scheduler, warmup=warmup, batch_size=4, epochs=4, l2=0.01
+    )
+    used, recorded = learning_rates(experiment, digits)
+    plain = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    total, steps = 40, 10 * (warmup or 0)
+    of_torch = lr_scheduler.ConstantLR(plain, 1.0)
+    if scheduler == "cosine":
+        of_torch = lr_scheduler.CosineAnnealingLR(plain, T_max=total - steps)
+    if warmup:
+        rising = lr_scheduler.LinearLR(plain, start_factor=1 / steps, total_iters=steps - 1)
+        of_torch = lr_scheduler.SequentialLR(plain, [rising, of_torch], [steps])
+    expected = []
+    for _ in range(total):
+        expected.append(plain.param_groups[0]["lr"])
+        plain.step()
+        of_torch.step()
+    assert [lr for lr, _ in used] == pytest.approx(expected, abs=1e-15)
+    assert recorded == [used[0][0], used[10][0], used[20][0], used[30][0]]
+    if warmup:
+        assert [lr for lr, _ in used[:steps]] == pytest.approx([0.1 * (step + 1) / steps for step in range(steps)])
+    if scheduler == "cosine":
+        assert used[-1][0] < 0.001
+    assert {momentum for _, momentum in used} == {0.0 if optimizer == "sgd" else 0.9}
 
 
 def test_nesterov_goes_with_one_cycle(digits):
