@@ -4,7 +4,6 @@ dataset = load("fashion_mnist", data_dir="data")
 images = dataset.to_float(dataset.train.images[:64])        # (64, 1, 28, 28), 0..1
 """
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sources import catalogue, downloading, finding
+from sources.catalogue import is_own
+from sources.downloading import download
+from sources.finding import Found, find
+from sources.own import Own, find_own
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    checksum: str  # SHA-256 over the checksums of the files
+    checksum: str  # SHA-256 over the checksums of the files as they were published, or of the arrays of one's own
     mean: tuple[float, ...]  # of each channel of the train images, scaled to 0..1
     std: tuple[float, ...]
     found_in: str
+    passed_over: tuple[str, ...] = ()  # a line for each file that is not what its name says
     is_standardized: bool = False  # whether images are standardized before they enter a network
 
     def to(self, device: str) -> "Dataset":
@@ -82,24 +85,27 @@ class Dataset:
 
 
 @lru_cache(maxsize=1)
-def load(name: str, data_dir: Path | str, split_seed: int = 0) -> Dataset:
+def load(name: str, data_dir: Path | str, split_seed: int = 0, checksum: str | None = None) -> Dataset:
     """Find, verify and split a data set; download it if it is not on this machine.
 
     The last data set is kept in memory, so the same call again costs nothing.
 
     Args:
-        name: a key of `catalogue.SOURCES`.
-        data_dir: folder of data sets in torchvision's layout; the embedded samples do not need it.
+        name: a key of `SOURCES`, or the name of a file with a data set of one's own.
+        data_dir: folder in and below which data sets are looked for; the embedded samples do not need it.
         split_seed: seed of the stratified split into train and validation images (and test images, if the source has no
             test files).
+        checksum: of a data set of one's own that may have another name by now; None: it is found by its name.
 
     Raises:
         finding.DataNotFound: the data set is not on this machine and cannot be downloaded.
         finding.DataError: its files are damaged or incomplete, or the data dir cannot be used.
     """
-    source = catalogue.SOURCES[name]
-    folder = finding.find_folder(name, Path(data_dir)) or downloading.download(name, Path(data_dir))
-    images, labels, test_images, test_labels = finding.read_images(source, folder)
+    found: Found | Own = find_own(name, data_dir, checksum) if is_own(name) else find(name, data_dir)
+    if isinstance(found, Found) and found.missing:
+        found = download(found, Path(data_dir))
+    source = found.source
+    images, labels, test_images, test_labels = found.arrays
     indices, validation = stratified_split(np.arange(len(labels)), labels, source.validation, split_seed)
     if source.test:
         indices, test = stratified_split(indices, labels[indices], source.test, split_seed)
@@ -112,10 +118,11 @@ def load(name: str, data_dir: Path | str, split_seed: int = 0) -> Dataset:
         train=train,
         validation=_split(images[validation], labels[validation]),
         test=_split(test_images, test_labels),
-        checksum=hashlib.sha256("".join(source.files.values()).encode()).hexdigest(),
+        checksum=found.checksum,
         mean=mean,
         std=std,
-        found_in=str(folder),
+        found_in=found.found_in,
+        passed_over=tuple(found.passed_over),
     )
 
 

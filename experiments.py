@@ -12,7 +12,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, NoReturn
 
-from sources.catalogue import SOURCES
+from sources.catalogue import OWN_RULE, SOURCES, is_own
 
 Settings = dict[str, Any]  # {name of a field of Experiment: value}
 
@@ -68,7 +68,7 @@ class Experiment:
     )
     dataset: str | None = _data(
         None,
-        "data set (default: the model's, or its embedded sample if the full set is neither found nor downloaded)",
+        "data set, or a file of your own, NAME.npz (default: the model's, or its sample if it cannot be found)",
         choices=tuple(SOURCES),
     )
     split_seed: int = _data(
@@ -338,11 +338,12 @@ def _refuse(name: str, value: Any, why: str) -> NoReturn:
 
 def _check_range(setting: Field, value: Any) -> None:
     choices, kind, bounds = setting.metadata["choices"], kind_of(setting), setting.metadata["bounds"]
-    if value is None and setting.default is None:
+    is_dataset = setting.name == "dataset"
+    if (value is None and setting.default is None) or (is_dataset and is_own(value)):
         return
     if choices:
         if value not in choices:
-            _refuse(setting.name, value, f"expected one of {', '.join(choices)}")
+            _refuse(setting.name, value, f"expected one of {', '.join(choices)}{f', {OWN_RULE}' * is_dataset}")
     elif kind is bool:
         if not isinstance(value, bool):
             _refuse(setting.name, value, "expected True or False")

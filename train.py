@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"--list {flag_of(min(settings))}: settings need --study NAME")
         study, titles = flags.choose_experiments(settings, args.study, args.only)
         seeds = flags.choose_seeds(args, study)
+        args.data_dir = flags.choose_data_dir(args)
 
         with flags.importing(parser):  # late, because importing torch takes seconds
             from engine import cluster, overview, pace, workers
@@ -49,13 +50,13 @@ def main(argv: list[str] | None = None) -> None:
 
         if args.list:
             for listed in [study] if args.study else STUDIES.values():
-                overview.print_study(listed, titles if args.study else listed.experiments, args.runs_dir)
+                overview.print_study(listed, titles if args.study else listed.experiments, args.runs_dir, args.data_dir)
             return
         if args.summary:
-            overview.print_summary(study, titles)
+            overview.print_summary(study, titles, args.data_dir)
             return
         names = ("runs_dir", "data_dir", "device", "jobs", "threads", "runs_at_once", "force")
-        command = shlex.join(["train.py", *(sys.argv[1:] if argv is None else argv)])
+        command = shlex.join(["train.py", *flags.leave_out_folder(sys.argv[1:] if argv is None else argv, args)])
         options = plan_options = TrainOptions(seeds, **{name: getattr(args, name) for name in names}, command=command)
         failures: list[str] = []
         with contextlib.ExitStack() as stack:

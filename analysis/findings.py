@@ -23,7 +23,7 @@ from analysis.verdicts import Question, decide_at_looks
 from data import Dataset
 from engine.records import Record, RecordError
 from experiments import Experiment, Settings
-from sources.catalogue import SOURCES
+from sources.catalogue import is_own
 from sources.finding import DataError
 from studies import STUDIES
 from studies.study import MARGIN, MARGINS, Study
@@ -211,10 +211,20 @@ def is_of(study: Study, record: Record) -> bool:
     return record.experiment == replace(entry.experiment, dataset=entry.experiment.dataset_name)
 
 
+def load_recorded(record: Record, data_dir: Path) -> Dataset:
+    """Load the data set that a record was trained on; one of one's own is found by its content.
+
+    Raises:
+        sources.finding.DataError: it is not found, or its files are damaged.
+    """
+    name, checksum = record.dataset["name"], record.dataset["checksum"]
+    return data.load(name, data_dir, record.experiment.split_seed, checksum if is_own(name) else None)
+
+
 def load_test_set(record: Record, data_dir: Path) -> tuple[Dataset | None, str]:
     """Load the data set that a record was tested on: (data set, ""), or (None, why it cannot be used)."""
     try:
-        dataset = data.load(record.dataset["name"], data_dir, record.experiment.split_seed)
+        dataset = load_recorded(record, data_dir)
     except DataError as error:
         return None, str(error)
     if dataset.checksum != record.dataset["checksum"]:
@@ -228,8 +238,7 @@ def build_network_of(record: Record) -> nn.Sequential:
     Raises:
         RecordError: the settings in the file were edited, and no network can be built from them.
     """
-    source = SOURCES[record.dataset["name"]]
     try:
-        return build_network(record.experiment, source.shape, len(source.classes), seed=0)
+        return build_network(record.experiment, record.shape, len(record.classes), seed=0)
     except ValueError as error:
         raise RecordError(f"{record.folder / 'experiment.json'}: {error}; train it again with --force") from None

@@ -12,7 +12,6 @@ from analysis.compare import Comparison
 from analysis.looks import plan_looks
 from engine import run_files
 from engine.records import Record
-from sources.catalogue import SOURCES
 
 
 @dataclass(frozen=True)
@@ -123,5 +122,4 @@ def read_predictions(record: Record, seed: int, images: int) -> NDArray[np.float
     Raises:
         RecordError: the file cannot be read, or has the wrong number of images or classes.
     """
-    classes = len(SOURCES[record.dataset["name"]].classes)
-    return run_files.read_log_probabilities(record.run_folder(seed), (images, classes))
+    return run_files.read_log_probabilities(record.run_folder(seed), (images, len(record.classes)))

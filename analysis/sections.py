@@ -23,7 +23,6 @@ from analysis.tables import Number, Table, escaped
 from analysis.wording import HOW_TO_READ, describe_training, write_findings, write_gaps, write_heading
 from engine.flags import format_seeds
 from engine.records import Record, RecordError
-from sources.catalogue import SOURCES
 
 # Folders in a command line, which only say where things lay on somebody's machine.
 FOLDERS = re.compile(r""" --(runs|data)-dir[ =]('[^']*'|"[^"]*"|[^\s'"])+""")
@@ -147,7 +146,7 @@ def add_chapter(document: Document, findings: Findings, givers: Givers | None) -
 def add_setting(document: Document, findings: Findings) -> None:
     """Describe the data, the training of the baseline, and how the other experiments differ from it."""
     study, first = findings.study, next(iter(findings.trained.values()))
-    height_width = "×".join(map(str, SOURCES[findings.dataset_name].shape[1:]))
+    height_width = "×".join(map(str, first.shape[1:]))
     document.say(
         f"{first.dataset['train']:,} train, {first.dataset['validation']:,} validation, {first.dataset['test']:,} test "
         f"images of {height_width} pixels, split by class with seed {first.experiment.split_seed}."
@@ -176,7 +175,7 @@ def add_layers(document: Document, findings: Findings) -> None:
     titles_by_rows: dict[tuple, list[str]] = {}
     for title, record in findings.trained.items():
         rows: list[tuple] = []
-        shape: tuple[int, ...] = SOURCES[findings.dataset_name].shape
+        shape: tuple[int, ...] = record.shape
         for layer, out, parameters in models.list_layers(build_network_of(record), shape):
             if parameters or out != shape:  # activations and dropout have no parameters and keep the shape
                 rows.append((layer, "×".join(map(str, out)), parameters))

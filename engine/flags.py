@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from engine import console
 from experiments import Experiment, Settings, UserError, flag_of, kind_of, takes_list
+from sources.catalogue import OWN_RULE, SOURCES, is_own
 from studies import STUDIES
 from studies.study import Study
 
@@ -155,6 +156,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         options: dict[str, Any] = dict(default=argparse.SUPPRESS, help=setting.metadata["help"])
         if kind is bool:
             options["action"] = "store_true"
+        elif setting.name == "dataset":
+            options |= dict(type=read_dataset, metavar=f"{{{','.join(choices)},NAME.npz}}")
         else:
             options |= dict(type=kind, choices=choices, metavar=None if choices else kind.__name__.upper())
             if setting.default is not None:
@@ -165,8 +168,37 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def given_settings(args: argparse.Namespace) -> Settings:
-    """Return the settings of the experiment in the parsed arguments: {name: value}."""
-    return {setting.name: getattr(args, setting.name) for setting in fields(Experiment) if hasattr(args, setting.name)}
+    """Return the settings of the experiment in the parsed arguments: {name: value}; a data set has no folder."""
+    given = {setting.name: getattr(args, setting.name) for setting in fields(Experiment) if hasattr(args, setting.name)}
+    return given | {name: Path(value).name for name, value in given.items() if name == "dataset"}
+
+
+def read_dataset(text: str) -> str:
+    """Read the name of a data set, or the path of an .npz file with a data set of one's own."""
+    if text not in SOURCES and not is_own(Path(text).name):
+        raise argparse.ArgumentTypeError(f"{text!r} (choose from {', '.join(SOURCES)}, {OWN_RULE})")
+    return text
+
+
+def choose_data_dir(args: argparse.Namespace) -> Path:
+    """Return the folder to look for data sets in: `--data-dir`, or the folder of the file that `--dataset` names.
+
+    Raises:
+        UserError: `--dataset` names a file in a folder, and it is not there.
+    """
+    file = Path(getattr(args, "dataset", ""))
+    has_folder, is_default = file.parent != Path(), args.data_dir == Path(default_data_dir())
+    if not is_own(file.name) or (not has_folder and not (is_default and file.is_file())):
+        return args.data_dir
+    if not file.is_file():
+        raise UserError(f"--dataset {file}: there is no such file")
+    return file.parent
+
+
+def leave_out_folder(words: Sequence[str], args: argparse.Namespace) -> list[str]:
+    """Return the words of a command with only the name of the file that `--dataset` names, for the records."""
+    file = getattr(args, "dataset", "")
+    return [word.replace(file, Path(file).name) if file and word.endswith(file) else word for word in words]
 
 
 def default_data_dir() -> str:
@@ -176,7 +208,8 @@ def default_data_dir() -> str:
 
 def add_data_dir(parser: Any) -> None:
     """Add `--data-dir` to a parser or an argument group."""
-    about = "folder of data sets; a missing one is downloaded into it (default: $DATA_DIR, else data)"
+    about = "folder to look for data sets in and below; what is missing is downloaded into it"
+    about += " (default: $DATA_DIR, else data)"
     parser.add_argument("--data-dir", type=read_folder, default=default_data_dir(), help=about)
 
 

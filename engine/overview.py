@@ -13,18 +13,19 @@ from engine.flags import format_seeds
 from engine.plan import check_network
 from experiments import Experiment
 from sources.catalogue import SOURCES
+from sources.finding import DataNotFound
+from sources.own import describe_source
 from studies.study import Study
 
 
-def print_study(study: Study, titles: Iterable[str], runs_dir: Path) -> None:
+def print_study(study: Study, titles: Iterable[str], runs_dir: Path, data_dir: Path) -> None:
     """Print experiments of a study, each with its finished seeds."""
     rows = []
     for title in titles:
         entry, first = study.experiments[title], study.trained_as[title]
-        sample = SOURCES[entry.experiment.dataset_name].sample
-        studies = {"": study}
-        if sample and "dataset" not in study.overrides:  # runs may have used the sample instead of the full data set
-            studies[f" on {sample}"] = study.with_overrides(dict(dataset=sample))
+        source, studies = SOURCES.get(entry.experiment.dataset_name), {"": study}
+        if source and source.sample and "dataset" not in study.overrides:  # runs may have used the sample
+            studies[f" on {source.sample}"] = study.with_overrides(dict(dataset=source.sample))
         trained = []
         for where, with_data in studies.items():
             folder = records.locate(runs_dir, with_data, first, entry.experiment)
@@ -35,7 +36,7 @@ def print_study(study: Study, titles: Iterable[str], runs_dir: Path) -> None:
             (
                 title,
                 entry.kind,
-                f"{models.count_parameters(check_network(entry.experiment, study, title)):,}",
+                _count_parameters(entry.experiment, study, title, data_dir),
                 ", ".join(trained),
                 entry.note if first == title else f"the same settings as {first}",
             )
@@ -43,6 +44,13 @@ def print_study(study: Study, titles: Iterable[str], runs_dir: Path) -> None:
     print(f"{study.name}: {study.asks}")
     header = ("experiment", "kind", "parameters", "trained", "note")
     print(tabulate(rows, header, colalign=("left", "left", "right")), "\n")
+
+
+def _count_parameters(experiment: Experiment, study: Study, title: str, data_dir: Path) -> str:
+    try:
+        return f"{models.count_parameters(check_network(experiment, study, title, data_dir)):,}"
+    except DataNotFound:  # a data set of one's own, which decides the number
+        return f"no {experiment.dataset}"
 
 
 def describe_change(folder: Path, experiment: Experiment) -> str:
@@ -58,12 +66,13 @@ def describe_change(folder: Path, experiment: Experiment) -> str:
     return "" if is_same else " (edited since; --force replaces them)"
 
 
-def print_summary(study: Study, titles: Iterable[str]) -> None:
+def print_summary(study: Study, titles: Iterable[str], data_dir: Path) -> None:
     """Print the layers of each experiment's network, with their output shapes and numbers of parameters."""
     for title in titles:
         experiment = study.experiments[title].experiment
-        network = check_network(experiment, study, title)
+        network = check_network(experiment, study, title, data_dir)
+        images = describe_source(experiment.dataset_name, data_dir).shape
         print(f"{title}: {models.count_parameters(network):,} parameters a run")
         print(f"{'layer':<18} {'shape out':<12} {'parameters':>10}")
-        for layer, shape, parameters in models.list_layers(network, SOURCES[experiment.dataset_name].shape):
+        for layer, shape, parameters in models.list_layers(network, images):
             print(f"{layer:<18} {'×'.join(map(str, shape)):<12} {f'{parameters:,}' if parameters else '':>10}")

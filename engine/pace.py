@@ -10,7 +10,6 @@ short training, and on a GPU or a cluster, nothing is measured.
 import contextlib
 import heapq
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,6 +30,7 @@ from engine.plan import Plan, Task, TrainOptions, make_plan, measured_for
 from engine.provenance import read_cpu_name
 from engine.workers import prepare_process, run_in_processes
 from experiments import Experiment
+from sources.finding import find_cache
 from training import Trainer, build_network, train_epoch
 
 CANDIDATES = (1, 2, 3, 5)  # numbers of runs side by side to measure, beside the number in `plan.MEASURED`
@@ -199,8 +199,7 @@ def time_rounds(experiment: Experiment, dataset: Dataset, candidates: list[int],
 
 def find_memory() -> Path:
     """Return the path of the file with earlier measurements, in the user's cache folder."""
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(folder, "regularization-toolkit", "pace.json")
+    return find_cache() / "pace.json"
 
 
 def name_work(task: Task, candidates: list[int], plan: Plan) -> str:

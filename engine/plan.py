@@ -26,6 +26,7 @@ from engine.flags import format_seeds
 from experiments import Experiment, UserError
 from sources.catalogue import SOURCES
 from sources.finding import DataNotFound
+from sources.own import describe_source
 from studies.study import Study
 from training import Run, build_network
 
@@ -141,7 +142,9 @@ def make_tasks(
             experiment, or unfinished training began on another device.
     """
     experiments = {title: study.experiments[title].experiment for title in titles}
-    networks = {title: check_network(experiment, study, title) for title, experiment in experiments.items()}
+    networks = {
+        title: check_network(experiment, study, title, options.data_dir) for title, experiment in experiments.items()
+    }
     datasets = load_datasets(experiments.values(), options.data_dir)
     samples = {dataset.name for (name, _), dataset in datasets.items() if dataset.name != name}
     recorded_study = study.with_overrides(dict(dataset=min(samples))) if samples and not study.is_single else study
@@ -175,13 +178,13 @@ def make_tasks(
     return tasks, elsewhere
 
 
-def check_network(experiment: Experiment, study: Study, title: str) -> nn.Sequential:
+def check_network(experiment: Experiment, study: Study, title: str, data_dir: Path) -> nn.Sequential:
     """Build an experiment's network, to refuse impossible settings before anything is downloaded or written.
 
     Raises:
-        UserError: the images or the groups do not fit the network.
+        UserError: the images or the groups do not fit the network, or a data set of one's own cannot be used.
     """
-    source = SOURCES[experiment.dataset_name]
+    source = describe_source(experiment.dataset_name, data_dir)
     try:
         return build_network(experiment, source.shape, len(source.classes), seed=0)
     except ValueError as error:
@@ -204,14 +207,15 @@ def load_datasets(experiments: Iterable[Experiment], data_dir: Path) -> dict[tup
         try:
             dataset = data.load(name, data_dir, split_seed)
         except DataNotFound as error:
-            sample = SOURCES[name].sample
-            if experiment.dataset or not sample:
+            if experiment.dataset or not (sample := SOURCES[name].sample):
                 raise
             warning = f"training on the small embedded sample {sample} instead; its metrics are not those of {name}"
             print(f"{error}\nWARNING: {warning}", file=sys.stderr)
             dataset = data.load(sample, data_dir, split_seed)
         datasets[name, split_seed] = dataset
     for dataset in datasets.values():
+        for line in dataset.passed_over:
+            print(f"passed over: {line}")
         print(
             f"{dataset.name} from {dataset.found_in}: {len(dataset.train):,} train / "
             f"{len(dataset.validation):,} validation / {len(dataset.test):,} test images"

@@ -40,6 +40,7 @@ from engine.files import (
 from engine.flags import format_seeds
 from engine.run_files import HISTORY
 from experiments import LONGEST_NAME, Experiment, Settings, join_settings, shorten
+from sources.catalogue import SOURCES
 from studies import STUDIES
 from studies.study import LONGEST_GROUP, SINGLE, Study
 from training import Run
@@ -74,6 +75,19 @@ class Record:
         """The experiment's title in its study; if it was typed by hand, the name of its settings."""
         name = self.folder.name
         return name if self.study or len(name) <= LONGEST_NAME else self.experiment.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images; of a data set of one's own, as recorded."""
+        source = SOURCES.get(self.dataset["name"])
+        channels, height, width = source.shape if source else self.dataset["shape"]
+        return channels, height, width
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; of a data set of one's own, as recorded."""
+        source = SOURCES.get(self.dataset["name"])
+        return source.classes if source else tuple(self.dataset["classes"])
 
     def run_folder(self, seed: int) -> Path:
         """Return the folder of one run."""
@@ -111,6 +125,7 @@ def describe(
     experiment: Experiment, dataset: Dataset, title: str, study: str | None = None, overrides: Settings | None = None
 ) -> dict[str, Any]:
     """Return the content of experiment.json."""
+    own = {} if dataset.name in SOURCES else dict(shape=list(dataset.shape), classes=list(dataset.classes))
     return dict(
         format=FORMAT,
         study=study,
@@ -125,6 +140,7 @@ def describe(
             test=len(dataset.test),
             mean=list(dataset.mean),
             std=list(dataset.std),
+            **own,
         ),
     )
 

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-import data
+from analysis.findings import load_recorded
 from engine.files import RecordError
 from engine.flags import format_seeds
 from engine.workers import prepare_process
@@ -80,7 +80,7 @@ def grade_submission(submission: Submission, name: str) -> Graded:
         graded.remarks.append(f"code that differs from the grader's (not run): {list_names(graded.other_code)}")
     try:
         for record, _, _ in submission.runs:
-            data.load(record.dataset["name"], submission.options.data_dir, record.experiment.split_seed)
+            load_recorded(record, submission.options.data_dir)
     except DataError as error:
         graded.cannot = str(error)
         return graded

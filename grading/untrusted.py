@@ -18,7 +18,8 @@ from engine import records, run_files
 from engine.files import RecordError, check_types
 from engine.records import Record
 from experiments import UserError
-from sources.catalogue import SOURCES
+from sources.catalogue import OWN_RULE, SOURCES, is_own
+from sources.own import check_images
 
 RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, and their types
     seed=int,
@@ -38,6 +39,7 @@ RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, an
     finished=str,
 )
 DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # the same for experiment.json
+OWN: dict[str, Any] = dict(shape=[int], classes=[str])  # beside these, of a data set of one's own
 
 
 class SubmissionError(UserError):
@@ -99,8 +101,12 @@ def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = 
 
 def _check_description(record: Record) -> None:
     check_types(record.dataset, DATASET, "dataset")
-    if record.dataset["name"] not in SOURCES:
-        raise ValueError(f"dataset name is {record.dataset['name'][:40]!r}, expected one of {', '.join(SOURCES)}")
+    name = record.dataset["name"]
+    if is_own(name):
+        check_types(record.dataset, OWN, "dataset")
+        check_images(record.dataset["shape"], record.dataset["classes"])
+    elif name not in SOURCES:
+        raise ValueError(f"dataset name is {name[:40]!r}, expected one of {', '.join(SOURCES)}, {OWN_RULE}")
     for name, value in record.overrides.items():
         trained_with = getattr(record.experiment, name)
         if value != trained_with:

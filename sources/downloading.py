@@ -1,6 +1,6 @@
 """Download a published data set with torchvision, if a mirror can be reached.
 
-folder = download("mnist", Path("data"))
+found = download(find("mnist", "data"), Path("data"))
 """
 
 import importlib
@@ -18,51 +18,66 @@ from types import ModuleType
 
 import torch
 
-from sources.catalogue import SOURCES
-from sources.finding import DataError, DataNotFound, read_images
+from sources.finding import DataError, DataNotFound, Found, find
 
+BESIDE = "downloaded"  # folder in the data dir for a download whose own place is taken by other files
 REACH_SECONDS = 5  # a mirror that does not answer within this time counts as unreachable
 
 
-def download(name: str, data_dir: Path) -> Path:
-    """Download a data set into the data dir and return its folder.
+def download(found: Found, data_dir: Path) -> Found:
+    """Download a data set that was not found whole into the data dir, and return what is found then.
 
-    The files are downloaded into a temporary folder, verified and then moved, so that no incomplete download is used.
+    The files are downloaded into a temporary folder, verified and then moved, so that no incomplete download is used
+    and no file is replaced.
+
+    Args:
+        found: what was found of the data set.
 
     Raises:
-        DataNotFound: no mirror can be reached, or the download fails.
-        DataError: the data dir is not writable, or the files differ from the published files.
+        DataNotFound: no mirror can be reached, or the download fails, and nothing like the data set was found.
+        DataError: the same, but parts or damaged files were found; or the data dir is not writable.
     """
-    source = SOURCES[name]
+    name, source = found.name, found.source
     target = data_dir / source.folder
+    if target.exists():
+        target = data_dir / BESIDE / source.folder
+    if target.exists():
+        why = f"{data_dir / source.folder} and {target} hold other files; move them away to have {name} downloaded"
+        raise DataError(f"{name}: {why} ({found.explain(data_dir)})")
     try:
-        if target.exists():
-            raise DataError(f"{target}: holds no file of {name}; move it away to have {name} downloaded")
         is_new = not data_dir.exists()
         data_dir.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=".download-", dir=data_dir))
     except OSError as error:
         raise DataError(
-            f"--data-dir {data_dir}: not writable ({error.strerror}), and {name} must be downloaded into it; "
-            "name a writable folder, or one that holds the data set"
+            f"--data-dir {data_dir}: not writable ({error.strerror}), and {name} must be downloaded into it "
+            f"({found.explain(data_dir)}); name a writable folder, or one that holds the data set"
         ) from None
     previous_timeout = socket.getdefaulttimeout()
+    not_found = DataError if found.parts or found.passed_over else DataNotFound
     try:
         torchvision_class = getattr(import_torchvision().datasets, source.torchvision_class)
         urls = getattr(torchvision_class, "mirrors", None) or [torchvision_class.url]
         answers = check_reachable(urls)
         if all(answers.values()):
             tried = "; ".join(f"{url}: {answer}" for url, answer in answers.items())
-            raise DataNotFound(_explain_how_to_get(name, data_dir, f"tried {tried}"))
+            raise not_found(_explain_how_to_get(found, data_dir, f"tried {tried}"))
         socket.setdefaulttimeout(30)  # torchvision sets no time-out and would wait forever for a stalled mirror
         try:
             torchvision_class(workshop, download=True)
         except (OSError, RuntimeError) as error:
-            raise DataNotFound(_explain_how_to_get(name, data_dir, " ".join(str(error).split()))) from None
-        read_images(source, workshop / source.folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(workshop / source.folder, target)
-        return target
+            raise not_found(_explain_how_to_get(found, data_dir, " ".join(str(error).split()))) from None
+        downloaded = find(name, workshop)
+        if downloaded.missing:
+            raise DataError(f"{name}: the mirror sent other files; {downloaded.explain(workshop)}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(workshop / source.folder, target)
+        except OSError as error:
+            raise DataError(f"{target}: cannot be written ({error.strerror}); name another --data-dir") from None
+        downloaded.places = {file: target / path.name for file, path in downloaded.places.items()}
+        downloaded.passed_over = found.passed_over
+        return downloaded
     finally:
         socket.setdefaulttimeout(previous_timeout)
         shutil.rmtree(workshop, ignore_errors=True)
@@ -70,18 +85,16 @@ def download(name: str, data_dir: Path) -> Path:
             data_dir.rmdir()
 
 
-def _explain_how_to_get(name: str, data_dir: Path, tried: str) -> str:
-    source = SOURCES[name]
-    folder = data_dir / source.folder
-    ways = [
-        f"put {', '.join(source.files)} (raw or .gz) into {folder}",
-        f"name the folder that holds {source.folder} with --data-dir",
-    ]
+def _explain_how_to_get(found: Found, data_dir: Path, tried: str) -> str:
+    name, source = found.name, found.source
+    files = f"its {len(source.files)} files or {source.archives[0]}"
+    ways = [f"put {files} anywhere in {data_dir}, or name their folder with --data-dir"]
     if name == "fashion_mnist":
-        ways.append("on Debian or Ubuntu: apt install dataset-fashion-mnist")
+        ways[0] += ", or on Debian or Ubuntu apt install dataset-fashion-mnist"
     if source.sample:
         ways.append(f"train on the embedded sample with --dataset {source.sample}")
-    return f"{name}: not found in {folder} and could not be downloaded ({tried}). Ways to get it: {'; '.join(ways)}"
+    looked = found.explain(data_dir)
+    return f"{name}: not found ({looked}) and could not be downloaded ({tried}). Ways to get it: {'; '.join(ways)}"
 
 
 def check_reachable(urls: Iterable[str], seconds: float = REACH_SECONDS) -> dict[str, str | None]:

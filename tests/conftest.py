@@ -17,6 +17,14 @@ def pytest_addoption(parser):
     parser.addoption("--mutations", type=int, default=20, help="malformed inputs that test_mutation.py tries")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Keep what is found out about files and speed in a folder of the tests, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Use one thread: on a busy machine, several threads would wait for each other after every small operation."""

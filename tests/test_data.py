@@ -6,7 +6,7 @@ import torch
 
 import data
 from engine.flags import default_data_dir
-from sources import catalogue, downloading, finding
+from sources import downloading, finding
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,12 @@ def test_splits_share_no_image_and_lose_none():
     dataset = data.load("mnist_sample", "unused")
     splits = [dataset.train, dataset.validation, dataset.test]
     in_splits = sorted(image.numpy().tobytes() for split in splits for image in split.images)
-    images, *_ = finding.read_images(catalogue.SOURCES["mnist_sample"], catalogue.SAMPLES / "mnist")
+    images, *_ = finding.find("mnist_sample", "unused").arrays
     assert in_splits == sorted(image.tobytes() for image in images)
 
 
 def test_the_test_set_is_the_data_sets_own_where_it_has_one():
-    source = catalogue.SOURCES["fashion_mnist_sample"]
-    _, _, images, labels = finding.read_images(source, catalogue.SAMPLES / "fashion_mnist")
+    _, _, images, labels = finding.find("fashion_mnist_sample", "unused").arrays
     for split_seed in (0, 1):
         test = data.load("fashion_mnist_sample", "unused", split_seed).test
         assert np.array_equal(test.images, images)
@@ -111,7 +110,7 @@ def test_batches_follow_each_other_and_a_last_batch_of_one_joins_the_one_before(
 )
 def test_full_data_sets_where_they_are(name, train, images_a_class):
     data_dir = default_data_dir()
-    if finding.find_folder(name, data_dir) is None:
+    if finding.find(name, data_dir).missing:
         pytest.skip(f"{name} is not in {data_dir}; set DATA_DIR to the folder that holds it")
     dataset = data.load(name, data_dir)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (train, 10_000, 10_000)

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "studies": {"experiments"},
     "training": CHAPTERS,
     "engine.console": set(),
-    "engine.flags": {"experiments", "studies"},
+    "engine.flags": {"experiments", "studies", "sources.catalogue", "engine.console"},
     "engine": CHAPTERS | {"training", "studies", "sources"},
     "analysis": CHAPTERS
     | {"training", "studies", "sources", "engine.records", "engine.run_files", "engine.files", "engine.flags"},

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from helpers import PLAIN, make_result, override, read_files, write_runs
@@ -137,7 +138,7 @@ def test_the_summary_of_a_study_has_the_layers_of_every_experiment(capsys):
 
 def test_the_summary_has_the_shape_that_leaves_each_layer(capsys):
     study = Study("small", "?", {"regression": Entry("own", Experiment(model="mlp", hidden=()))}, "regression")
-    overview.print_summary(study, study.experiments)
+    overview.print_summary(study, study.experiments, Path("unused"))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "regression: 7,850 parameters a run",

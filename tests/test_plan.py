@@ -327,16 +327,16 @@ def test_an_experiment_with_nothing_left_is_no_task_and_not_locked(tmp_path, loc
 def test_a_network_that_does_not_fit_is_refused_with_the_title_that_a_study_has():
     strange = Experiment(model="cnn2", norm="group", groups=3)
     with pytest.raises(UserError, match=r"^--groups 3: does not divide"):
-        check_network(strange, Study.typed_by_hand({strange.name: strange}), strange.name)
+        check_network(strange, Study.typed_by_hand({strange.name: strange}), strange.name, Path("unused"))
     with pytest.raises(UserError, match=r"^GN: --groups 3: does not divide"):
-        check_network(strange, STUDIES["mnist-norms"], "GN")
+        check_network(strange, STUDIES["mnist-norms"], "GN", Path("unused"))
 
 
 def test_what_the_penalties_act_on_is_said_where_there_are_any():
     def describe(**settings):
         experiment = Experiment(model="cnn1", dataset="mnist_sample", **settings)
         study = Study.typed_by_hand({experiment.name: experiment})
-        return describe_penalties(experiment, check_network(experiment, study, experiment.name))
+        return describe_penalties(experiment, check_network(experiment, study, experiment.name, Path("unused")))
 
     assert describe() == []
     assert describe(penalize="all", l1=0.1) == describe(penalize="all", weight_decay=0.1)

@@ -1,4 +1,5 @@
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from helpers import UNSAFE
@@ -80,7 +81,9 @@ def differences(first, second):
 
 
 def count_parameters(study, title):
-    return models.count_parameters(plan.check_network(study.experiments[title].experiment, study, title))
+    return models.count_parameters(
+        plan.check_network(study.experiments[title].experiment, study, title, Path("unused"))
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
