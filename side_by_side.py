@@ -102,10 +102,7 @@ def extract_run(state: Mapping[str, Tensor], run: int, runs: int) -> dict[str, T
 
 
 class RunsLinear(nn.Module):
-    """`nn.Linear` for runs side by side: (batch, runs*in) -> (batch, runs*out).
-
-    Its weight is (runs*in, out), its bias (runs*out,).
-    """
+    """`nn.Linear` for runs side by side, with a weight of (runs*in, out): (batch, runs*in) -> (batch, runs*out)."""
 
     def __init__(self, in_features: int, out_features: int, runs: int) -> None:
         super().__init__()
@@ -120,10 +117,7 @@ class RunsLinear(nn.Module):
 
 
 class RunsLayerNorm(nn.GroupNorm):
-    """`nn.LayerNorm` over (channels, height, width) for runs side by side: each run is one group.
-
-    Its weight and bias are (runs*channels, height, width).
-    """
+    """`nn.LayerNorm` over (channels, height, width) for runs side by side: each run is one group."""
 
     def __init__(self, shape: Sequence[int], runs: int) -> None:
         channels, height, width = shape

@@ -55,18 +55,17 @@ class OneLineParser(argparse.ArgumentParser):
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         return suggest(word.partition("=")[0], flags) if word.startswith("-") else ""
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Print a message on stderr and end this process or, in a notebook, only the cell."""
-        if console.is_notebook():
-            raise console.CellEnd((message or "").strip())
-        super().exit(status, message)
-
     def error(self, message: str) -> NoReturn:
         """Print the message in one line on stderr, and exit with status 2."""
         self.exit(REFUSED, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Print the message on stderr and exit; the exception has the message as its note."""
+        """Print a message on stderr and end this process or, in a notebook, only the cell.
+
+        The message is the note of the exception.
+        """
+        if console.is_notebook():
+            raise console.CellEnd((message or "").strip())
         try:
             super().exit(status, message)
         except SystemExit as end:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 import models
-from engine import records
+from engine import folder_names, records
 from engine.files import RecordError
 from engine.flags import format_seeds
 from engine.plan import check_network
@@ -28,7 +28,7 @@ def print_study(study: Study, titles: Iterable[str], runs_dir: Path, data_dir: P
             studies[f" on {source.sample}"] = study.with_overrides(dict(dataset=source.sample))
         trained = []
         for where, with_data in studies.items():
-            folder = records.locate(runs_dir, with_data, first, entry.experiment)
+            folder = folder_names.locate(runs_dir, with_data, first, entry.experiment)
             if seeds := records.finished_seeds(folder):
                 changed = describe_change(folder, with_data.experiments[title].experiment)
                 trained.append(f"{format_seeds(seeds)}{where}{changed}")

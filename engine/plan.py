@@ -20,7 +20,7 @@ import data
 import models
 import regularizers
 from data import Dataset
-from engine import checkpoints, records
+from engine import checkpoints, folder_names, records
 from engine.checkpoints import Checkpoint
 from engine.flags import format_seeds
 from experiments import Experiment, UserError
@@ -158,7 +158,7 @@ def make_tasks(
         if first in seen:
             continue
         seen.add(first)
-        folder = records.locate(options.runs_dir, recorded_study, first, experiment)
+        folder = folder_names.locate(options.runs_dir, recorded_study, first, experiment)
         with contextlib.ExitStack() as lock:
             try:
                 lock.enter_context(checkpoints.lock(folder))

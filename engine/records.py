@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from data import Dataset
-from engine import format_2
+from engine import folder_names
 from engine.files import (
     UNFINISHED,
     RecordError,
@@ -42,7 +42,7 @@ from engine.run_files import HISTORY
 from experiments import LONGEST_NAME, Experiment, Settings, join_settings, shorten
 from sources.catalogue import SOURCES
 from studies import STUDIES
-from studies.study import LONGEST_GROUP, SINGLE, Study
+from studies.study import LONGEST_GROUP, SINGLE
 from training import Run
 
 FORMAT = 3
@@ -99,22 +99,6 @@ class Record:
         if study is None:
             return " ".join([self.experiment.command, *words])
         return replace(study, overrides=self.overrides).command("--only", self.title, *words)
-
-
-def cut(whole_name: str, longest: int) -> list[str]:
-    """Return the name of a folder as it is cut today, and as earlier versions cut it."""
-    return [shorten(whole_name, longest), shorten(whole_name, format_2.LONGEST_NAME)]
-
-
-def locate(runs_dir: Path, study: Study, title: str, experiment: Experiment) -> Path:
-    """Return the folder of an experiment of a study; a folder that exists keeps its name from earlier versions."""
-
-    def choose(folder: Path, names: list[str]) -> Path:
-        today, earlier = (folder / name for name in names)
-        return earlier if earlier.exists() else today
-
-    group = choose(runs_dir, cut(join_settings(study.name, study.overrides), LONGEST_GROUP))
-    return choose(group, cut(experiment.whole_name, LONGEST_NAME)) if study.is_single else group / title
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -328,7 +312,7 @@ def read_description(path: Path) -> Record:
         experiment = Experiment(**description["experiment"])
         record = Record(path.parent, experiment, dict(description["dataset"]))
         if description["format"] == 2:
-            record.study, record.overrides = format_2.read_folder_names(group, name, experiment)
+            record.study, record.overrides = folder_names.read_folder_names(group, name, experiment)
             title = name
         else:
             record.study, title = description["study"], description["title"]
@@ -343,12 +327,14 @@ def read_description(path: Path) -> Record:
         raise RecordError(f"{path}: not an experiment of this version ({error})") from None
     names = [title]
     if record.study is None:
-        names = cut(experiment.whole_name, LONGEST_NAME) if group == SINGLE else [name]  # a copy may have any name
+        names = (
+            folder_names.cut(experiment.whole_name, LONGEST_NAME) if group == SINGLE else [name]
+        )  # a copy may have any name
     if name not in names:
         raise RecordError(f"{path}: holds {names[0]}; its settings or its folder's name were changed")
     used = {setting: getattr(experiment, setting) for setting in record.overrides}
     if record.study and description["format"] != 2 and record.overrides == used:
-        groups = cut(join_settings(record.study, record.overrides), LONGEST_GROUP)
+        groups = folder_names.cut(join_settings(record.study, record.overrides), LONGEST_GROUP)
         if group not in groups:
             found = f"{path.parents[1]}: holds records of {groups[0]}; the folder was renamed or copied"
             raise RecordError(f"{found}: name it {groups[0]}, or move it away")

@@ -1,4 +1,4 @@
-"""Runs, submissions and checkpoints that the version before wrote, in format 2."""
+"""Names of folders, and the runs, submissions and checkpoints that earlier versions wrote in format 2."""
 
 import json
 import zipfile
