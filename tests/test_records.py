@@ -10,7 +10,7 @@ import torch
 from helpers import choose, make_result, override, read_files
 
 import data
-from engine import files, records, run_files
+from engine import files, folder_names, records, run_files
 from engine.files import RecordError
 from experiments import Experiment, join_settings, shorten
 from studies import STUDIES
@@ -451,7 +451,7 @@ def test_a_folder_with_a_longer_name_of_an_earlier_version_keeps_it(is_single, t
     long = dict(dataset="mnist_sample", epochs=2, batch_size=100, optimizer="adamw", lr=0.0123456, weight_decay=0.25)
     study = Study.typed_by_hand({}) if is_single else override("mnist-norms", **long, flip=True, standardize=True)
     experiment = Experiment(model="mlp3", **long) if is_single else study.experiments["GN"].experiment
-    today = records.locate(tmp_path, study, "GN", experiment)
+    today = folder_names.locate(tmp_path, study, "GN", experiment)
     earlier = tmp_path / SINGLE / shorten(experiment.whole_name, 120) if is_single else None
     earlier = earlier or tmp_path / shorten(join_settings(study.name, study.overrides), 120) / "GN"
     about = () if is_single else (study.name, study.overrides)
@@ -459,7 +459,7 @@ def test_a_folder_with_a_longer_name_of_an_earlier_version_keeps_it(is_single, t
     records.open_folder(earlier, records.describe(experiment, digits, earlier.name, *about))
     records.write_run(earlier, make_run(0))
 
-    assert records.locate(tmp_path, study, "GN", experiment) == earlier
+    assert folder_names.locate(tmp_path, study, "GN", experiment) == earlier
     (record,), problems = records.read_all(tmp_path)
     assert (record.folder, problems) == (earlier, [])
     assert (record.group, record.title) == (today.parent.name, today.name)
