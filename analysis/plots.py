@@ -29,6 +29,7 @@ Styles = dict[str, dict[str, Any]]  # {title: arguments of matplotlib's `plot`}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
 GREY = "#808080"
+MOST_IN_A_LINE = 20  # seeds; more dots are spread in height, or they would hide each other
 in_style = rc_context(  # a decorator
     {
         "font.size": 9,
@@ -137,7 +138,9 @@ def plot_seeds(accuracies: dict[str, Shares], published: dict[str, float], style
     for place, (title, values) in enumerate(accuracies.items()):
         values = [100 * value for value in values]
         average, half_width = compute_mean_interval(values)
-        panel.plot(values, [place] * len(values), "o", color=styles[title]["color"], markersize=5, alpha=0.6, zorder=2)
+        spread = 0.5 if len(values) > MOST_IN_A_LINE else 0
+        heights = [place + spread * (number * 0.618 % 1 - 0.5) for number in range(len(values))]
+        panel.plot(values, heights, "o", color=styles[title]["color"], markersize=5, alpha=0.6, zorder=2)
         if not math.isnan(half_width):
             panel.errorbar(average, place, xerr=half_width, fmt="|", color="black", capsize=4, markersize=12, zorder=3)
         if title in published:

@@ -54,8 +54,11 @@ def make_report(
     if not all_findings:
         raise RecordError(f"{runs_dir}: {'; '.join(unused)}; --force trains them again")
     for record in found:
-        for seed, reason in record.diverged.items():
-            problems = [*problems, f"{record.run_folder(seed)}: {reason}; it is part of no mean"]
+        for reason in dict.fromkeys(record.diverged.values()):
+            seeds = [seed for seed, of_seed in record.diverged.items() if of_seed == reason]
+            where = f"{record.folder}, {format_seeds(seeds)}"
+            are = "they are" if len(seeds) > 1 else "it is"
+            problems = [*problems, f"{where}: {reason}; {are} part of no mean"]
     document = Document()
     document.say(*opening, "## What was found")
     for findings in all_findings:

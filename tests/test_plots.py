@@ -84,6 +84,16 @@ def test_every_seed_is_a_dot_beside_mean_interval_and_published_accuracy():
     assert sorted(interval[:, 0]) == pytest.approx([average - half_width, average + half_width])
 
 
+def test_the_dots_of_many_seeds_are_spread_in_height():
+    accuracies = {"many": [0.9] * 200, "few": [0.9] * 20}
+    panel = plots.plot_seeds(accuracies, {}, plots.assign_styles(accuracies)).axes[0]
+    many, few = (list(line.get_ydata()) for line in panel.lines if line.get_marker() == "o" and len(line.get_xdata()))
+    assert few == [1] * 20
+    assert len(set(many)) == 200
+    assert -0.25 <= min(many) < -0.2
+    assert 0.2 < max(many) <= 0.25
+
+
 def test_a_forest_shows_each_difference_its_interval_and_the_published_one():
     differences = {"a": Comparison(0.01, 5, 0.01, tests=2), "b": Comparison(-0.02, 1, math.nan)}
     panel = plots.plot_forest(differences, "base", 0.005, {"a": 0.02}, plots.assign_styles("ab")).axes[0]

@@ -56,7 +56,7 @@ def test_what_was_left_out_is_named(runs, digits):
     old.write_text(old.read_text().replace('"format": 3', '"format": 1'))
     half = write_runs(runs, digits, replace(PLAIN, l2=0.2), [0.9, 0.8]) / "seed-1" / "result.json"
     half.write_text(half.read_text()[:100])
-    diverged = write_runs(runs, digits, replace(PLAIN, l2=0.3), [0.9], diverged=True, stop_reason="diverged: so")
+    diverged = write_runs(runs, digits, replace(PLAIN, l2=0.3), [0.9] * 200, diverged=True, stop_reason="diverged: so")
     text = write_report(runs)
     assert f"Left out: single/{broken.name}/experiment.json: cannot be read" in text
     assert (
@@ -64,7 +64,7 @@ def test_what_was_left_out_is_named(runs, digits):
         in text
     )
     assert f"Left out: single/{half.parents[1].name}/seed-1/result.json: cannot be read" in text
-    assert f"Left out: single/{diverged.name}/seed-0: diverged: so; it is part of no mean" in text
+    assert f"Left out: single/{diverged.name}, seeds 0-199: diverged: so; they are part of no mean" in text
     assert text.rindex("Left out") < text.index("\n## single"), "on the first page, and printed with it"
     assert list(read_rows(text, "test %")) == [PLAIN.name, replace(PLAIN, l2=0.2).name]
 
