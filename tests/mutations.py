@@ -3,8 +3,10 @@
 import io
 import json
 import math
+import pickle
 import shlex
 import shutil
+import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,6 +19,7 @@ from helpers import refresh
 from engine import checkpoints, records
 from grading import submission
 from sources import catalogue
+from sources.contents import decode_idx
 
 BEGUN = "train.py --epochs 3 --lr 0.01 --lr-scheduler one_cycle --norm batch --patience 3 --seeds 0-1 --jobs 1"
 TRAINED = (
@@ -97,11 +100,39 @@ def mutate_data(random):
     command = random.choice((named, BEGUN, cifar, "report.py", "grade.py submission.zip"))
     source = catalogue.SOURCES["cifar10" if command == cifar else "fashion_mnist"]
     path = Path("data") / source.folder / random.choice(list(source.files))
+    if random.random() < 0.5:
+        path = repack(random, path, source)
     if random.random() < 0.2:
         path = random.choice(list(path.parents)[:-1])
     elif random.random() < 0.3:
         path = path.rename(f"{path}.gz")  # although it is not compressed
     return Mutant(spoil(random, path), command, path)
+
+
+def repack(random, path, source):
+    """Put a data set into an archive or, if it is CIFAR-10, the file `path` into its binary edition."""
+    folder, is_cifar = path.parent, bool(source.binary)
+    if is_cifar and random.random() < 0.5:
+        content = path.read_bytes()
+        path.unlink()
+        path = path.with_name(f"{path.name}.bin")
+        path.write_bytes(make_binary(content))
+        return path
+    archive = folder.parent / ("cifar-10-python.tar.gz" if is_cifar else "fashion-mnist.npz")
+    if is_cifar:
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(folder, folder.name)
+    else:
+        arrays = [decode_idx((folder / file).read_bytes()) for file in source.files]
+        np.savez(archive, **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays, strict=True)))
+    shutil.rmtree(folder)
+    return archive
+
+
+def make_binary(batch):
+    """Make the binary edition of a batch of CIFAR-10: each image's label, then its values."""
+    content = pickle.loads(batch, encoding="bytes")
+    return np.column_stack([np.array(content[b"labels"], np.uint8), content[b"data"]]).tobytes()
 
 
 def mutate_checkpoint(random):

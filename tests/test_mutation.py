@@ -17,7 +17,7 @@ from random import Random
 import numpy as np
 import pytest
 from helpers import take_images, write_nothing
-from mutations import BEGUN, KINDS, TRAINED
+from mutations import BEGUN, KINDS, TRAINED, make_binary
 
 import data
 import grade
@@ -55,8 +55,12 @@ def good(digits, tmp_path_factory):
             raw.mkdir(parents=True)
             for file, content in contents.items():
                 (raw / file).write_bytes(content)
-            checksums = {file: sha256(content).hexdigest() for file, content in contents.items()}
-            patch.setitem(catalogue.SOURCES, name, replace(source, files=checksums, validation=100))
+            files = {file: sha256(content).hexdigest() for file, content in contents.items()}
+            binary = {file: make_binary(contents[file.removesuffix(".bin")]) for file in source.binary}
+            sizes = {len(content) for content in (*contents.values(), *binary.values())}
+            binary = {file: sha256(content).hexdigest() for file, content in binary.items()}
+            published = replace(source, files=files, sizes=tuple(sizes), binary=binary, validation=100)
+            patch.setitem(catalogue.SOURCES, name, published)
         data.load.cache_clear()
         for words in map(shlex.split, TRAINED):
             train.main(words[1:])
@@ -87,9 +91,10 @@ def make_idx_files(digits):
 
 
 def make_cifar_files():
-    images = np.random.default_rng(0).integers(0, 256, (40, 3072), dtype=np.uint8)
-    batch = pickle.dumps({b"data": images, b"labels": [*range(10)] * 4})
-    return dict.fromkeys(catalogue.SOURCES["cifar10"].files, batch)
+    """Make batches of 40 random images."""
+    random, labels = np.random.default_rng(0), [*range(10)] * 4
+    drawn = {file: random.integers(0, 256, (40, 3072), dtype=np.uint8) for file in catalogue.SOURCES["cifar10"].files}
+    return {file: pickle.dumps({b"data": images, b"labels": labels}) for file, images in drawn.items()}
 
 
 def interrupt_in(epoch):

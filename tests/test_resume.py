@@ -388,7 +388,8 @@ EVERY_FLAG = shlex.split("""
     --momentum 0.123456789 --nesterov --weight-decay 1.23456789e-05 --l1 1.23456789e-05 --l1-mode proximal
     --l2 1.23456789e-05 --l2-form norm --penalize all --dropout 0.123456789 --norm group --norm-position before
     --group-size 2 --freeze-gamma --patience 2 --monitor val_accuracy --min-delta 1.23456789e-05
-    --start-from-epoch 2 --restore last
+    --start-from-epoch 2 --restore last --label-smoothing 0.123456789 --mixup 0.123456789 --cutout 3
+    --channel-dropout 0.123456789 --max-norm 1.23456789 --clip-norm 1.23456789
 """)
 
 
@@ -404,7 +405,13 @@ def test_paths_fit_everywhere_even_with_every_flag_and_the_largest_seeds(tmp_pat
 
     given = {word for word in EVERY_FLAG if word.startswith("--")}
     settings = [flag_of(setting.name) for setting in fields(Experiment)]
-    assert set(settings) - given == {"--hidden", "--l1-reduction", "--groups", "--ghost-splits"}  # excluded by others
+    assert set(settings) - given == {
+        "--hidden",
+        "--l1-reduction",
+        "--groups",
+        "--ghost-splits",
+        "--warmup",
+    }  # excluded by others
     for module, name in ((os, "rename"), (os, "replace"), (files, "flush"), (records, "flush")):
         monkeypatch.setattr(module, name, noting(getattr(module, name)))
     for study in ([], ["--study", "mnist-dropout-ghost", "--only", "L1+L2+GBN, true", "--norm", "ghost"]):
