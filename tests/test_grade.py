@@ -103,7 +103,8 @@ def test_a_data_set_that_the_grader_lacks_costs_no_point_and_the_others_are_grad
         grade.main([str(unpacked), str(handed_in), "--csv", str(table), "--data-dir", str(nowhere)])
     assert caught.value.code == 2
     said = capsys.readouterr()
-    assert said.err.startswith(f"grade.py: error: not graded: {unpacked}: mnist: not found in {nowhere}")
+    assert said.err.startswith(f"grade.py: error: not graded: {unpacked}: mnist: not found (looked at ")
+    assert f"in and below {nowhere}" in said.err
     assert f"{unpacked}: not graded\n{handed_in}: 5 of 5 checks passed, 90 of 90 points" in said.out
     with open(table, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -112,7 +113,7 @@ def test_a_data_set_that_the_grader_lacks_costs_no_point_and_the_others_are_grad
     refused(capsys, unpacked, "--gradescope", results, "--data-dir", nowhere)
     failure = json.loads(results.read_text())
     assert list(failure) == ["output"]
-    assert "mnist: not found in" in failure["output"]
+    assert "mnist: not found (looked at" in failure["output"]
 
 
 def test_a_submission_named_twice_is_graded_once_and_no_copy_of_itself(handed_in, capsys):
