@@ -1,4 +1,5 @@
 import shutil
+import signal
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import data
 import report
 import train
 from analysis import plots
+from engine import console
 from sources import downloading, finding
 
 
@@ -29,6 +31,15 @@ def cache(tmp_path_factory):
 def one_thread():
     """Use one thread: on a busy machine, several threads would wait for each other after every small operation."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """Give the signals back to pytest: a command that ends its process keeps them."""
+    before = {each: signal.getsignal(each) for each in console.SIGNALS}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 @pytest.fixture
