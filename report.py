@@ -40,14 +40,15 @@ def main(argv: list[str] | None = None) -> None:
             from analysis.sections import make_report
             from engine import records
             from engine.checkpoints import find_begun
-            from grading import submission, untrusted
+            from grading import packing, untrusted
             from grading.pool import Pool, make_pool
+            from grading.submission import GradeOptions
 
         with tempfile.TemporaryDirectory(prefix="pool-") as workshop:
             runs_dir, pool = args.runs_dir, Pool()
             if args.pool:
                 runs_dir = Path(workshop)
-                pool = make_pool(args.pool, runs_dir, submission.GradeOptions(args.data_dir))
+                pool = make_pool(args.pool, runs_dir, GradeOptions(args.data_dir))
                 print(f"pooled {pool}", flush=True)
             found, problems = untrusted.read_runs(runs_dir, study)
             problems = [*pool.left_out, *problems]
@@ -63,7 +64,9 @@ def main(argv: list[str] | None = None) -> None:
             except OSError as error:
                 why = error.strerror or error
                 raise UserError(f"--out {out}: cannot be written ({why}); name another folder") from None
-        packed = submission.pack(bundle, out, args.runs_dir, study) if bundle else 0
+        if bundle:
+            labels = packing.read_labels(found, args.data_dir)
+            packed = packing.pack(bundle, out, args.runs_dir, study, labels)
         begun = [records.describe_begun(folder) for folder in find_begun(runs_dir, study)]
     page = out / ("report.md" if args.slim else "report.html")
     try:

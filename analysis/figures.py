@@ -238,16 +238,22 @@ def find_confident_mistakes(
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Find misclassified images, sorted by how many runs agree on the wrong class, then by mean probability.
 
+    Each run votes for the class that it predicts, with the probability of this class as the vote's weight.
+
     Args:
         log_probabilities: (runs, images, classes).
 
     Returns:
-        Four arrays of at most `count` elements: the indices of the images, the class with the highest mean probability
-        over runs, the number of runs that predict this class, and its mean probability.
+        Four arrays of at most `count` elements: the indices of the images, the class with the largest sum of votes, the
+        number of runs that predict this class, and the mean probability that these runs give it.
     """
-    probabilities = np.exp(log_probabilities.astype(np.float64)).mean(0)
-    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    votes = (log_probabilities.argmax(2) == predicted).sum(0)
+    by_class = np.arange(log_probabilities.shape[2])
+    is_predicted = log_probabilities.argmax(2)[:, :, None] == by_class  # (runs, images, classes)
+    confidences = np.exp(log_probabilities.max(2).astype(np.float64))  # (runs, images)
+    sums = (is_predicted * confidences[:, :, None]).sum(0)
+    predicted = sums.argmax(1)
+    votes = np.take_along_axis(is_predicted.sum(0), predicted[:, None], 1)[:, 0]
+    confidence = sums.max(1) / votes
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[np.lexsort((-confidence[wrong], -votes[wrong]))][:count]
     return chosen, predicted[chosen], votes[chosen], confidence[chosen]

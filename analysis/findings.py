@@ -148,7 +148,7 @@ class Findings:
         return self.study.experiments[title].published
 
     def predictions(self, title: str) -> NDArray[np.float32]:
-        """Read the log-probabilities for the test images, (runs, images, classes)."""
+        """Read the log-probabilities for the test images, (runs, images, classes); -inf where a submission has none."""
         record = self.record(title)
         return np.stack([read_predictions(record, seed, len(self.labels)) for seed in record.results])
 

@@ -11,6 +11,7 @@ from analysis import compare
 from analysis.compare import Comparison
 from analysis.looks import plan_looks
 from engine import run_files
+from engine.files import RecordError
 from engine.records import Record
 
 
@@ -109,15 +110,23 @@ def compare_with_baseline(
 
 
 def measure_images(record: Record, seed: int, name: str, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return a run's accuracy (0 or 1) or loss on each test image, (images,)."""
+    """Return a run's accuracy (0 or 1) or loss on each test image, (images,).
+
+    Raises:
+        RecordError: the predictions cannot be read, or lack an image's label.
+    """
     log_probabilities = read_predictions(record, seed, len(labels))
     if name == "test_accuracy":
         return (log_probabilities.argmax(1) == labels).astype(np.float64)
-    return -log_probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    losses = -log_probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    if not np.isfinite(losses).all():
+        path = record.run_folder(seed) / "predictions.npz"
+        raise RecordError(f"{path}: cannot be read (it lacks the log-probability of an image's label)")
+    return losses
 
 
 def read_predictions(record: Record, seed: int, images: int) -> NDArray[np.float32]:
-    """Read a run's log-probabilities for the test images, (images, classes).
+    """Read a run's log-probabilities for the test images, (images, classes); -inf where a submission holds none.
 
     Raises:
         RecordError: the file cannot be read, or has the wrong number of images or classes.

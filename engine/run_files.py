@@ -6,6 +6,7 @@ log_probabilities = read_log_probabilities(folder)    # (images, classes)
 """
 
 import csv
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -81,6 +82,8 @@ def _is_of_network(name: Any, tensor: Any) -> bool:
 def read_log_probabilities(folder: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     """Read a run's log-probabilities of the test images, float32 (images, classes).
 
+    A submission's file may hold those of some classes alone, see `shrink_predictions`; the others are read as -inf.
+
     Args:
         shape: the expected numbers of images and classes; None: any.
 
@@ -91,9 +94,34 @@ def read_log_probabilities(folder: Path, shape: tuple[int, int] | None = None) -
     with reading(path):
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:  # np.load alone accepts .npy files
             stored = arrays["log_probabilities"]
-        if stored.ndim != 2 or stored.dtype != np.float32 or shape not in (None, stored.shape):
+            kept = arrays["kept"] if "kept" in arrays else np.ones(stored.shape, bool)
+        if kept.ndim != 2 or (kept.dtype, stored.dtype) != (bool, np.float32) or shape not in (None, kept.shape):
             expected = shape or "(images, classes)"
-            raise ValueError(f"{stored.dtype} {stored.shape}, expected float32 {expected}")
+            raise ValueError(f"{stored.dtype} {kept.shape}, expected float32 {expected}")
+        if stored.size != kept.sum():
+            raise ValueError(f"{stored.size:,} log-probabilities, expected {kept.sum():,}")
         if not np.isfinite(stored).all():
             raise ValueError("a log-probability is not finite")
-    return stored
+        log_probabilities = np.full(kept.shape, -np.inf, np.float32)
+        log_probabilities[kept] = stored.ravel()
+    return log_probabilities
+
+
+def shrink_predictions(folder: Path, labels: np.ndarray) -> bytes:
+    """Return a small predictions.npz, with the log-probabilities of each image's label and predicted class alone.
+
+    All metrics, confusion matrices and differences between experiments follow from these.
+
+    Args:
+        labels: the classes of the test images, (images,).
+
+    Raises:
+        RecordError: the file cannot be read, or is of another number of images.
+    """
+    log_probabilities = read_log_probabilities(folder)
+    with reading(folder / "predictions.npz"):
+        images, kept = np.arange(len(log_probabilities)), np.zeros(log_probabilities.shape, bool)
+        kept[images, labels] = kept[images, log_probabilities.argmax(1)] = True
+    small = io.BytesIO()
+    np.savez_compressed(small, kept=kept, log_probabilities=log_probabilities[kept])
+    return small.getvalue()

@@ -1,8 +1,9 @@
 """Submissions, packed by the student and checked by the grader.
 
-`submission.py` packs and reads a submission. `archives.py` lists the files of an archive or a folder by names that are
-safe, and `untrusted.py` applies size limits and a schema to records, before other code uses them. `checks.py` declares
-the checks and their points. `differences.py` compares a submitted value or report with the recomputed value or report.
-`scores.py` adds up the points, finds runs that several submissions share, and writes the results as text and CSV;
-`gradescope.py` writes them for Gradescope. No code from a submission is ever run.
+`packing.py` packs a submission, `submission.py` reads it. `archives.py` lists the files of an archive or a folder by
+names that are safe, and `untrusted.py` applies size limits and a schema to records, before other code uses them.
+`checks.py` declares the checks and their points. `differences.py` compares a submitted value or report with the
+recomputed value or report. `copies.py` finds runs whose weights come from another run. `scores.py` adds up the points
+and writes the results as text and CSV; `gradescope.py` writes them for Gradescope. No code from a submission is ever
+run.
 """

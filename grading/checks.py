@@ -6,7 +6,6 @@ for result in run_checks(submission):
 
 # ruff: noqa: D401 - the docstring of a check is a sentence that is printed
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import models
 import regularizers
@@ -32,12 +32,14 @@ from engine.flags import format_seeds
 from engine.plan import measured_for
 from engine.records import Record
 from experiments import Experiment
+from grading.copies import find_copies
 from grading.differences import EXACT, RELATIVE, compare_report, is_alike
 from grading.submission import Submission
 from studies import STUDIES
 from studies.study import FEWEST_SEEDS
 
 FRESH_SEEDS = 5
+SUM = 1e-3  # how far rounding may carry a sum of probabilities from 1
 LOG_PROBABILITY = 1e-3  # how far rounding on another machine may change a log-probability
 ACCURACY = 2e-4  # how far it may change an accuracy: two images in ten thousand
 
@@ -118,7 +120,7 @@ def run_checks(submission: Submission) -> list[Result]:
 
 @check("archive", points=10)
 def check_archive(submission: Submission) -> Iterator[str]:
-    """The files are exactly those of the manifest, with their checksums, and every record can be read."""
+    """Every file of the manifest is there with its checksum, and every record can be read."""
     problems = submission.damage + submission.unreadable
     if not problems and not submission.runs:
         problems = ["the submission contains no finished run"]
@@ -138,7 +140,8 @@ def check_predictions(submission: Submission) -> Iterator[str]:
         except RecordError as error:
             yield str(error)
             continue
-        if not torch.allclose(stored.exp().sum(1), torch.ones(len(stored)), atol=1e-3):
+        sums, is_whole = stored.exp().sum(1), stored.isfinite().all(1)
+        if (sums > 1 + SUM).any() or (sums[is_whole] < 1 - SUM).any():
             yield f"{name}: the predictions are not log-probabilities"
         for metric, (value,) in training.measure(stored.unsqueeze(1), dataset.test.labels).items():
             recorded = record.results[seed][f"test_{metric}"]
@@ -179,8 +182,7 @@ def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterat
             yield f"{split} accuracy is {result[f'{split}_accuracy']:.4f}, the weights give {accuracy:.4f}"
         if not math.isclose(loss, result[f"{split}_loss"], rel_tol=RELATIVE):
             yield f"{split} loss is {result[f'{split}_loss']:.4f}, the weights give {loss:.4f}"
-    stored = read_predictions(record, seed, len(dataset.test))
-    if not np.abs(predicted["test"].squeeze(1).numpy() - stored).max() <= LOG_PROBABILITY:
+    if not _is_predicted(read_predictions(record, seed, len(dataset.test)), predicted["test"].squeeze(1).numpy()):
         yield "the stored predictions are not those of the weights"
     if result["parameters"] != models.count_parameters(network):
         yield f"{result['parameters']:,} parameters, the network has {models.count_parameters(network):,}"
@@ -189,6 +191,13 @@ def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterat
     if not is_alike(result["layers"], layers) or not is_alike(result["sparsity"], sparsity):
         yield "sparsity and norms are not those of the weights"
     yield from _compare_with_history(experiment, result, run_files.read_history(record.run_folder(seed)))
+
+
+def _is_predicted(stored: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
+    """Tell whether log-probabilities (images, classes), -inf where none is stored, are those that are expected."""
+    differences = np.where(np.isfinite(stored), np.abs(expected - stored), 0)
+    of_predicted = np.abs(expected.max(1) - stored.max(1))  # or a class could be left out that is more probable
+    return bool(max(differences.max(), of_predicted.max()) <= LOG_PROBABILITY)
 
 
 def _compare_with_history(experiment: Experiment, result: dict[str, Any], history: list[training.Row]) -> Iterator[str]:
@@ -217,43 +226,7 @@ def _compare_with_history(experiment: Experiment, result: dict[str, Any], histor
 @check("originality", points=10)
 def check_originality(submission: Submission) -> Iterator[str]:
     """No two runs of different seeds or settings share weights."""
-    owners: dict[str, tuple[tuple[int, Experiment], str]] = {}
-    for record, seed, name in submission.runs:
-        try:
-            digest = hash_weights(record.run_folder(seed))
-        except RecordError:
-            continue  # the weights check reports it
-        trained = seed, simplify(record.experiment)
-        of_owner, owner = owners.setdefault(digest, (trained, name))
-        if of_owner != trained:
-            yield f"{name} has the weights of {owner}"
-
-
-def hash_weights(run_folder: Path) -> str:
-    """Return the SHA-256 of a run's weights.
-
-    Raises:
-        RecordError: the weights cannot be read.
-    """
-    sha = hashlib.sha256()
-    for name, tensor in run_files.read_weights(run_folder).items():
-        sha.update(name.encode() + tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
-
-
-def simplify(experiment: Experiment) -> Experiment:
-    """Map experiments that take the same training steps, and so may have equal weights, to one representative."""
-    early_stopping: dict[str, Any] = dict(
-        patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
-    )
-    depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
-    epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits
-    experiment = replace(experiment, **early_stopping, epochs=epochs)
-    if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
-        experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
-    if experiment.norm == "ghost" and experiment.ghost_splits == 1:
-        experiment = replace(experiment, norm="batch", ghost_splits=None)
-    return experiment
+    yield from map(str, find_copies(submission.traces))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,36 +4,25 @@ graded = grade(Path("submission.zip"), GradeOptions())
 show(graded, is_alone=True)
 """
 
-import contextlib
 import csv
 import tempfile
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
 
 from analysis.findings import load_recorded
-from engine.files import RecordError
 from engine.flags import format_seeds
 from engine.workers import prepare_process
-from experiments import Experiment, UserError
+from experiments import UserError
 from grading import gradescope
-from grading.checks import CHECKS, Result, hash_weights, run_checks, simplify
+from grading.checks import CHECKS, Result, run_checks
+from grading.copies import Trace, find_copies
 from grading.gradescope import join_lines, make_printable
 from grading.submission import GradeOptions, Submission, list_names, read_submission
 from sources.finding import DataError
 
 UNCHECKED = "not checked: the figures, and the epochs before the chosen epoch, which only retraining could check"
-
-
-class Trained(NamedTuple):
-    """The run that some weights come from."""
-
-    name: str
-    seconds: float
-    seed: int
-    experiment: Experiment  # simplified
 
 
 @dataclass
@@ -45,7 +34,7 @@ class Graded:
     cannot: str = ""  # why the grader cannot grade it; never the submission's fault
     seeds: set[int] = field(default_factory=set)  # seeds of all runs
     other_code: list[str] = field(default_factory=list)  # code files that differ from the grader's
-    weights: dict[str, Trained] = field(default_factory=dict)  # {SHA-256 of the weights: run}
+    traces: list[Trace] = field(default_factory=list)  # what is compared of its runs to find copies
     copies: list[str] = field(default_factory=list)  # a line for each submission that shares runs with it
     remarks: list[str] = field(default_factory=list)  # a line for each thing that was seen and costs nothing
 
@@ -87,31 +76,21 @@ def grade_submission(submission: Submission, name: str) -> Graded:
     for result in run_checks(submission):  # file names of a stranger are among what they print
         problems, about = [make_printable(problem) for problem in result.problems], make_printable(result.about)
         graded.results.append(replace(result, problems=problems, about=about))
-    for record, seed, run in submission.runs:
-        graded.seeds.add(seed)
-        with contextlib.suppress(RecordError):  # the weights check reports unreadable weights
-            digest, seconds = hash_weights(record.run_folder(seed)), record.results[seed]["seconds"]
-            graded.weights[digest] = Trained(run, seconds, seed, simplify(record.experiment))
+    graded.seeds = {seed for _, seed, _ in submission.runs}
+    graded.traces = submission.traces
     return graded
 
 
 def name_copies(all_graded: list[Graded]) -> None:
-    """Record for each pair of submissions how many runs they share.
-
-    Training is deterministic, so equal weights do not prove copying if seed and settings are equal, too. Equal
-    training times prove it, and so do equal weights for different seeds or settings.
-    """
+    """Record for each pair of submissions how many runs they share, with an example and why it is a copy."""
     for first, second in combinations(all_graded, 2):
-        shared = []
-        for digest in first.weights.keys() & second.weights.keys():
-            mine, theirs = first.weights[digest], second.weights[digest]
-            if mine.seconds == theirs.seconds or mine[2:] != theirs[2:]:
-                shared.append(mine.name)
-        if shared:
-            runs = f"{len(shared)} run{'s' if len(shared) > 1 else ''}, such as {min(shared)},"
-            why = "equal weights and equal training times, or equal weights with a different seed or setting"
-            first.copies.append(f"{runs} shared with {second.name} ({why})")
-            second.copies.append(f"{runs} shared with {first.name} ({why})")
+        found = sorted(find_copies(first.traces, second.traces))
+        turned = sorted(copy._replace(name=copy.of, of=copy.name) for copy in found)
+        for mine, theirs, copies in ((first, second, found), (second, first, turned)):
+            if copies:
+                shared, (name, of, why) = len({copy.name for copy in copies}), copies[0]
+                runs = f"{shared} run{'s' if shared > 1 else ''}, such as {name},"
+                mine.copies.append(f"{runs} shared with {theirs.name}, whose {of} has the same weights ({why})")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,94 +1,32 @@
-"""A submission: report, records, weights and code in one zip archive, with a manifest of checksums.
+"""Read a submission, however it was packed again, and only what its manifest lists.
 
-pack(Path("submission.zip"), report=Path("report"), runs_dir=Path("runs"))
 submission = read_submission(Path("submission.zip"), workshop, GradeOptions())
 """
 
+import contextlib
 import hashlib
 import json
-import os
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from analysis.document import CONTENTS, read_contents
 from engine import records
 from engine.files import RecordError
-from engine.provenance import ROOT, code_files
 from engine.records import Record
 from grading.archives import Contents, Entry, copy_file, normalize_name, open_files
+from grading.copies import Trace, trace_run
+from grading.packing import MANIFEST, all_code
 from grading.untrusted import LIMITS, Limits, SubmissionError, read_runs
 from studies.study import Study
 
-MANIFEST = "manifest.json"
 NOTES = "runs/notes.md"
 EXPECTED = "expected a submission made by report.py --bundle"
 ARCHIVES = (".zip", ".tar.gz", ".tgz")
 MOST_NESTED = 3  # archives in archives
 MOST_SHOWN = 5  # names of files to print
 LARGEST_TEXT = 2**26  # bytes of a file whose line endings are compared
-OTHER_CODE = ("analysis/templates/*", "requirements*.txt", "README.md")  # packed beside the Python files
-
-
-def pack(path: Path, report: Path, runs_dir: Path, study: str | None = None) -> int:
-    """Write a submission's archive, completely or not at all, and return the number of packed files.
-
-    Damaged and diverged runs are packed, too.
-
-    Args:
-        report: folder of a report that `Document.write` wrote.
-        study: pack the records of this study only; None: all records.
-
-    Raises:
-        SubmissionError: the archive cannot be written.
-    """
-    files = {f"report/{name}": report / name for name in [*read_contents(report), CONTENTS]}
-    kept = [runs_dir / "notes.md"]
-    for folder in _find_experiments(runs_dir, study):
-        kept.append(folder / "experiment.json")
-        kept += [file for name in records.FILES for file in folder.glob(f"seed-*/{name}")]
-    files |= {f"runs/{file.relative_to(runs_dir).as_posix()}": file for file in kept if file.is_file()}
-    files |= {f"code/{name}": file for name, file in all_code().items()}
-    try:
-        checksums = {name: _hash_file(file) for name, file in sorted(files.items())}
-        handle, workshop = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(MANIFEST, json.dumps(dict(format=records.FORMAT, files=checksums), indent=1))
-                for name in checksums:
-                    archive.write(files[name], name)
-            os.chmod(workshop, 0o644)
-            os.replace(workshop, path)
-        finally:
-            Path(workshop).unlink(missing_ok=True)
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise SubmissionError(f"{path}: cannot be written ({error.strerror or error}{where})") from None
-    return len(checksums)
-
-
-def _find_experiments(runs_dir: Path, study: str | None) -> Iterator[Path]:
-    """Yield the folders of a study's experiments, or of all experiments if `study` is None.
-
-    If an experiment.json cannot be read, the name of the folder above tells the study.
-    """
-    for folder in {path.parent for name in ("experiment.json", "seed-*") for path in runs_dir.glob(f"*/*/{name}")}:
-        try:
-            name = records.read_description(folder / "experiment.json").study
-        except RecordError:
-            name = folder.parent.name.partition(",")[0]
-        if study in (None, name):
-            yield folder
-
-
-def all_code() -> dict[str, Path]:
-    """Return the files of this toolkit to pack into a submission, {path relative to the toolkit: file}."""
-    others = [file for pattern in OTHER_CODE for file in ROOT.glob(pattern) if file.is_file()]
-    return code_files() | {file.relative_to(ROOT).as_posix(): file for file in others}
 
 
 @dataclass(frozen=True)
@@ -121,6 +59,15 @@ class Submission:
             for record in self.records
             for seed in record.results
         ]
+
+    @cached_property
+    def traces(self) -> list[Trace]:
+        """What is compared of the runs to find copies; the weights check reports weights that cannot be read."""
+        traces = []
+        for record, seed, name in self.runs:
+            with contextlib.suppress(RecordError):
+                traces.append(trace_run(record, seed, name))
+        return traces
 
     @property
     def holds_what_was_asked(self) -> bool:

@@ -15,7 +15,7 @@ from data import Split
 from engine import records, run_files
 from engine.flags import OneLineParser, add_settings, choose_experiments, given_settings
 from experiments import Experiment
-from grading import scores, submission, untrusted
+from grading import packing, scores, untrusted
 from grading.submission import GradeOptions
 from studies import STUDIES
 from studies.study import SINGLE
@@ -175,9 +175,9 @@ def write_nothing(figure, path):
 
 def refresh(folder):
     """Write the current checksums of the files into the manifest, as a forger would."""
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name != submission.MANIFEST]
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != packing.MANIFEST]
     checksums = {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    (folder / submission.MANIFEST).write_text(json.dumps(dict(format=records.FORMAT, files=checksums)))
+    (folder / packing.MANIFEST).write_text(json.dumps(dict(format=records.FORMAT, files=checksums)))
 
 
 def change_text(path, old, new):

@@ -17,7 +17,7 @@ import torch
 from helpers import refresh
 
 from engine import checkpoints, records
-from grading import submission
+from grading import packing
 from sources import catalogue
 from sources.contents import decode_idx
 
@@ -180,7 +180,7 @@ def mutate_archive(random):
     if random.random() < 0.8:
         refresh(folder)
     if random.random() < 0.1:
-        what += f"; manifest: {spoil_record(random, folder / submission.MANIFEST)}"
+        what += f"; manifest: {spoil_record(random, folder / packing.MANIFEST)}"
     if random.random() < 0.2:
         return Mutant(what, "grade.py unpacked", folder)
     respell = random.choice((str, str, lambda name: name.replace("/", "\\"), "my work/{}".format))

@@ -14,14 +14,13 @@ from helpers import FIRST, HANDED_IN, change_result, change_text, find_failures,
 import data
 import report
 from analysis import plots
+from engine import run_files
 from engine.records import Record
-from experiments import Experiment
-from grading.checks import CHECKS, simplify
+from grading.checks import CHECKS
 from grading.submission import GradeOptions, Submission
 from studies import STUDIES
 from training import measure
 
-ONE_CYCLE = dict(optimizer="sgd", lr_scheduler="one_cycle")
 NOT_CHECKED = "not checked, because no finished run of what was requested is in the submission"
 COMPLETENESS, RETRAINING = CHECKS["completeness"], CHECKS["retraining"]
 
@@ -90,20 +89,66 @@ def test_a_result_under_another_seed_than_its_own_is_caught(unpacked):
     assert f"{FIRST}/seed-0: result.json is of seed 7" in find_failures(unpacked)["archive"]
 
 
-def test_predictions_that_the_weights_do_not_make_are_caught(unpacked, monkeypatch):
+def read_whole(handed_in, seed=0):
+    """Read all log-probabilities of a run; its submission holds some of them."""
+    return run_files.read_log_probabilities(handed_in.parent / FIRST / f"seed-{seed}")
+
+
+def store(folder, log_probabilities, labels, is_small):
+    """Store predictions as an archive does, or all of them as earlier archives did."""
+    np.savez_compressed(folder / "predictions.npz", log_probabilities=log_probabilities)
+    if is_small:
+        (folder / "predictions.npz").write_bytes(run_files.shrink_predictions(folder, labels))
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_predictions_that_the_weights_do_not_make_are_caught(is_small, unpacked, handed_in, monkeypatch):
     """The student makes better predictions up, and a record that follows from them."""
     labels = data.load("mnist_sample", "unused").test.labels
-    folder = unpacked / FIRST / "seed-0"
-    with np.load(folder / "predictions.npz") as arrays:
-        stored = arrays["log_probabilities"]
+    folder, stored = unpacked / FIRST / "seed-0", read_whole(handed_in)
     wrong = np.flatnonzero(stored.argmax(1) != labels.numpy())[0]
     stored[wrong] = np.log(0.01 / 9)
     stored[wrong, labels[wrong]] = np.log(0.99)
-    np.savez_compressed(folder / "predictions.npz", log_probabilities=stored)
+    store(folder, stored, labels.numpy(), is_small)
     measured = measure(torch.from_numpy(stored).unsqueeze(1), labels)
     change_result(folder, test_accuracy=measured["accuracy"][0], test_loss=measured["loss"][0])
     refresh_report(unpacked, monkeypatch)
     assert find_failures(unpacked).keys() == {"weights"}
+
+
+def test_a_submission_with_whole_predictions_passes_and_each_of_them_counts(unpacked, handed_in):
+    labels, folder = data.load("mnist_sample", "unused").test.labels.numpy(), unpacked / FIRST / "seed-0"
+    for seed in (0, 1):
+        store(unpacked / FIRST / f"seed-{seed}", read_whole(handed_in, seed), labels, is_small=False)
+    refresh(unpacked)
+    assert find_failures(unpacked) == {}
+    stored = read_whole(handed_in)
+    stored[0, stored[0].argsort()[:2]] += 0.01  # the least probable classes, on which no metric depends
+    store(folder, stored, labels, is_small=False)
+    refresh(unpacked)
+    assert find_failures(unpacked).keys() == {"weights"}
+
+
+def test_a_more_probable_class_that_was_left_out_is_caught(unpacked, handed_in, monkeypatch):
+    """What is stored is true, but the class that the run predicts is left out, and a wrong prediction looks right."""
+    labels = data.load("mnist_sample", "unused").test.labels
+    folder, whole = unpacked / FIRST / "seed-0", read_whole(handed_in)
+    kept = np.zeros(whole.shape, bool)
+    kept[np.arange(len(whole)), labels] = True
+    np.savez_compressed(folder / "predictions.npz", kept=kept, log_probabilities=whole[kept])
+    change_result(folder, test_accuracy=1.0)
+    refresh_report(unpacked, monkeypatch)
+    assert find_failures(unpacked).keys() == {"weights"}
+
+
+def test_predictions_without_an_images_label_are_caught(unpacked, handed_in):
+    labels = data.load("mnist_sample", "unused").test.labels.numpy()
+    folder = unpacked / FIRST / "seed-0"
+    store(folder, read_whole(handed_in), (labels + 1) % 10, is_small=True)
+    refresh(unpacked)
+    failures = find_failures(unpacked)
+    assert "the stored predictions give inf" in failures["predictions"]
+    assert failures.keys() == {"predictions"}
 
 
 def test_a_run_copied_as_another_seed_is_caught(unpacked, monkeypatch):
@@ -261,26 +306,3 @@ def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked)
     assert "fresh seeds predict" in find_failures(unpacked, retrain=name)["retraining"]
     failures = find_failures(unpacked, retrain="single/none")
     assert 'the submission has no "single/none", only "single/' in failures["retraining"]
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "may_be_equal"),
-    [
-        (dict(l2=0.001), dict(weight_decay=0.002), True),
-        (dict(l2=0.001, optimizer="adamw"), dict(weight_decay=0.002, optimizer="adamw"), False),
-        (dict(l2=0.001), dict(weight_decay=0.001), False),
-        (dict(patience=3), dict(), True),
-        (dict(epochs=20, patience=3, restore="last"), dict(epochs=15), True),
-        (dict(norm="ghost", ghost_splits=1), dict(norm="batch"), True),
-        (dict(norm="ghost", ghost_splits=2), dict(norm="batch"), False),
-        (dict(lr=0.01), dict(), False),
-        (dict(optimizer="sgd", epochs=20), dict(optimizer="sgd"), True),
-        (ONE_CYCLE | dict(epochs=20), ONE_CYCLE, False),
-        (dict(lr_scheduler="cosine", epochs=20), dict(lr_scheduler="cosine"), False),
-        (dict(warmup=3, epochs=20), dict(warmup=3), True),
-        (dict(warmup=3), dict(warmup=2), False),
-        (dict(average=0.9), {}, False),
-    ],
-)
-def test_only_settings_whose_training_may_be_the_same_may_share_weights(first, second, may_be_equal):
-    assert (simplify(Experiment(**first)) == simplify(Experiment(**second))) == may_be_equal

@@ -63,6 +63,17 @@ def test_predictions_of_other_images_are_refused(trained):
         compare_records(trained["good"], trained["bad"], "test_accuracy", LABELS[:400])
 
 
+def test_small_predictions_give_the_same_differences_and_need_every_label(trained):
+    names = ("test_accuracy", "test_loss")
+    before = [compare_records(trained["good"], trained["bad"], name, LABELS) for name in names]
+    for seed in GOOD:
+        path = trained["good"].run_folder(seed) / "predictions.npz"
+        path.write_bytes(run_files.shrink_predictions(path.parent, LABELS))
+    assert [compare_records(trained["good"], trained["bad"], name, LABELS) for name in names] == before
+    with pytest.raises(RecordError, match="it lacks the log-probability of an image's label"):
+        compare_records(trained["good"], trained["bad"], "test_loss", (LABELS + 1) % 10)
+
+
 def test_differences_to_the_baseline_are_corrected_together(trained):
     found = compare_with_baseline(trained["good"], trained.values(), "test_accuracy", LABELS)
     assert found.keys() == {"same", "bad"}

@@ -82,6 +82,34 @@ def test_predictions_that_are_not_finite_are_refused(value, path):
         run_files.read_log_probabilities(path)
 
 
+def test_small_predictions_hold_each_images_label_and_predicted_class(path):
+    whole = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.5, 0.1], [0.3, 0.3, 0.4]], np.float32))
+    labels = np.array([0, 0, 1, 1])
+    np.savez(path / "predictions.npz", log_probabilities=whole)
+    small = run_files.shrink_predictions(path, labels)
+    (path / "predictions.npz").write_bytes(small)
+    read = run_files.read_log_probabilities(path, (4, 3))
+    kept = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 1, 1]], bool)
+    np.testing.assert_array_equal(read, np.where(kept, whole, -np.inf))
+    assert run_files.shrink_predictions(path, labels) == small
+    with pytest.raises(RecordError, match=r"predictions.npz: cannot be read"):
+        run_files.shrink_predictions(path, labels[:3])
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        (np.ones((4, 3), bool), "11 log-probabilities, expected 12"),
+        (np.ones((4, 3), int), "expected float32"),
+        (np.ones(12, bool), "expected float32"),
+    ],
+)
+def test_small_predictions_that_do_not_fit_together_are_refused(kept, says, path):
+    np.savez(path / "predictions.npz", kept=kept, log_probabilities=np.zeros(11, np.float32))
+    with pytest.raises(RecordError, match=says):
+        run_files.read_log_probabilities(path)
+
+
 def test_predictions_for_other_images_or_classes_are_refused(path):
     assert run_files.read_log_probabilities(path, (4, 3)).shape == (4, 3)
     for shape in ((3, 3), (4, 10)):

@@ -32,7 +32,8 @@ def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(unpa
     all_graded = grade_all(handed_in, unpacked, honest)
     assert [len(graded.copies) for graded in all_graded] == [1, 1, 0]
     shared = f"6 runs, such as single/{HANDED_IN} seed 0, shared with {unpacked}"
-    assert all_graded[0].copies[0].startswith(f"{shared} (equal weights and equal training times, or ")
+    why = f"whose single/{HANDED_IN} seed 0 has the same weights (the same seed, settings and training time)"
+    assert all_graded[0].copies == [f"{shared}, {why}"]
     scores.write_csv(tmp_path / "grades.csv", all_graded)
     rows = read_csv(tmp_path / "grades.csv")
     assert [row["submission"] for row in rows] == [str(handed_in), str(unpacked), str(honest)]

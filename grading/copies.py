@@ -1,0 +1,188 @@
+"""Copies: runs whose weights come from another run, also if somebody disguised them.
+
+    traces = [trace_run(record, seed, name) for record, seed, name in submission.runs]
+    for copy in find_copies(traces):
+        print(copy)     # single/mlp1 seed 2 has the weights of single/mlp1 seed 1 (equal weights with different seeds)
+
+Runs of different seeds start from different weights and see the images in different orders. They learn as much, but few
+units (neurons, or channels of a convolution) of the one have a twin among the units of the other. In a copy, every unit
+has a twin whose incoming weights point in the same direction: also after noise was added, units were put into another
+order or rescaled, or training went on for an epoch. Predictions tell less: another epoch changes them nearly as much as
+another seed does.
+
+Runs of the same seed start from the same weights, so they may be alike although their settings differ, and equal if
+their settings are the same. Among these, only equal weights, or equal training times, tell a copy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine import run_files
+from engine.files import reading
+from engine.records import Record
+from experiments import Experiment
+from training import Weights
+
+LEAST = 0.7  # correlation that makes a copy; see docs/grading.md#copies
+HONEST = 0.55  # the largest correlation found between runs of different seeds
+FEWEST_UNITS = 8  # of the first layer; with fewer units, or without a hidden layer, all seeds may learn the same
+MOST_PIXELS = 64  # inputs of the first layer that are compared, evenly spaced
+TINY = 1e-12  # instead of lengths that are 0
+ENOUGH = 10_000  # weights that are compared, from the first layer on: a class may hand in thousands of runs
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run's weights tell about where they come from."""
+
+    name: str
+    seed: int
+    experiment: Experiment  # simplified
+    seconds: float  # that training took
+    layers: list[Tensor]  # directions of the units' incoming weights, each (units, inputs, pixels of a kernel)
+    shares: list[Tensor]  # shares of the units in the sum of their lengths, each (units,)
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether independent seeds have different weights."""
+        return len(self.layers) > 1 and len(self.layers[0]) >= FEWEST_UNITS
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the layers; only runs of equal shapes can be copies."""
+        return [tuple(layer.shape) for layer in self.layers]
+
+
+class Copy(NamedTuple):
+    """A run that is a copy of another, or the other of it."""
+
+    name: str
+    of: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name} has the weights of {self.of} ({self.why})"
+
+
+def trace_run(record: Record, seed: int, name: str) -> Trace:
+    """Read from a run's weights what is compared with other runs.
+
+    Raises:
+        RecordError: the weights cannot be read, or are not those of a network.
+    """
+    folder = record.run_folder(seed)
+    weights = run_files.read_weights(folder)
+    with reading(folder / "weights.pt"):
+        layers, shares = measure_units(weights)
+    return Trace(name, seed, simplify(record.experiment), record.results[seed]["seconds"], layers, shares)
+
+
+def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
+    """Measure (directions, shares) of the units in a network's layers, as a `Trace` holds them.
+
+    A layer's inputs count by the strengths of the units that they come from: the lengths of the weights to these units
+    or, after a normalization layer, its scale. So neither rescaled units nor units that a penalty has shrunk to nothing
+    hide a copy.
+
+    Raises:
+        ValueError, RuntimeError: the weights are not those of a network.
+    """
+    layers: list[Tensor] = []
+    shares: list[Tensor] = []
+    strengths = torch.ones(1)
+    for name, tensor in weights.items():
+        if tensor.dim() in (2, 4):
+            layer = tensor.reshape(*tensor.shape[:2], -1)
+            layer = layer * strengths[:, None] if layers else layer[:, :: -(-layer.shape[1] // MOST_PIXELS)]
+            strengths = layer.norm(dim=(1, 2))
+            shares.append(strengths / strengths.sum().clamp(min=TINY))
+            layer = layer - layer.mean(0)  # what all units share tells nothing
+            layers.append(layer / layer.norm(dim=(1, 2), keepdim=True).clamp(min=TINY))
+        elif name.endswith(".weight"):  # of a normalization layer
+            strengths = tensor.abs().reshape(len(tensor), -1).mean(1)
+        if len(layers) > 1 and sum(layer.numel() for layer in layers) >= ENOUGH:
+            break
+    if not layers:
+        raise ValueError("it holds no layer")
+    return layers, shares
+
+
+def correlate(mine: Trace, others: Sequence[Trace], least: float = -1) -> dict[int, float]:
+    """Compute the correlation of a run with each of several runs of equal shapes: that of the layer with the lowest.
+
+    The twin of a unit is the unit of the other run whose incoming weights are most similar. In the next layer, the
+    inputs of the other run are put into the order of the twins. The correlation of a layer is the mean over its units
+    of the similarity of twins, by the units' shares in one run or in the other; units that are not each other's twins
+    count as 0.
+
+    Returns:
+        {index: correlation} of the others whose correlation is `least` at least.
+    """
+    found, twins = dict.fromkeys(range(len(others)), 1.0), torch.empty(0)
+    for number, layer in enumerate(mine.layers):
+        theirs = torch.stack([others[index].layers[number] for index in found])
+        if number:
+            theirs = theirs.gather(2, twins[:, None, :, None].expand(-1, theirs.shape[1], -1, theirs.shape[3]))
+        similar = layer.flatten(1) @ theirs.flatten(2).mT  # (others, my units, their units)
+        of_twins, twins = similar.max(2)
+        of_twins *= similar.argmax(1).gather(1, twins) == torch.arange(len(layer))
+        shares = torch.stack([others[index].shares[number] for index in found]).gather(1, twins)
+        correlations = torch.maximum(of_twins @ mine.shares[number], (of_twins * shares).sum(1))
+        twins = twins[correlations >= least]
+        pairs = zip(found.items(), correlations.tolist(), strict=True)
+        found = {index: min(before, now) for (index, before), now in pairs if now >= least}
+        if not found:
+            break
+    return found
+
+
+def find_copies(mine: Sequence[Trace], theirs: Sequence[Trace] | None = None) -> list[Copy]:
+    """Find the runs that are copies of others.
+
+    Args:
+        theirs: the runs of another submission; None: compare the runs of one submission with each other.
+    """
+    found = []
+    for number, trace in enumerate(mine):
+        others = list(mine[:number] if theirs is None else theirs)
+        if theirs is None:  # a student may keep the same run under two titles
+            others = [other for other in others if (other.seed, other.experiment) != (trace.seed, trace.experiment)]
+        others = [other for other in others if other.shapes == trace.shapes]
+        for index, correlation in correlate(trace, others, LEAST).items() if others else ():
+            if why := judge(trace, others[index], correlation):
+                found.append(Copy(trace.name, others[index].name, why))
+    return found
+
+
+def judge(mine: Trace, theirs: Trace, correlation: float) -> str | None:
+    """Say why one of two runs is a copy of the other; return None if honest training explains their correlation."""
+    are_equal = all(map(torch.equal, mine.layers, theirs.layers))
+    match mine.seed == theirs.seed, mine.experiment == theirs.experiment:
+        case True, True:
+            return "the same seed, settings and training time" if mine.seconds == theirs.seconds else None
+        case True, False:
+            return "equal weights with different settings" if are_equal else None
+    if are_equal:
+        return "equal weights with different seeds"
+    if not mine.is_telling:
+        return None
+    return f"correlation {correlation:.2f}, which between independent seeds is at most {HONEST}"
+
+
+def simplify(experiment: Experiment) -> Experiment:
+    """Map experiments that take the same training steps, and so may have equal weights, to one representative."""
+    early_stopping: dict[str, Any] = dict(
+        patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
+    )
+    depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
+    epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits
+    experiment = replace(experiment, **early_stopping, epochs=epochs)
+    if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
+        experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
+    if experiment.norm == "ghost" and experiment.ghost_splits == 1:
+        experiment = replace(experiment, norm="batch", ghost_splits=None)
+    return experiment

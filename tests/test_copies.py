@@ -1,0 +1,170 @@
+"""Copies are found in every disguise, and no two honest runs are taken for copies."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+import torch
+from helpers import cut_dataset, make_result
+
+import training
+from docs import draw_copies
+from engine import records
+from engine.files import RecordError
+from experiments import Experiment
+from grading.copies import LEAST, correlate, find_copies, measure_units, simplify, trace_run
+
+ONE_CYCLE = dict(optimizer="sgd", lr_scheduler="one_cycle")
+KINDS = {
+    "mlp": dict(model="mlp", hidden=(32, 16)),
+    "mlp with L1": dict(model="mlp", hidden=(32, 16), l1=0.001, l1_mode="proximal"),
+    "cnn": dict(model="cnn1", norm="batch", lr=0.01),
+    "layer norm": dict(model="cnn1", norm="layer_chw", lr=0.01),
+    "no hidden layer": dict(model="mlp", hidden=()),
+    "few units": dict(model="mlp", hidden=(4, 4)),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """Train two seeds of each kind and a third of the MLP's, and return {kind: record}."""
+    folder = tmp_path_factory.mktemp("runs")
+    few = cut_dataset(digits, train=1000, validation=100, test=100)
+    found = {}
+    for kind, settings in KINDS.items():
+        experiment = Experiment(dataset="mnist_sample", batch_size=50, epochs=2, **settings)
+        record = records.Record(folder / kind, experiment, dict(name="mnist_sample"))
+        record.folder.mkdir()
+        for run in training.train(experiment, [0, 1], few):
+            records.write_run(record.folder, run)
+            record.results[run.seed] = run.result
+        found[kind] = record
+    return found
+
+
+def trace_all(record):
+    return [trace_run(record, seed, f"{record.title} seed {seed}") for seed in record.results]
+
+
+def change(trace, **changes):
+    """Return the trace of a run that another student hands in."""
+    return replace(trace, **dict(name=f"their {trace.name}", seconds=-1.0) | changes)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "mlp with L1", "cnn"])
+def test_a_copy_under_another_seed_is_found_in_every_disguise(kind, trained, digits):
+    record = trained[kind]
+    first, second = trace_all(record)
+    copies = dict(draw_copies.make_copies(record, 1, cut_dataset(digits, train=1000)))
+    assert set(copies) == {*draw_copies.DISGUISES, "one more epoch"}
+    for disguise, weights in copies.items():
+        layers, shares = measure_units(weights)
+        copy = change(second, seed=7, layers=layers, shares=shares)
+        (found,) = find_copies([copy], [first, second])
+        assert (found.name, found.of) == (copy.name, second.name), disguise
+        assert found.why.startswith("correlation "), disguise
+        assert find_copies([copy], [first]) == [], "an independent seed"
+
+
+@pytest.mark.parametrize("kind", ["other order of units", "rescaled units"])
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_network_with_other_units_computes_the_same(kind, model, trained, digits):
+    """Or the disguise would show in the metrics."""
+    record = trained[model]
+    network = draw_copies.build_network_of(record)
+    before = training.predict(network, digits, digits.test, 1)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    draw_copies.DISGUISES[kind](network, torch.Generator().manual_seed(0))
+    after = network.state_dict()
+    assert any(not torch.equal(after[name], tensor) for name, tensor in state.items())
+    torch.testing.assert_close(training.predict(network, digits, digits.test, 1), before, rtol=0, atol=1e-4)
+
+
+def test_independent_runs_are_no_copies(trained):
+    for kind, record in trained.items():
+        assert find_copies(trace_all(record)) == [], kind
+
+
+@pytest.mark.parametrize("kind", ["no hidden layer", "few units"])
+def test_runs_that_are_alike_are_no_copies_where_all_seeds_learn_the_same(kind, trained):
+    first, _ = trace_all(trained[kind])
+    alike = change(first, seed=5, layers=[layer + 1e-4 * torch.randn(layer.shape) for layer in first.layers])
+    assert correlate(alike, [first])[0] > LEAST
+    assert find_copies([alike], [first]) == []
+
+
+def test_equal_weights_are_named_even_where_all_seeds_learn_the_same(trained):
+    for kind, record in trained.items():
+        first, second = trace_all(record)
+        (found,) = find_copies([change(first, seed=5)], [first, second])
+        assert (found.of, found.why) == (first.name, "equal weights with different seeds"), kind
+
+
+def test_of_the_same_seed_only_equal_weights_or_equal_seconds_tell_a_copy(trained):
+    first, _ = trace_all(trained["mlp"])
+    alike = [layer + 1e-4 * torch.randn(layer.shape) for layer in first.layers]
+    other = simplify(Experiment(model="mlp", hidden=(32, 16), l1=1e-9))
+    for changes, why in (
+        (dict(), None),
+        (dict(seconds=first.seconds), "the same seed, settings and training time"),
+        (dict(seconds=first.seconds, layers=alike), "the same seed, settings and training time"),
+        (dict(layers=alike), None),
+        (dict(experiment=other, layers=alike), None),
+        (dict(experiment=other), "equal weights with different settings"),
+    ):
+        assert [copy.why for copy in find_copies([change(first, **changes)], [first])] == ([why] if why else [])
+
+
+def test_runs_of_one_submission_are_compared_once(trained):
+    first, second = trace_all(trained["mlp"])
+    assert find_copies([first, replace(first, name="another title")]) == [], "the same run under two titles"
+    again = change(first, seed=9)
+    assert [(copy.name, copy.of) for copy in find_copies([first, second, again])] == [(again.name, first.name)]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"bias": torch.ones(3)},
+        {"0.weight": torch.ones(4, 3), "2.weight": torch.ones(2, 5)},
+        {"0.weight": torch.ones(4, 0)},
+        {"0.weight": torch.tensor(1.0), "2.weight": torch.ones(2, 5)},
+    ],
+)
+def test_weights_that_are_no_network_are_refused(weights, tmp_path):
+    (tmp_path / "seed-0").mkdir()
+    torch.save(weights, tmp_path / "seed-0" / "weights.pt")
+    record = records.Record(tmp_path, Experiment(), {}, results={0: make_result(0, 0.5)})
+    with pytest.raises(RecordError, match=r"weights.pt: cannot be read \("):
+        trace_run(record, 0, "forged")
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_weights_that_are_zero_or_not_finite_are_no_copies_of_other_weights(value, trained):
+    first, second = trace_all(trained["mlp"])
+    layers, shares = measure_units({"1.weight": torch.full((32, 784), value), "3.weight": torch.full((16, 32), value)})
+    strange = change(first, seed=5, layers=layers, shares=shares)
+    assert all(not find_copies([one], [other]) for one, other in combinations([strange, first, second], 2))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "may_be_equal"),
+    [
+        (dict(l2=0.001), dict(weight_decay=0.002), True),
+        (dict(l2=0.001, optimizer="adamw"), dict(weight_decay=0.002, optimizer="adamw"), False),
+        (dict(l2=0.001), dict(weight_decay=0.001), False),
+        (dict(patience=3), dict(), True),
+        (dict(epochs=20, patience=3, restore="last"), dict(epochs=15), True),
+        (dict(norm="ghost", ghost_splits=1), dict(norm="batch"), True),
+        (dict(norm="ghost", ghost_splits=2), dict(norm="batch"), False),
+        (dict(lr=0.01), dict(), False),
+        (dict(optimizer="sgd", epochs=20), dict(optimizer="sgd"), True),
+        (ONE_CYCLE | dict(epochs=20), ONE_CYCLE, False),
+        (dict(lr_scheduler="cosine", epochs=20), dict(lr_scheduler="cosine"), False),
+        (dict(warmup=3, epochs=20), dict(warmup=3), True),
+        (dict(warmup=3), dict(warmup=2), False),
+        (dict(average=0.9), {}, False),
+    ],
+)
+def test_only_settings_whose_training_may_be_the_same_may_share_weights(first, second, may_be_equal):
+    assert (simplify(Experiment(**first)) == simplify(Experiment(**second))) == may_be_equal
