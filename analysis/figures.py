@@ -24,6 +24,7 @@ from experiments import shorten
 from regularizers import SMALL
 
 AUGMENTED_ROWS = 3  # rows of augmented images in the figure of samples
+COLUMNS = 10  # classes beside each other in that figure
 
 
 def add_forest(document: Document, findings: Findings) -> None:
@@ -71,12 +72,16 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
 
     def draw() -> Figure:
         plain = train.images[places]
-        rows = [plain]
+        rows, columns = [plain], min(len(names), COLUMNS)
         for row in range(AUGMENTED_ROWS if is_augmented else 0):
             drawn = augmentation.draw(len(plain), dataset.shape, torch.Generator().manual_seed(row))
             rows.append(augmentation(plain, drawn, dataset.mean).mul(255).round().byte())
-        titles = [*names, *[""] * (len(rows) - 1) * len(names)]
-        return plots.plot_gallery(torch.cat(rows).numpy(), titles, columns=len(names))
+        white = torch.full_like(plain[:1], 255).expand(-len(names) % columns, -1, -1, -1)
+        of_classes = torch.stack([torch.cat([row, white]) for row in rows])
+        images = of_classes.unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 2)  # ten classes, then the next ten
+        shown, blank = [*names, *[""] * len(white)], [""] * columns * (len(rows) - 1)
+        titles = [title for n in range(0, len(shown), columns) for title in (*shown[n : n + columns], *blank)]
+        return plots.plot_gallery(images.numpy(), titles, columns)
 
     augmented = ", and three times as the training augments it" if is_augmented else ""
     document.add_figure(f"{findings.name}-samples", f"A train image of each class{augmented}", draw)

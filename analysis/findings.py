@@ -161,7 +161,8 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
     """Group records by study and data set.
 
     Returns:
-        (findings, problems); a problem is one line about a group in which no record has the study's settings.
+        (findings, problems); a problem is one line about a group in which no record has the study's settings, or about
+        a record that was trained on other data than the others.
     """
     all_findings, problems = [], []
 
@@ -180,7 +181,12 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
             if title in records and title not in left_out and records[title].results
         }
         if trained:
-            dataset, problem = load_test_set(next(iter(trained.values())), data_dir)
+            first = next(iter(trained.values()))
+            for title, record in list(trained.items()):
+                if record.dataset["checksum"] != first.dataset["checksum"]:  # a file of one's own that was changed
+                    problems.append(f"{record.folder}: trained on another {dataset_name} than {first.title}")
+                    del trained[title]
+            dataset, problem = load_test_set(first, data_dir)
             diverged = [title for title, record in records.items() if not record.results]
             all_findings.append(
                 Findings(group, study, dataset_name, trained, dataset, problem, left_out, diverged, split_seed)

@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from analysis.compare import Comparison, compute_mean_interval
@@ -30,6 +30,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", ":")
 GREY = "#808080"
 MOST_IN_A_LINE = 20  # seeds; more dots are spread in height, or they would hide each other
+MANY, INCHES = 20, (0.42, 0.13)  # classes with numbers in their cells; the width of such a class, and of one of more
 in_style = rc_context(  # a decorator
     {
         "font.size": 9,
@@ -175,11 +176,11 @@ def plot_forest(
     return figure
 
 
-def _make_rows(titles: Iterable[str], height: float = 0.34) -> tuple[Figure, Axes]:
+def _make_rows(titles: Iterable[str], height: float = 0.34, width: float = 8) -> tuple[Figure, Axes]:
     """Make a figure with one panel and a row for each title; a row is at least `height` inches high."""
     labels = [wrap_title(title) for title in titles]
     lines = max(label.count("\n") + 1 for label in labels)
-    figure = Figure(figsize=(8, 1.2 + max(height, 0.17 * lines) * len(labels)), layout="constrained")
+    figure = Figure(figsize=(width, 1.2 + max(height, 0.17 * lines) * len(labels)), layout="constrained")
     panel = figure.subplots()
     panel.set_yticks(range(len(labels)), labels)
     panel.set_ylim(len(labels) - 0.5, -0.5)  # the first title on top
@@ -285,7 +286,8 @@ def plot_confusion(matrices: dict[str, NDArray[np.floating]], classes: Sequence[
     Args:
         matrices: {title: shares (classes, classes), a row for each actual class}.
     """
-    figure = Figure(figsize=(5.2 * len(matrices), 5), layout="constrained")
+    side = max(5, INCHES[len(classes) > MANY] * len(classes))
+    figure = Figure(figsize=((side + 0.2) * len(matrices), side), layout="constrained")
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for panel, (title, shares) in zip(panels, matrices.items(), strict=True):
         panel.imshow(shares, cmap="Blues", norm=PowerNorm(0.4, vmin=0, vmax=1))  # makes small shares visible
@@ -306,7 +308,7 @@ def plot_by_class(accuracies: dict[str, NDArray[np.floating]], classes: Sequence
         accuracies: {title: shares (classes,), means over runs}.
     """
     shares = np.array(list(accuracies.values()))
-    figure, panel = _make_rows(accuracies, height=0.3)
+    figure, panel = _make_rows(accuracies, 0.3, max(8, INCHES[len(classes) > MANY] * len(classes)))
     panel.imshow(shares, cmap="Blues", aspect="auto")
     _write_cells(panel, shares, lambda share: f"{100 * share:.1f}", dark=(shares.min() + 2 * shares.max()) / 3)
     panel.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
@@ -315,6 +317,10 @@ def plot_by_class(accuracies: dict[str, NDArray[np.floating]], classes: Sequence
 
 def _write_cells(panel: Axes, shares: NDArray[np.floating], to_text: Callable[[float], str], dark: float) -> None:
     panel.grid(visible=False)
+    if shares.shape[1] > MANY:
+        panel.tick_params(labelsize=6)
+        panel.figure.colorbar(panel.images[0], format=PercentFormatter(1))
+        return
     for (row, column), share in np.ndenumerate(shares):
         if words := to_text(share):
             colour = "white" if share > dark else "black"

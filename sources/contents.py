@@ -145,8 +145,11 @@ def arrange(array: NDArray[Any]) -> Bytes:
     Raises:
         ValueError: the values are no whole numbers from 0 to 255, or the shape is of neither.
     """
-    if array.dtype.kind not in "ui" or array.size == 0 or not 0 <= array.min() <= array.max() <= 255:
-        raise ValueError(f"holds {array.dtype}, expected whole numbers from 0 to 255")
+    if array.size == 0:
+        raise ValueError("is empty")
+    if array.dtype.kind not in "ui" or not 0 <= array.min() <= array.max() <= 255:
+        limits = f" from {array.min()} to {array.max()}" if array.dtype.kind in "ui" else ""
+        raise ValueError(f"holds {array.dtype}{limits}, expected whole numbers from 0 to 255, as uint8")
     array = array.astype(np.uint8)
     if array.ndim <= 2:
         if array.ndim == 2 and array.shape[1] != 1:

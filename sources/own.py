@@ -116,8 +116,6 @@ def _read(path: Path, *_: int) -> Own:
     for part, images, of_images in (("train", train, labels), ("test", test, test_labels)):
         if len(images) != len(of_images):
             raise ValueError(f"{len(images):,} images in x_{part}, but {len(of_images):,} labels in y_{part}")
-    if train.shape[1:] != test.shape[1:]:
-        raise ValueError(f"train images have the shape {train.shape[1:]}, test images {test.shape[1:]}")
     count = 1 + int(max(labels.max(), test_labels.max()))
     names = arrays.get("classes", np.array([str(number) for number in range(count)]))
     if names.dtype.kind != "U" or names.ndim != 1:
@@ -125,6 +123,8 @@ def _read(path: Path, *_: int) -> Own:
     _, channels, height, width = train.shape
     classes = tuple(map(str, names))
     check_images((channels, height, width), classes)
+    if test.shape[1:] != train.shape[1:]:
+        raise ValueError(f"train images have the shape {train.shape[1:]}, test images {test.shape[1:]}")
     _check_labels(len(classes), train=labels, test=test_labels)
     source = Source(path.parent, {}, (), classes, (channels, height, width), len(labels) // OF_CLASS["train"])
     checksums = "".join(hashlib.sha256(encode_idx(array)).hexdigest() for array in found.values())

@@ -42,7 +42,7 @@ def test_a_check_is_declared_with_its_points_and_the_sentence_that_is_so_when_it
     assert {name: check.points for name, check in CHECKS.items()} == points
     assert list(CHECKS) == list(points), "in the order of grading"
     assert [check.about for check in CHECKS.values()][:5] == [
-        "the files are exactly those of the manifest, with their checksums, and every record can be read",
+        "every file of the manifest is there with its checksum, and every record can be read",
         "the test metrics follow from the stored predictions",
         "the weights give the predictions, metrics, sparsity and norms, and the history gives the chosen epoch",
         "no two runs of different seeds or settings share weights",
