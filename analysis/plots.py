@@ -329,13 +329,8 @@ def _write_cells(panel: Axes, shares: NDArray[np.floating], to_text: Callable[[f
 
 @in_style
 def plot_gallery(images: NDArray[np.uint8], titles: Sequence[str], columns: int) -> Figure:
-    """Plot images in rows of `columns`, each under its title.
-
-    Args:
-        images: uint8 (n, channels, height, width), greyscale or RGB.
-    """
-    width, height = max(0.9, 9 / columns), max(1.1, 9 / columns)
-    figure, panels = _make_grid(len(images), columns, width, height, share=False)
+    """Plot images, uint8 (n, channels, height, width), in rows of `columns`, each under its title."""
+    figure, panels = _make_grid(len(images), columns, max(0.9, 9 / columns), max(1.1, 9 / columns), share=False)
     for panel, image, title in zip(panels, images, titles, strict=False):
         panel.imshow(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1), cmap="gray", vmin=0, vmax=255)
         panel.set_title(title, fontsize=7)

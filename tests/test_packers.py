@@ -186,7 +186,7 @@ def test_runs_that_were_added_count_nowhere(honest, tmp_path):
             content = honest[name].replace(b'"seed": 0', f'"seed": {seed}'.encode())
             files[name.replace("seed-0", f"seed-{seed}").replace("single", "single" if seed else "other")] = content
     graded = grade_files(files, tmp_path)
-    assert (graded.points, graded.seeds, len(graded.weights)) == (FULL, {0, 1}, 6)
+    assert (graded.points, graded.seeds, len(graded.traces)) == (FULL, {0, 1}, 6)
     assert graded.remarks[0].startswith("not in the manifest, so not looked at: runs/other/mlp1,")
     asked = scores.grade(tmp_path / "submission.zip", GradeOptions(seeds=[0, 1, 7]))
     assert find_failing(asked) == {"completeness"}
