@@ -85,7 +85,8 @@ def set_fastest(
         found[work] = fastest, choice
         times = ", ".join(f"{runs}: {1e3 * of_image:.3g}" for runs, of_image in seconds.items())
         are = "1 run alone is" if fastest == 1 else f"{fastest} runs side by side are"
-        print(f"{are} fastest here, within 5 % ({times} ms for an image of a run; {how})")
+        where = "one process" if widest.jobs == 1 else f"{widest.jobs} processes"
+        print(f"{are} fastest for this training in {where}, within 5 % ({times} ms for an image of a run; {how})")
     choices = [found.get(work, (None, "table")) for work in works]
     return [replace(task, most=most, choice=choice) for task, (most, choice) in zip(tasks, choices, strict=True)]
 

@@ -1,6 +1,7 @@
 """Everything in the documents that a program can check: commands, flags, files, links, tables, snippets and calls."""
 
 import ast
+import csv
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import choose, read_rows, write_nothing
+from helpers import choose, write_nothing
 
 import benchmark
 import grade
@@ -241,21 +242,32 @@ def test_every_published_study_is_in_the_table_with_its_experiments():
         assert int(seeds) == STUDIES[name].seeds, name
 
 
-def test_the_results_are_those_of_the_published_report():
-    results = DOCUMENTS["docs/results/README.md"].partition("## Normalization")[0]
-    published = (ROOT / "docs" / "results" / "fashion-mlp" / "report.md").read_text(encoding="utf-8")
-    rows = read_rows(results, "verdict")
-    assert len(rows) == len({claim.says for claim in STUDIES["fashion-mlp"].claims})
-    in_report = read_rows(published, "verdict")
-    for claim, row in rows.items():
-        for column in ("compared", "difference", "verdict"):
-            assert row[column] == in_report[claim][column], claim
-    accuracies = read_rows(published, "test %")
-    shown = read_rows(results, "published, one run: train, test")
-    assert shown.keys() == {title.strip("*") for title in accuracies}
-    for title, row in accuracies.items():
-        of_title = shown[title.strip("*")]
-        assert (of_title["train"], of_title["test"]) == (row["train %"], row["test %"]), title
+def test_the_results_are_those_of_the_published_reports():
+    results = DOCUMENTS["docs/results/README.md"]
+    lines = [line.split("|")[1:-1] for line in results.partition("## How many")[0].splitlines() if line[:1] == "|"]
+    summary = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+    accuracies = dict(re.findall(r"^\| (.+?) \| ([\d.]+ ± [\d.]+) \| .*\d \| \w+side", results, re.MULTILINE))
+    for study in ("fashion-mlp", "mnist-l1-l2-ghost"):
+        tables = ROOT / "docs" / "results" / study / "tables"
+        claims = [row for row in read_csv(tables / f"{study}-claims.csv") if row["claim"]]
+        for claim in claims:
+            as_run, corrected = summary[claim["claim"]]
+            verdict, _, difference = (as_run if claim["kind"] == "as run" else corrected).partition(", ")
+            assert verdict == claim["verdict"].partition(":")[0], claim
+            places = len(difference.partition(" ±")[0].partition(".")[2])
+            of_report = f"{float(claim['difference']):+.{places}f} ± {float(claim['difference ±']):.{places}f}"
+            if difference:  # empty where a claim compares with several experiments
+                assert difference.replace("−", "-").startswith(of_report), claim
+        for row in read_csv(tables / f"{study}-accuracy.csv"):
+            if row["published test %"]:
+                shown = accuracies.pop(row["experiment"])
+                assert shown == f"{float(row['test %']):.2f} ± {float(row['test % ±']):.2f}", row
+    assert accuracies == {}
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def test_every_check_is_in_the_table_with_its_points():
