@@ -127,9 +127,10 @@ def correlate(mine: Trace, others: Sequence[Trace], least: float = -1) -> dict[i
         theirs = torch.stack([others[index].layers[number] for index in found])
         if number:
             theirs = theirs.gather(2, twins[:, None, :, None].expand(-1, theirs.shape[1], -1, theirs.shape[3]))
-        similar = layer.flatten(1) @ theirs.flatten(2).mT  # (others, my units, their units)
-        of_twins, twins = similar.max(2)
-        of_twins *= similar.argmax(1).gather(1, twins) == torch.arange(len(layer))
+        units = theirs.shape[:2]
+        similar = (theirs.flatten(0, 1).flatten(1) @ layer.flatten(1).T).view(*units, -1)  # last dimension: my units
+        of_twins, twins = similar.max(1)
+        of_twins *= similar.argmax(2).gather(1, twins) == torch.arange(len(layer))
         shares = torch.stack([others[index].shares[number] for index in found]).gather(1, twins)
         correlations = torch.maximum(of_twins @ mine.shares[number], (of_twins * shares).sum(1))
         twins = twins[correlations >= least]

@@ -135,6 +135,34 @@ def make_binary(batch):
     return np.column_stack([np.array(content[b"labels"], np.uint8), content[b"data"]]).tobytes()
 
 
+def mutate_own(random):
+    path = Path("data/cells.npz")
+    command = f"train.py --dataset cells.npz --epochs 1 --seeds 5 {random.choice(('', '--model cnn1', '--summary'))}"
+    if random.random() < 0.4:
+        return Mutant(spoil(random, path), command, path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    name = random.choice(list(arrays))
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        arrays[name], what = alter_array(random, arrays[name])
+        np.savez(path, **arrays)
+    return Mutant(f"{name} {what}", command, path)
+
+
+def alter_array(random, array):
+    """Alter an array of numbers or text; return (altered array, description)."""
+    ways = (np.delete, np.insert, *ODD_ARRAYS)
+    which = random.randrange(len(ways))
+    if which < 2:
+        more = (array[0],) if which else ()
+        return ways[which](array, random.randrange(len(array)), *more, axis=0), ("an element less", "one more")[which]
+    try:
+        return ways[which](array), f"as array {which - 2}"
+    except (IndexError, TypeError, ValueError):  # not for labels or text
+        return np.array(random.choice(ODD_CELLS)), "as text"
+
+
 def mutate_checkpoint(random):
     (path,) = Path("runs").rglob("checkpoint-0-1.pt")
     if random.random() < 0.3:
@@ -293,6 +321,7 @@ def alter(random, value):
 KINDS = dict(
     flags=mutate_flags,
     data=mutate_data,
+    own=mutate_own,
     checkpoints=mutate_checkpoint,
     records=mutate_record,
     archives=mutate_archive,

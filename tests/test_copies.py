@@ -12,7 +12,7 @@ from docs import draw_copies
 from engine import records
 from engine.files import RecordError
 from experiments import Experiment
-from grading.copies import LEAST, correlate, find_copies, measure_units, simplify, trace_run
+from grading.copies import LEAST, Trace, correlate, find_copies, measure_units, simplify, trace_run
 
 ONE_CYCLE = dict(optimizer="sgd", lr_scheduler="one_cycle")
 KINDS = {
@@ -93,6 +93,21 @@ def test_runs_that_are_alike_are_no_copies_where_all_seeds_learn_the_same(kind, 
     assert find_copies([alike], [first]) == []
 
 
+def test_units_that_a_penalty_shrank_to_nothing_are_no_twins():
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        weights = {
+            "1.weight": torch.randn(128, 784, generator=generator),
+            "3.weight": torch.randn(128, 128, generator=generator),
+        }
+        for weight in weights.values():
+            weight[4:] = 0
+        layers, shares = measure_units(weights)
+        return Trace(f"seed {seed}", seed, Experiment(), float(seed), layers, shares)
+
+    assert find_copies([draw(seed) for seed in range(5)]) == []
+
+
 def test_equal_weights_are_named_even_where_all_seeds_learn_the_same(trained):
     for kind, record in trained.items():
         first, second = trace_all(record)
@@ -120,6 +135,17 @@ def test_runs_of_one_submission_are_compared_once(trained):
     assert find_copies([first, replace(first, name="another title")]) == [], "the same run under two titles"
     again = change(first, seed=9)
     assert [(copy.name, copy.of) for copy in find_copies([first, second, again])] == [(again.name, first.name)]
+
+
+def test_the_script_draws_every_kind_of_pair(trained, tmp_path, capsys, monkeypatch):
+    found = [trained[kind] for kind in ("mlp", "mlp with L1")]
+    monkeypatch.setattr(draw_copies.records, "read_all", lambda runs_dir, study: (found, []))
+    monkeypatch.setattr(draw_copies, "load_test_set", lambda record, data_dir: (None, "takes time"))
+    draw_copies.main(["--study", "fashion-mlp", "--out", str(tmp_path / "copies.png")])
+    rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+    kinds = [draw_copies.INDEPENDENT, draw_copies.SAME_SEED, *draw_copies.DISGUISES]
+    assert [(kind.strip(), int(pairs)) for kind, pairs in rows] == list(zip(kinds, (4, 2, *[2] * 6), strict=True))
+    assert (tmp_path / "copies.png").stat().st_size < 100_000
 
 
 @pytest.mark.parametrize(

@@ -293,16 +293,26 @@ def test_a_study_file_may_name_a_data_set_that_is_not_there(monkeypatch, capsys)
 # The whole way
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """Train two experiments by hand and one of a study on a file in a folder `in`, and write report and bundle."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(plots, "save_figure", write_nothing)
+        names = np.array([f"cell {letter}" for letter in "abcdefghijkl"])
+        write_own(Path("in", "cells.npz"), 12, (32, 32, 3), classes=names)
+        train.main(["--dataset", "in/cells.npz", *QUICK])
+        train.main(["--dataset", "in/cells.npz", "--l1", "0.001", *QUICK])
+        train.main(["--study", "l1-path", "--only", "no L1", "--dataset", "in/cells.npz", *QUICK])
+        report.main(["--data-dir", "in", "--bundle", "submission.zip"])
+    return folder
+
+
 @pytest.fixture
-def trained(capsys):
-    """Train two experiments by hand and two of a study on a file in a folder `in`, and write report and bundle."""
-    write_own(
-        Path("in", "cells.npz"), 12, (32, 32, 3), classes=np.array([f"cell {letter}" for letter in "abcdefghijkl"])
-    )
-    train.main(["--dataset", "in/cells.npz", *QUICK])
-    train.main(["--dataset", "in/cells.npz", "--l1", "0.001", *QUICK])
-    train.main(["--study", "l1-path", "--only", "no L1", "--dataset", "in/cells.npz", *QUICK])
-    report.main(["--data-dir", "in", "--bundle", "submission.zip"])
+def trained(trained_once, folder, capsys):
+    """Copy the runs, the file, the report and the bundle into the current folder."""
+    shutil.copytree(trained_once, folder, dirs_exist_ok=True)
     capsys.readouterr()
 
 

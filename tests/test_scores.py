@@ -4,8 +4,10 @@ import csv
 import shutil
 
 import pytest
+import torch
 from helpers import HANDED_IN, change_result, refresh
 
+from engine import run_files
 from experiments import UserError
 from grading import scores
 from grading.checks import CHECKS, Result
@@ -49,15 +51,23 @@ def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(unpa
     assert rows[2]["problems"].startswith("report: report.md, line ")
 
 
-def test_equal_weights_under_other_seeds_are_named_as_copies(handed_in, tmp_path):
+@pytest.mark.parametrize(
+    ("noise", "why"), [(0, "equal weights with different seeds"), (0.01, "correlation 1.00, which ")]
+)
+def test_weights_under_other_seeds_are_named_as_copies(noise, why, handed_in, tmp_path):
     renamed = shutil.copytree(handed_in, tmp_path / "renamed")
     for folder in list(renamed.glob("runs/single/*/seed-*")):
         seed = int(folder.name.removeprefix("seed-")) + 5
         change_result(folder, seconds=1.5, seed=seed)
+        weights = run_files.read_weights(folder)
+        noisy = {name: tensor + noise * tensor.std() * torch.randn(tensor.shape) for name, tensor in weights.items()}
+        torch.save(noisy, folder / "weights.pt")
         folder.rename(folder.with_name(f"seed-{seed}"))
     refresh(renamed)
     for graded in grade_all(handed_in, renamed):
-        assert [copy.partition(",")[0] for copy in graded.copies] == ["6 runs"]
+        (copy,) = graded.copies
+        assert copy.startswith("6 runs, ")
+        assert why in copy
 
 
 def make_graded(**settings):
