@@ -49,12 +49,13 @@ def may_hold(path: Path, size: int, sizes: Collection[int]) -> bool:
     return False
 
 
-def read_contents(file: IO[bytes], sizes: Collection[int], layers: int = LAYERS) -> Iterator[bytes]:
+def read_contents(file: Any, sizes: Collection[int], layers: int = LAYERS) -> Iterator[bytes]:
     """Yield each content that has one of the sizes: the file itself, unpacked, or the members of an archive.
 
     A NumPy array is turned into the file in the format IDX that holds the same images or labels.
 
     Args:
+        file: open in binary mode, such as a `GzipFile`, which is no `IO` for type checkers.
         sizes: in bytes.
         layers: the number of archives that may lie in each other.
 
@@ -68,7 +69,7 @@ def read_contents(file: IO[bytes], sizes: Collection[int], layers: int = LAYERS)
         return
     if head.startswith(GZIP):
         with gzip.GzipFile(fileobj=file) as unpacked:
-            yield from read_contents(unpacked, sizes, layers - 1)  # type: ignore[arg-type]
+            yield from read_contents(unpacked, sizes, layers - 1)
     elif head.startswith(ZIP):
         with zipfile.ZipFile(file) as archive:
             for name in list_members(archive, min(sizes)):
@@ -78,7 +79,7 @@ def read_contents(file: IO[bytes], sizes: Collection[int], layers: int = LAYERS)
         with tarfile.open(fileobj=io.BytesIO(file.read(LARGEST)), mode="r:") as tar:
             for each in tar:
                 if each.isreg() and min(sizes) / DENSEST <= each.size <= LARGEST:
-                    yield from read_contents(tar.extractfile(each), sizes, layers - 1)  # type: ignore[arg-type]
+                    yield from read_contents(tar.extractfile(each), sizes, layers - 1)
     elif head.startswith(NUMPY):
         shape, _ = read_header(file)
         if {math.prod(shape) + 8, math.prod(shape) + 16} & set(sizes):  # with the header of labels or of images

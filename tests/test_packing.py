@@ -1,4 +1,4 @@
-"""A submission is packed whole, and what was altered, added or taken away afterwards is seen."""
+"""A submission is packed whole, and as small as what the grader recomputes allows."""
 
 import subprocess
 import zipfile
@@ -12,10 +12,13 @@ from helpers import (
     change_result,
     find_failures,
     override,
+    write_nothing,
     write_report,
     write_runs,
 )
 
+import report
+from analysis import plots
 from grading import packing, untrusted
 from grading.submission import SubmissionError
 
@@ -121,3 +124,11 @@ def test_an_archive_that_cannot_be_written_is_said_so_and_leaves_nothing(tmp_pat
     with pytest.raises(SubmissionError, match=r"none/one\.zip: cannot be written"):
         packing.pack(tmp_path / "none" / "one.zip", tmp_path, runs)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_that_are_packed_whole_are_named(runs, digits, tmp_path, monkeypatch, capsys):
+    write_runs(runs, digits, PLAIN, [0.9])
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(packing, "read_labels", lambda found, data_dir: {})
+    report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "report"), "--bundle", str(tmp_path / "all.zip")])
+    assert "packed with all log-probabilities, as the data are not here: mlp1," in capsys.readouterr().out
