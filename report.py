@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         if bundle:
             labels = packing.read_labels(found, args.data_dir)
             packed = packing.pack(bundle, out, args.runs_dir, study, labels)
-            if whole := [record.title for record in found if record.folder not in labels]:
+            whole = [record.title for record in found if record.folder not in labels]
+            if whole:
                 print(f"packed with all log-probabilities, as the data are not here: {', '.join(whole)}", flush=True)
         begun = [records.describe_begun(folder) for folder in find_begun(runs_dir, study)]
     page = out / ("report.md" if args.slim else "report.html")
