@@ -6,6 +6,7 @@ examples:
   python benchmark.py --model resnet                    resnet on CIFAR-10 with crop, flip and rotation
   python benchmark.py --dataset fashion_mnist_sample    a first look in seconds
   python benchmark.py --device cuda                     our loop on a GPU, the plain loop on the CPU
+  python benchmark.py --settings                        what each regularizer costs, a few minutes
 """
 
 import json
@@ -14,9 +15,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from engine import flags
-from experiments import Experiment, UserError
+from experiments import Experiment, Settings, UserError, join_settings
 from sources.catalogue import SOURCES
 from studies.cifar_norms import C_PLAIN
 from studies.mnist_l1_l2_ghost import A1_BN
@@ -28,6 +30,13 @@ EXPERIMENTS = {
 }
 SEEDS = {"mlp1": 10, "cnn1": 4, "resnet": 4}
 IMAGES = {"mlp1": None, "cnn1": None, "resnet": 10_240}  # train images in a timed epoch; None: all
+EPOCHS_OF_PRICE = 2  # one of warm-up, and one after it
+PRICED: tuple[Settings, ...] = (  # what --settings measures, each alone
+    *(dict(l1=0.001), dict(l1=0.001, l1_mode="proximal"), dict(l2=0.001), dict(weight_decay=0.001)),
+    *(dict(norm="batch"), dict(norm="ghost"), dict(norm="layer"), dict(norm="group")),
+    *(dict(dropout=0.25), dict(channel_dropout=0.1), dict(label_smoothing=0.1), dict(mixup=0.2), dict(cutout=14)),
+    *(dict(max_norm=3.0), dict(average=0.999), dict(clip_norm=1.0), dict(lr_scheduler="cosine", warmup=1)),
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,8 +52,17 @@ def main(argv: list[str] | None = None) -> None:
 
         workers.check_device(args.device)
         on_cpu, seeds = args.device == "cpu", SEEDS[args.model]
+        if args.settings and not on_cpu:
+            raise UserError("--device cuda: --settings measures the seconds of the CPU; leave one of the two out")
         experiment = replace(EXPERIMENTS[args.model], dataset=args.dataset, epochs=args.epochs)
         dataset, share = speed.take_part(data.load(experiment.dataset_name, args.data_dir), IMAGES[args.model])
+        computer = speed.describe_computer(args.device)
+        if args.settings:
+            plain = Experiment(model=args.model, dataset=args.dataset, dropout=0.0, norm="none", epochs=EPOCHS_OF_PRICE)
+            prices = speed.price_settings(plain, list_variants(plain), dataset, args.rounds)
+            speed.print_prices(prices, plain.name, computer)
+            write_result(args.out, dict(machine=computer, experiment=plain.to_dict(), times_as_long=prices))
+            return
         rounds = []
         for number in range(args.rounds):  # in rounds, so that a slowdown of the machine affects all loops
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
@@ -57,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
                 seconds["arithmetic"] = speed.compute_arithmetic(experiment, dataset, speed.measure_rate())
             rounds.append({name: value / share for name, value in seconds.items()})
         result = dict(
-            machine=speed.describe_computer(args.device),
+            machine=computer,
             dataset=experiment.dataset_name,
             share_of_images=share,
             experiment=experiment.to_dict(),
@@ -68,8 +86,22 @@ def main(argv: list[str] | None = None) -> None:
         if args.model == "mlp1" and on_cpu:
             result[speed.LATE_RATIO] = speed.compare_late_epoch(dataset)
         speed.print_result(result, experiment.name, seeds)
-        args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {args.out}")
+        write_result(args.out, result)
+
+
+def list_variants(plain: Experiment) -> dict[str, Experiment]:
+    """List the experiments whose cost `--settings` measures, {name: experiment}; each adds to a plain experiment."""
+    variants = {}
+    for settings in PRICED:
+        if "channel_dropout" not in settings or not plain.model.startswith("mlp"):
+            variants[join_settings("", settings).removeprefix(",")] = replace(plain, **settings)
+    return variants
+
+
+def write_result(out: Path, result: dict[str, Any]) -> None:
+    """Write the result as JSON, and print where it is."""
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {out}")
 
 
 def check_out(out: Path) -> None:
@@ -90,6 +122,8 @@ def make_benchmark_parser() -> flags.OneLineParser:
     """Make the parser for benchmark.py's command line."""
     parser = flags.make_parser("benchmark.py", __doc__)
     parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="network to time (default: %(default)s)")
+    about = "measure what each regularizer, normalization and schedule adds to an epoch, instead of the loops"
+    parser.add_argument("--settings", action="store_true", help=about)
     parser.add_argument("--dataset", choices=SOURCES, help="default: the model's data set")
     flags.add_data_dir(parser)
     flags.add_device(parser)

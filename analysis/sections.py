@@ -20,7 +20,14 @@ from analysis.document import Document
 from analysis.findings import Findings, build_network_of, gather
 from analysis.pooling import Givers, add_people
 from analysis.tables import Number, Table, escaped
-from analysis.wording import HOW_TO_READ, describe_training, write_findings, write_gaps, write_heading
+from analysis.wording import (
+    HOW_TO_READ,
+    describe_limits,
+    describe_training,
+    write_findings,
+    write_gaps,
+    write_heading,
+)
 from engine.flags import format_seeds
 from engine.records import Record, RecordError
 
@@ -169,6 +176,8 @@ def add_setting(document: Document, findings: Findings) -> None:
         "what that command does not name is the default, as `python train.py --help` has it."
     )
     document.add_table(tables.make_settings_table(findings), "The experiments")
+    if limits := describe_limits(findings):
+        document.say(limits)
     if not study.overrides:
         document.say("\n".join(f"- {escaped(deviation)}" for deviation in study.deviations))
 

@@ -43,6 +43,20 @@ def write_heading(findings: Findings) -> str:
     return escaped(heading)
 
 
+def describe_limits(findings: Findings) -> str:
+    """Say what the study limits, and how near the trained experiments come to it; without limits, an empty text."""
+    study, trained = findings.study, findings.trained.values()
+    limits, reached = [], []
+    if study.most_parameters:
+        limits.append(f"{study.most_parameters:,} parameters")
+        largest = max(result["parameters"] for record in trained for result in record.results.values())
+        reached.append(f"the largest network here has {largest:,}")
+    if study.most_epochs:
+        limits.append(f"{study.most_epochs} epochs")
+        reached.append(f"the longest training {max(record.experiment.epochs for record in trained)} epochs")
+    return f"The study allows at most {' and '.join(limits)}; {', '.join(reached)}." if limits else ""
+
+
 def write_findings(findings: Findings) -> Iterator[str]:
     """Write the verdicts or, without verdicts, the differences; then the best experiment and undecided claims."""
     sentences = [*_write_verdicts(findings)] or [*_write_differences(findings), *_write_others(findings)]

@@ -182,13 +182,20 @@ def check_network(experiment: Experiment, study: Study, title: str, data_dir: Pa
     """Build an experiment's network, to refuse impossible settings before anything is downloaded or written.
 
     Raises:
-        UserError: the images or the groups do not fit the network, or a data set of one's own cannot be used.
+        UserError: the images or the groups do not fit the network, the network has more parameters than the study
+            allows, or a data set of one's own cannot be used.
     """
     source = describe_source(experiment.dataset_name, data_dir)
     try:
-        return build_network(experiment, source.shape, len(source.classes), seed=0)
+        network = build_network(experiment, source.shape, len(source.classes), seed=0)
     except ValueError as error:
         raise UserError(str(error) if study.is_single else f"{title}: {error}") from None
+    count, most = models.count_parameters(network), study.most_parameters
+    if most and count > most:
+        raise UserError(
+            f"{title}: {count:,} parameters, but {study.name} allows at most {most:,}; make the network smaller"
+        )
+    return network
 
 
 def load_datasets(experiments: Iterable[Experiment], data_dir: Path) -> dict[tuple[str, int], Dataset]:

@@ -23,7 +23,7 @@ from torch import nn
 
 from data import Dataset, Split
 from engine.pace import count_operations, set_fastest
-from engine.plan import Task, TrainOptions, make_plan
+from engine.plan import Task, TrainOptions, make_plan, measured_for
 from engine.progress import Progress
 from engine.provenance import describe_machine, read_cpu_name
 from engine.workers import prepare_process, train_units
@@ -179,6 +179,40 @@ def compare_late_epoch(dataset: Dataset) -> float:
     first = [seconds for _ in range(5) for seconds in time_epochs(1)]
     late = time_epochs(LATE + 4)[LATE:]
     return median(late) / median(first[1:])  # the very first epoch is a warm-up
+
+
+def price_settings(
+    plain: Experiment, variants: dict[str, Experiment], dataset: Dataset, rounds: int
+) -> dict[str, float]:
+    """Measure how many times as long each variant of a plain experiment trains: {name: ratio}.
+
+    The seconds are those of the CPU, in one process with one thread, so that other programs hardly change them. Each
+    round trains the plain experiment and then every variant; a ratio is the median over the rounds.
+    """
+    prepare_process("cpu", threads=1)
+    seeds = list(range(measured_for(plain.model)[0]))
+
+    def time_cpu(experiment: Experiment) -> float:
+        started = time.process_time()
+        train(experiment, seeds, dataset)
+        return time.process_time() - started
+
+    time_cpu(plain)  # a warm-up
+    ratios: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        seconds = time_cpu(plain)
+        for name, variant in variants.items():
+            ratios[name].append(time_cpu(variant) / seconds)
+    return {name: median(values) for name, values in ratios.items()}
+
+
+def print_prices(prices: dict[str, float], name: str, machine: dict[str, Any]) -> None:
+    """Print what settings cost as a table."""
+    print(f"the time that {name} trains with a setting, divided by its time without, in CPU seconds")
+    print(f"{machine['cpu']}, torch {machine['torch']}, one thread")
+    rows = [(setting, f"{ratio:.2f}") for setting, ratio in prices.items()]
+    print(tabulate(rows, ("setting", "times as long"), "github", disable_numparse=True, colalign=("left", "right")))
 
 
 def measure_peak_memory() -> int | None:

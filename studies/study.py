@@ -82,8 +82,8 @@ class Study:
 
     Raises:
         ValueError: the name or a title cannot be a folder's name; a claim or the baseline names an unknown experiment;
-            a kind, metric or direction is unknown; too few seeds are planned; or the experiments use more than one
-            data set.
+            a kind, metric or direction is unknown; too few seeds are planned; an experiment has more epochs than the
+            study allows; or the experiments use more than one data set.
     """
 
     name: str
@@ -94,6 +94,8 @@ class Study:
     deviations: tuple[str, ...] = ()  # from the original
     margin: float | None = None  # largest unimportant difference; None: the data set's margin
     seeds: int = FEWEST_SEEDS  # the planned number of seeds, at which verdicts are taken first
+    most_parameters: int | None = None  # of each network; checked when the networks are built
+    most_epochs: int | None = None  # of each experiment
     sweep: dict[str, tuple[str, float]] = field(default_factory=dict)  # title: (line, x position) in the sweep's plot
     sweep_over: str = ""  # name of the setting on the plot's x axis
     mistakes_of: tuple[str, ...] = ()  # titles whose misclassified images are shown; if empty, the baseline
@@ -113,6 +115,8 @@ class Study:
             if not self.is_single and (count := len(title.encode())) > LONGEST_TITLE:
                 raise ValueError(f"{title!r}: expected a title of at most {LONGEST_TITLE} bytes, found {count}")
             _check_word(f"{title!r}", entry.kind, KINDS)
+            if problem := self._exceeds(entry.experiment):
+                raise ValueError(f"{title!r}: {problem}")
         folders: dict[str, str] = {}
         for title in self.experiments:
             if (same := folders.setdefault(title.casefold(), title)) != title:
@@ -177,6 +181,8 @@ class Study:
         for title, entry in self.experiments.items():
             try:
                 changed = replace(entry.experiment, **cleared | settings)
+                if problem := self._exceeds(changed):
+                    raise ValueError(problem)
             except ValueError as error:
                 impossible[title] = f"{title}: cannot be trained with these settings ({error})"
             else:
@@ -187,6 +193,12 @@ class Study:
         overrides = {each.name: overrides[each.name] for each in fields(Experiment) if each.name in overrides}
         deviations = () if differing else self.deviations
         return replace(self, experiments=experiments, deviations=deviations, overrides=overrides, left_out=left_out)
+
+    def _exceeds(self, experiment: Experiment) -> str:
+        """Say that an experiment has more epochs than the study allows; if it has not, return an empty text."""
+        if self.most_epochs is None or experiment.epochs <= self.most_epochs:
+            return ""
+        return f"--epochs {experiment.epochs}: {self.name} allows at most {self.most_epochs}"
 
     @property
     def titles(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from helpers import cut_dataset
 
 import benchmark
 import data
-from engine import speed
+from engine import speed, workers
 
 
 @pytest.fixture
@@ -63,3 +63,24 @@ def test_ctrl_c_is_a_line(tmp_path, capsys, monkeypatch):
     error = end_with(130, ["--out", str(tmp_path / "result.json")], capsys)
     assert error == "round 1 of 3\n\ninterrupted: nothing is written\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("model", "has_channels"), [("mlp1", False), ("cnn1", True)])
+def test_the_prices_of_all_settings_are_a_table(model, has_channels, digits, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *which: cut_dataset(digits, train=64, validation=100, test=100))
+    out = tmp_path / "result.json"
+    benchmark.main(["--model", model, "--dataset", "mnist_sample", "--settings", "--rounds", "1", "--out", str(out)])
+    prices = json.loads(out.read_text())["times_as_long"]
+    shown = capsys.readouterr().out
+    assert all(f"| {name} " in shown and ratio > 0 for name, ratio in prices.items())
+    assert len(prices) == len(benchmark.PRICED) - (not has_channels)
+    assert ("channel_dropout=0.1" in prices) == has_channels
+
+
+def test_prices_are_not_measured_on_a_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(workers, "check_device", lambda device: None)
+    error = end_with(2, ["--settings", "--device", "cuda", "--out", str(tmp_path / "result.json")], capsys)
+    assert (
+        error
+        == "benchmark.py: error: --device cuda: --settings measures the seconds of the CPU; leave one of the two out\n"
+    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import choose
 
+import models
 from engine import checkpoints, records
 from engine.checkpoints import Checkpoint
 from engine.plan import (
@@ -377,3 +378,11 @@ def test_each_data_set_is_loaded_once_for_each_split(tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.err.count("WARNING") == 2
     assert captured.out.count(": 3,600 train / 700 validation / 700 test images\n") == 3
+
+
+def test_a_network_above_the_limit_of_its_study_is_refused():
+    small = replace(SMALL_STUDY, most_parameters=55_050)
+    experiment = small.experiments["first"].experiment
+    assert models.count_parameters(check_network(experiment, small, "first", Path("unused"))) == 55_050
+    with pytest.raises(UserError, match=r"^first: 55,050 parameters, but small allows at most 55,049; make the"):
+        check_network(experiment, replace(small, most_parameters=55_049), "first", Path("unused"))

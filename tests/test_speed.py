@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,3 +62,18 @@ def test_the_plain_loop_has_the_momentum_of_the_experiment(settings, momentum, f
     seconds = speed.time_plain_loop(Experiment(optimizer="sgd", lr=0.1, l1=0.01, **settings), few)
     assert seconds > 0
     assert used == [momentum]
+
+
+def test_the_price_of_a_setting_is_a_median_of_ratios_within_a_round(few, monkeypatch):
+    clock, rounds = [0.0], iter([[1.0], [1.0, 3.0], [2.0, 5.0], [10.0, 10.0]])  # a warm-up, and three rounds
+    left = []
+
+    def train(experiment, seeds, dataset):
+        assert seeds == list(range(10))
+        left.extend(next(rounds) if not left else [])
+        clock[0] += left.pop(0)
+
+    monkeypatch.setattr(speed, "train", train)
+    monkeypatch.setattr(speed, "time", SimpleNamespace(process_time=lambda: clock[0]))
+    plain = Experiment(dataset="mnist_sample")
+    assert speed.price_settings(plain, dict(slow=replace(plain, l1=0.1)), few, rounds=3) == dict(slow=2.5)

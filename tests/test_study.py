@@ -13,7 +13,7 @@ from helpers import choose
 import studies
 import train
 from engine import records
-from experiments import Experiment
+from experiments import Experiment, UserError
 from studies import STUDIES
 from studies.study import LONGEST_GROUP, LONGEST_TITLE, SINGLE, Claim, Entry, Study
 
@@ -115,6 +115,17 @@ def test_a_claim_names_its_titles():
     assert make_claim().titles == ("half", "plain")
     assert make_claim(against=0.9).titles == ("half",)
     assert make_claim(subject=("half", "groups"), against=("plain",)).titles == ("half", "groups", "plain")
+
+
+def test_more_epochs_than_a_study_allows_are_refused_and_left_out():
+    assert Study(**MINE, most_epochs=15).most_epochs == 15  # the default
+    says = "--epochs 15: mine allows at most 14"
+    with pytest.raises(ValueError, match=f"^'plain': {says}$"):
+        Study(**MINE, most_epochs=14)
+    longer = Study(**MINE, most_epochs=15).with_overrides(dict(epochs=16))
+    assert not longer.experiments  # a record can have any overrides, so they raise nothing
+    with pytest.raises(UserError, match=r"^plain: cannot be trained with these settings \(--epochs 16: mine allows"):
+        longer.choose(None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -326,7 +337,7 @@ def run_python(project, *words):
 
 
 STUDY_FILE = """\
-from experiments import Experiment
+from experiments import Experiment, UserError
 from studies._shared import HALF
 from studies.study import Claim, Entry, Study
 

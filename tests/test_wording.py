@@ -2,6 +2,8 @@ from dataclasses import replace
 
 from helpers import PLAIN, override, read_rows, write_report, write_runs
 
+from studies import STUDIES
+
 
 def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
     study = override("mnist-norms", epochs=3)
@@ -49,3 +51,12 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits)
     text = write_report(runs)
     assert "the baseline of *mlp1,dataset=mnist_sample,l1=0.1* and 1 more, is not trained yet" in text
     assert f"{few}`{command} 0.1 --seeds 0-4`, `{command} 0.2 --seeds 0-4`\n" in text
+
+
+def test_the_limits_of_a_study_are_said_with_what_comes_near_them(runs, digits, monkeypatch):
+    study = replace(STUDIES["fashion-mlp"], most_parameters=120_000, most_epochs=20)
+    monkeypatch.setitem(STUDIES, "fashion-mlp", study)
+    small = study.with_overrides(dict(dataset="mnist_sample"))
+    write_runs(runs, digits, small.experiments["third"].experiment, [0.9], small, "third")
+    says = "The study allows at most 120,000 parameters and 20 epochs; the largest network here has 94,154, the longest"
+    assert f"{says} training 15 epochs.\n" in write_report(runs)
