@@ -1,8 +1,13 @@
+import dataclasses
+import gzip
+import pickle
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
+from data_files import SAMPLE, gzipped, sha256, write
 from helpers import write_nothing
 
 import data
@@ -10,7 +15,7 @@ import report
 import train
 from analysis import plots
 from engine import console
-from sources import downloading, finding
+from sources import catalogue, contents, downloading, finding
 
 
 def pytest_addoption(parser):
@@ -93,3 +98,55 @@ def handed_in(tmp_path_factory):
 def unpacked(handed_in, tmp_path):
     """Copy the honest submission, so that a test can forge it."""
     return shutil.copytree(handed_in, tmp_path / "submission")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data sets in files
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    """Forget what earlier tests found; return the file in which a search keeps what it found out."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "regularization-toolkit" / "data.json"
+
+
+@pytest.fixture
+def published(monkeypatch, tmp_path):
+    """Let the sample play the part of the full Fashion-MNIST; return {name: content} of its files."""
+    sizes = dict(files=SAMPLE.files, sizes=SAMPLE.sizes, validation=1000)
+    source = dataclasses.replace(catalogue.SOURCES["fashion_mnist"], **sizes)
+    monkeypatch.setitem(catalogue.SOURCES, "fashion_mnist", source)
+    monkeypatch.setitem(catalogue.SOURCES, "mnist", catalogue.SOURCES["mnist"])  # is put back if a test replaces it
+    monkeypatch.setattr(contents, "LOOKALIKES", {})
+    monkeypatch.setattr(finding, "DEBIAN_FASHION_MNIST", tmp_path / "no-debian")
+    return {file: gzip.decompress((SAMPLE.folder / f"{file}.gz").read_bytes()) for file in SAMPLE.files}
+
+
+@pytest.fixture
+def cifar(monkeypatch):
+    """Let 240 random images play the part of CIFAR-10; return {name: content} of its pickles and of its binaries."""
+    generator, pickles, binaries = np.random.default_rng(0), {}, {}
+    for number, file in enumerate(catalogue.SOURCES["cifar10"].files):
+        images, labels = generator.integers(0, 256, (40, 3072), dtype=np.uint8), [number, *range(9)] * 4
+        pickles[file] = pickle.dumps({b"data": images, b"labels": labels})
+        binaries[f"{file}.bin"] = np.column_stack([np.array(labels, np.uint8), images]).tobytes()
+    checksums = [{name: sha256(content) for name, content in files.items()} for files in (pickles, binaries)]
+    sizes = tuple(len(content) for content in [*pickles.values(), *binaries.values()])
+    source = dataclasses.replace(
+        catalogue.SOURCES["cifar10"], files=checksums[0], binary=checksums[1], sizes=sizes, validation=40
+    )
+    monkeypatch.setitem(catalogue.SOURCES, "cifar10", source)
+    return pickles, binaries
+
+
+@pytest.fixture
+def data_dir(published, tmp_path):
+    """A data dir in torchvision's layout."""
+    write(tmp_path / "data" / "FashionMNIST" / "raw", published, suffix=".gz", pack=gzipped)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def raw(data_dir):
+    return data_dir / "FashionMNIST" / "raw"
