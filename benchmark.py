@@ -10,7 +10,6 @@ examples:
 """
 
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +44,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse(argv)
     with flags.answer_in_one_line(parser, lambda _: "nothing is written"):
         check_out(args.out)
-
         with flags.importing(parser):  # late, because importing torch takes seconds
             import data
             from engine import speed, workers
@@ -114,8 +112,13 @@ def check_out(out: Path) -> None:
         raise UserError(f"--out {out}: is a folder, expected a file; name {out / 'benchmark.json'}")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it, or name another file")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise UserError(f"--out {out}: cannot be written; name another file")
+    try:
+        is_new = not out.exists()
+        out.open("a").close()
+        if is_new:
+            out.unlink()
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}); name another file") from None
 
 
 def make_benchmark_parser() -> flags.OneLineParser:

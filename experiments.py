@@ -106,7 +106,7 @@ class Experiment:
     clip_norm: float | None = _optimization(None, "largest norm of a run's gradient; longer ones are scaled", above=0)
     momentum: float = _optimization(0.0, "momentum of sgd", at_least=0, below=1)
     nesterov: bool = _optimization(False, "use Nesterov momentum with sgd")
-    weight_decay: float = _penalty(0.0, "λ of the optimizer's decay (gradient λw; decoupled with adamw)", at_least=0)
+    weight_decay: float = _penalty(0.0, "λ of the optimizer's decay (gradient λ·w; decoupled with adamw)", at_least=0)
     l1: float = _penalty(0.0, "λ of the L1 penalty λ·Σ|w|", at_least=0)
     l1_mode: str = _penalty(
         "subgradient",
@@ -118,7 +118,7 @@ class Experiment:
         "sum: λ·Σ|w|; mean: λ·mean|w| of each tensor, summed, which divides λ by the tensor's size",
         choices=("sum", "mean"),
     )
-    l2: float = _penalty(0.0, "λ of the L2 penalty λ·Σw² (gradient 2λw)", at_least=0)
+    l2: float = _penalty(0.0, "λ of the L2 penalty λ·Σw² (gradient 2λ·w)", at_least=0)
     l2_form: str = _penalty("square", "square: λ·Σw²; norm: λ·‖W‖₂ of each tensor, summed", choices=("square", "norm"))
     penalize: str = _penalty(
         "weights",
@@ -189,10 +189,10 @@ class Experiment:
         if self.model == "mlp" and self.hidden is None:
             why = "needs --hidden with widths, such as --hidden 128 64, or --hidden alone for logistic regression"
             _refuse("model", "mlp", why)
-        if self.lr_scheduler == "step" and self.lr_step_size is None:
-            _refuse("lr_scheduler", "step", "needs --lr-step-size, such as --lr-step-size 5")
         if self.norm in ("batch", "ghost") and self.batch_size == 1:
             _refuse("batch_size", 1, f"--norm {self.norm} needs at least 2 images to average over")
+        if (splits := self.ghost_splits) and (self.batch_size % splits or self.batch_size < 2 * splits):
+            _refuse("ghost_splits", splits, f"does not divide --batch-size {self.batch_size} into parts of 2 or more")
         if self.norm == "layer_chw" and self.model.startswith("mlp"):
             _refuse("norm", "layer_chw", f"needs images in the hidden layers; --model {self.model} takes --norm layer")
         if self.groups is not None and self.group_size is not None:
@@ -269,6 +269,7 @@ DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
     ("hidden", lambda e: e.model == "mlp", "needs --model mlp; the other networks have fixed widths"),
     ("crop_mode", lambda e: e.crop_padding, "needs --crop-padding above 0"),
     ("rotation_fill", lambda e: e.rotation, "needs --rotation above 0"),
+    ("lr_scheduler", lambda e: e.lr_scheduler != "step" or e.lr_step_size, "needs --lr-step-size, such as 5"),
     ("lr_step_size", lambda e: e.lr_scheduler == "step", "needs --lr-scheduler step"),
     ("lr_gamma", lambda e: e.lr_scheduler == "step", "needs --lr-scheduler step"),
     ("warmup", lambda e: (e.warmup or 0) < e.epochs, "needs more --epochs than that"),

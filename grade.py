@@ -83,8 +83,8 @@ def make_grade_parser() -> flags.OneLineParser:
     flags.add_data_dir(parser)
     parser.add_argument(
         "--study",
-        help="the assigned study: all its experiments are required, each with at least five seeds; for a study with "
-        "overrides, give its folder's name: mnist-norms,dataset=mnist_sample,epochs=3",
+        help="the assigned study: all its experiments are required, each with as many seeds as it plans; for a study "
+        "with overrides, each with five, give its folder's name: mnist-norms,dataset=mnist_sample,epochs=3",
     )
     parser.add_argument("--seeds", help="the seeds required for every experiment: 0-4, 7 or 0,3,5-9")
     parser.add_argument(

@@ -28,13 +28,13 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, read the records, and write the report and the bundle."""
     parser = make_report_parser()
     args = parser.parse(argv)
-    study, out, bundle = args.study, args.out, args.bundle
+    study, out, bundle, warning = args.study, args.out, args.bundle, ""
     check_flags(parser, args)
     with flags.answer_in_one_line(parser, lambda _: "not everything is written; the same command starts again"):
         if not args.pool:
             check_runs(args.runs_dir, study)
         if args.against:
-            check_runs(args.against, study)
+            check_runs(args.against, study, "--against")
 
         with flags.importing(parser):  # late, because importing torch takes seconds
             from analysis.sections import make_report
@@ -70,15 +70,21 @@ def main(argv: list[str] | None = None) -> None:
             whole = [record.title for record in found if record.folder not in labels]
             if whole:
                 print(f"packed with all log-probabilities, as the data are not here: {', '.join(whole)}", flush=True)
+                lacking = f"WARNING: the data of {', '.join(whole)} are not in {args.data_dir}, so nothing is compared"
+                warning = f"{lacking}, and grade.py fails the report; name their folder with --data-dir and pack again"
         begun = [records.describe_begun(folder) for folder in find_begun(runs_dir, study)]
     page = out / ("report.md" if args.slim else "report.html")
     try:
-        print(flags.name_runs_dir(document.summary, args.runs_dir))
+        print(flags.name_folders(document.summary, args.runs_dir, args.data_dir))
         print(f"\nwritten to {out / 'report.md'}{'' if args.slim else f' and {page}'}", flush=True)
         for line in begun:
-            print(f"unfinished, not in the report: {flags.name_runs_dir(line, args.runs_dir)}", flush=True)
+            print(
+                f"unfinished, not in the report: {flags.name_folders(line, args.runs_dir, args.data_dir)}", flush=True
+            )
         if bundle:
             print(f"packed {packed:,} files into {bundle}", flush=True)
+            if warning:
+                print(warning, file=sys.stderr)
     except BrokenPipeError:  # the output's reader has gone, as with `| head`
         console.discard_output()
     if args.open and not webbrowser.open(page.resolve().as_uri()):
@@ -120,6 +126,8 @@ def check_flags(parser: flags.OneLineParser, args: argparse.Namespace) -> None:
     for flag, folder in (("--runs-dir", args.runs_dir), ("--against", args.against)):
         if folder and out.resolve() == folder.resolve():
             parser.error(f"--out {out}: is the folder of records given by {flag}; name another")
+    if any((out / name).exists() for name in ("train.py", "__init__.py", "study.py")):
+        parser.error(f"--out {out}: is a folder of code; name one for the report alone, such as report")
     if args.against and args.against.resolve() == args.runs_dir.resolve():
         parser.error(f"--against {args.against}: is --runs-dir itself; name another folder of runs")
     for path in args.pool or ():
@@ -127,13 +135,13 @@ def check_flags(parser: flags.OneLineParser, args: argparse.Namespace) -> None:
             parser.error(f"--pool {path}: not found; expected a submission.zip or its unpacked folder")
 
 
-def check_runs(runs_dir: Path, study: str | None) -> None:
+def check_runs(runs_dir: Path, study: str | None, flag: str = "--runs-dir") -> None:
     """Check that a run exists, before slow modules are imported."""
     if not runs_dir.is_dir() or not any(runs_dir.glob("*/*/seed-*")):
-        refuse_without_runs(runs_dir, study, problems=[])
+        refuse_without_runs(runs_dir, study, [], flag)
 
 
-def refuse_without_runs(runs_dir: Path, study: str | None, problems: list[str]) -> None:
+def refuse_without_runs(runs_dir: Path, study: str | None, problems: list[str], flag: str = "--runs-dir") -> None:
     """Raise an error that says that no run was found and how to train one.
 
     Raises:
@@ -145,7 +153,12 @@ def refuse_without_runs(runs_dir: Path, study: str | None, problems: list[str]) 
         found = f"no finished run of {study}" if study else "no finished run"
         if problems:
             found += f" ({'; '.join(problems)})".replace(f"{runs_dir}{os.sep}", "")
-    commands = flags.name_runs_dir(f"{found}; train one: {command}", runs_dir)
+    if flag != "--runs-dir":
+        raise UserError(f"{flag} {runs_dir}: {found}; name a folder of runs")
+    advice = f"train one: {command}"
+    if any(runs_dir.glob("*/*/checkpoint-*.pt")):
+        advice = "type the command that was interrupted once more; it resumes"
+    commands = flags.name_folders(f"{found}; {advice}", runs_dir, Path(flags.default_data_dir()))
     raise UserError(f"{runs_dir}: {commands}, or name another --runs-dir")
 
 

@@ -71,7 +71,7 @@ def _prepare(
     if not subjects:
         return [Judgement(claim, "not compared", f"{' and '.join(claim.titles)} have the same settings")]
     if missing := [title for title in claim.titles if title not in trained]:
-        return [Judgement(claim, "no finished run", ", ".join(missing))]
+        return [Judgement(claim, "no finished run", " and ".join(f"“{title}”" for title in missing))]
     seeds = sorted(set.intersection(*(set(trained[title].results) for title in claim.titles)))
     if not seeds:
         return [Judgement(claim, "no seed in common")]

@@ -94,14 +94,17 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
         RecordError: the file cannot be read.
     """
     try:
-        opening, _, closing = path.read_text(encoding="utf-8").partition("\n---\n")
+        text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
+        opening, closing = [*re.split(r"\n---[ \t]*\n", text, maxsplit=1), ""][:2]
     except FileNotFoundError:
         return ["# Report"], [
             "(Title, author and conclusions of your own: write `notes.md` in the folder of runs, in two "
             "parts divided by a line of `---`.)"
         ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read ({error}); expected Markdown in UTF-8") from None
+    except UnicodeDecodeError:
+        raise RecordError(f"{path}: is not in UTF-8; save it again with the encoding UTF-8") from None
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}); expected Markdown in UTF-8") from None
     parts = [opening.strip()] if opening.strip() else []
     if not opening.strip().startswith("# "):
         parts = ["# Report", *parts]

@@ -257,7 +257,7 @@ def make_claims_table(findings: Findings) -> Table:
             words = "", "", ""
         if not judgement.comparisons:
             rows.append((*words, "", "", "", "", "", judgement.explained))
-    header = ("claim", "kind", "metric", "compared", "difference", "margin ±", "n", "look", "verdict")
+    header = ("claim", "kind", "metric", "compared", "difference", "tests ±", "n", "look", "verdict")
     return Table(f"{findings.name}-claims", header, rows)
 
 

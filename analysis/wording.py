@@ -28,7 +28,7 @@ double, its fourfold and its eightfold, with the first seeds in the order of the
 Whoever judges again after every few seeds errs more often than the 5 % allow, so look 1 spends 3 % of error, and each
 later look half of the one before it. Each claim's interval has this level, corrected for the comparisons of all claims
 of the study (Holm). A difference is no practical one where the interval of two one-sided tests at the look's level,
-which is not corrected (margin ±), lies within the margin; that supports a claim that two are the same; for one that the
+which is not corrected (tests ±), lies within the margin; that supports a claim that two are the same; for one that the
 first is not higher, the upper end alone counts. Otherwise a claim is supported or contradicted where its interval
 leaves out zero; one that two differ is contradicted, too, where they are equal in every run. Before the first look
 there is no verdict. Validation images chose what was chosen; test images were looked at once, after training. Every
@@ -87,7 +87,7 @@ def _write_undecided(findings: Findings) -> Iterator[str]:
             alike.setdefault((judgement.verdict, judgement.look, judgement.next_look, why), []).append(judgement)
     for (verdict, look, _, why), judgements in alike.items():
         at = f" at {look}" if look else ""
-        reason = f", {why}" if why else ""
+        reason = f"{' of' if verdict == 'no finished run' else ','} {why}" if why else ""
         says = "; ".join(dict.fromkeys(f"“{each.claim.says}” ({each.claim.kind})" for each in judgements))
         if verdict == "too few seeds":  # what the claims say is of no use yet
             says = f"{len(judgements)} of {len(findings.judgements)} claims"

@@ -165,7 +165,8 @@ def draw(of_studies: dict[str, dict[str, list[float]]], path: Path) -> None:
             axes.scatter(values, heights, s=3, color=color, alpha=0.5, linewidths=0)
         axes.axvline(LEAST, color="black", linestyle=":", linewidth=1)
         axes.set(title=study, xlabel="correlation of the weights", xlim=(0, 1.02))
-        axes.set_yticks(range(len(pairs)), list(pairs))
+    kinds = max(of_studies.values(), key=len)
+    parts[0].set_yticks(range(len(kinds)), list(kinds))
     parts[0].invert_yaxis()
     figure.savefig(path, dpi=110)
 

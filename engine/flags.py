@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import difflib
 import os
+import re
 import shlex
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -174,9 +175,13 @@ def given_settings(args: argparse.Namespace) -> Settings:
 
 def read_dataset(text: str) -> str:
     """Read the name of a data set, or the path of an .npz file with a data set of one's own."""
-    if text not in SOURCES and not is_own(Path(text).name):
-        raise argparse.ArgumentTypeError(f"{text!r} (choose from {', '.join(SOURCES)}, {OWN_RULE})")
-    return text
+    if text in SOURCES or is_own(Path(text).name):
+        return text
+    near = difflib.get_close_matches(re.sub(r"\W+", "_", text.lower()), SOURCES, n=1)
+    way_out = f"did you mean {near[0]}?" if near else "the folder of a data set goes to --data-dir"
+    if text.lower().endswith(".npz"):
+        text, way_out = Path(text).name, "rename the file"
+    raise argparse.ArgumentTypeError(f"{text!r} (choose from {', '.join(SOURCES)}, {OWN_RULE}); {way_out}")
 
 
 def choose_data_dir(args: argparse.Namespace) -> Path:
@@ -218,10 +223,11 @@ def add_runs_dir(parser: Any) -> None:
     parser.add_argument("--runs-dir", type=read_folder, default=RUNS_DIR, help=about)
 
 
-def name_runs_dir(text: str, runs_dir: Path) -> str:
-    """Add `--runs-dir` to every command of train.py in a text, unless the folder is the default."""
-    named = shlex.join(["python", "train.py", "--runs-dir", str(runs_dir)])
-    return text if runs_dir == RUNS_DIR else text.replace("python train.py", named)
+def name_folders(text: str, runs_dir: Path, data_dir: Path) -> str:
+    """Add `--runs-dir` and `--data-dir` to every command of train.py in a text, unless they are the defaults."""
+    folders = [("--runs-dir", runs_dir, RUNS_DIR), ("--data-dir", data_dir, Path(default_data_dir()))]
+    words = [word for flag, folder, default in folders if folder != default for word in (flag, str(folder))]
+    return text.replace("python train.py", shlex.join(["python", "train.py", *words]))
 
 
 def add_device(parser: Any) -> None:

@@ -108,10 +108,11 @@ class Plan:
 
     def __str__(self) -> str:
         counts = [len(unit.seeds) for unit in self.units]
-        sizes = "+".join(map(str, counts)) if len(counts) <= 10 else f"{len(counts)} times up to {max(counts)}"
+        up_to = f"up to {max(counts)}" if max(counts) > 1 else "1"
+        sizes = "+".join(map(str, counts)) if len(counts) <= 10 else f"{len(counts)} times {up_to}"
         processes = f"{self.jobs} processes" if self.jobs > 1 else "one process"
         threads = "1 thread" if self.threads == [1] else f"{' or '.join(map(str, self.threads))} threads"
-        return f"{processes} ({sizes} {'seed' if sizes == '1' else 'seeds'} side by side), {threads} each"
+        return f"{processes} ({sizes} {'seed' if max(counts) == 1 else 'seeds'} side by side), {threads} each"
 
 
 def join_label(label: str, rest: str) -> str:
@@ -247,7 +248,8 @@ def split_seeds(folder: Path, options: TrainOptions) -> tuple[list[int], list[Ch
         if set(options.seeds).isdisjoint(checkpoint.seeds):
             continue
         is_as_asked = (
-            len(checkpoint.seeds) <= (options.runs_at_once or math.inf)
+            set(checkpoint.seeds) <= set(options.seeds)
+            and len(checkpoint.seeds) <= (options.runs_at_once or math.inf)
             and checkpoint.threads == (options.threads or checkpoint.threads)
             and checkpoint.device == options.device
         )

@@ -291,9 +291,9 @@ def describe_begun(folder: Path) -> str:
         record = read_description(folder / "experiment.json")
     except RecordError as error:
         return str(error)
-    names = " ".join(path.name for path in sorted(folder.glob("checkpoint-*.pt")))
+    names = ", ".join(path.name for path in sorted(folder.glob("checkpoint-*.pt")))
     lowest = re.findall(r"checkpoint-(\d+)", names)  # one of its seeds resumes a whole unit
-    return f"{folder}; resume it: {record.command('--seeds', ','.join(lowest))}"
+    return f"{folder}, {names}; resume all of it: {record.command('--seeds', ','.join(lowest))}"
 
 
 def read_description(path: Path) -> Record:

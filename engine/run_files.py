@@ -56,7 +56,7 @@ def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> We
     with reading(path):
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:  # its message says how to load the file anyway
+        except (pickle.UnpicklingError, KeyError):  # its message says how to load the file anyway
             raise ValueError("it does not hold weights") from None
         if not all(_is_of_network(name, tensor) for name, tensor in weights.items()):
             raise ValueError("expected only named plain tensors of float32 or int64")

@@ -39,6 +39,7 @@ from studies import STUDIES
 from studies.study import FEWEST_SEEDS
 
 FRESH_SEEDS = 5
+PREDICTIONS, WEIGHTS = "predictions.npz", "weights.pt"
 SUM = 1e-3  # how far rounding may carry a sum of probabilities from 1
 LOG_PROBABILITY = 1e-3  # how far rounding on another machine may change a log-probability
 ACCURACY = 2e-4  # how far it may change an accuracy: two images in ten thousand
@@ -102,7 +103,8 @@ def run_checks(submission: Submission) -> list[Result]:
     options = submission.options
     is_asked = dict(completeness=options.study or options.seeds, retraining=options.retrain)
     can_be_made = dict(archive=True, completeness=bool(submission.runs))
-    why_not = "not checked, because no finished run of what was requested is in the submission"
+    asked = " of what was requested" if options.study else ""
+    why_not = f"not checked, because no finished run{asked} is in the submission"
     results = []
     for name, check in CHECKS.items():
         if not is_asked.get(name, True):
@@ -130,6 +132,7 @@ def check_archive(submission: Submission) -> Iterator[str]:
 @check("predictions", points=20)
 def check_predictions(submission: Submission) -> Iterator[str]:
     """The test metrics follow from the stored predictions."""
+    yield from (line for line in submission.damage if PREDICTIONS in line)
     for record, seed, name in submission.runs:
         dataset, problem = load_test_set(record, submission.options.data_dir)
         if dataset is None:
@@ -152,6 +155,7 @@ def check_predictions(submission: Submission) -> Iterator[str]:
 @check("weights", points=30)
 def check_weights(submission: Submission) -> Iterator[str]:
     """The weights give the predictions, metrics, sparsity and norms, and the history gives the chosen epoch."""
+    yield from (line for line in submission.damage if WEIGHTS in line)
     for record, seed, name in submission.runs:
         dataset, problem = load_test_set(record, submission.options.data_dir)
         if dataset is None:

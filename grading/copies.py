@@ -175,13 +175,16 @@ def judge(mine: Trace, theirs: Trace, correlation: float) -> str | None:
 
 
 def simplify(experiment: Experiment) -> Experiment:
-    """Map experiments that take the same training steps, and so may have equal weights, to one representative."""
+    """Map experiments that may take the same training steps, and so have equal weights, to one representative.
+
+    A limit of norms may never be reached, and data sets of two names may hold the same images.
+    """
     early_stopping: dict[str, Any] = dict(
         patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
     )
     depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
     epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits
-    experiment = replace(experiment, **early_stopping, epochs=epochs)
+    experiment = replace(experiment, **early_stopping, epochs=epochs, max_norm=None, clip_norm=None, dataset=None)
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
         experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
     if experiment.norm == "ghost" and experiment.ghost_splits == 1:

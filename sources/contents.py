@@ -150,11 +150,13 @@ def arrange(array: NDArray[Any]) -> Bytes:
         raise ValueError("is empty")
     if array.dtype.kind not in "ui" or not 0 <= array.min() <= array.max() <= 255:
         limits = f" from {array.min()} to {array.max()}" if array.dtype.kind in "ui" else ""
-        raise ValueError(f"holds {array.dtype}{limits}, expected whole numbers from 0 to 255, as uint8")
+        is_share = array.dtype.kind == "f" and array.ndim > 2 and 0 <= array.min() <= array.max() <= 1
+        way_out = '; multiply by 255: (x * 255).round().astype("uint8")' if is_share else ""
+        raise ValueError(f"holds {array.dtype}{limits}, expected whole numbers from 0 to 255, as uint8{way_out}")
     array = array.astype(np.uint8)
     if array.ndim <= 2:
         if array.ndim == 2 and array.shape[1] != 1:
-            raise ValueError(f"has the shape {array.shape}, expected (n,) or (n, 1)")
+            raise ValueError(f"has the shape {array.shape}, expected (n, height, width) of images, (n,) of labels")
         return array.reshape(-1)
     if array.ndim == 3:
         return array[:, None]
@@ -162,7 +164,8 @@ def arrange(array: NDArray[Any]) -> Bytes:
         return array
     if array.ndim == 4 and array.shape[3] in (1, 3):
         return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
-    raise ValueError(f"has the shape {array.shape}, expected (n, h, w), (n, h, w, c) or (n, c, h, w)")
+    expected = "(n, h, w), (n, h, w, c) or (n, c, h, w) with one channel c or three"
+    raise ValueError(f"has the shape {array.shape}, expected {expected}")
 
 
 def encode_idx(array: Bytes) -> bytes:

@@ -87,7 +87,9 @@ def download(found: Found, data_dir: Path) -> Found:
 
 def _explain_how_to_get(found: Found, data_dir: Path, tried: str) -> str:
     name, source = found.name, found.source
-    files = f"its {len(source.files)} files or {source.archives[0]}"
+    files = ", ".join(found.missing)
+    if not found.parts:
+        files = f"its {len(source.files)} files ({files}) or {source.archives[0]}"
     ways = [f"put {files} anywhere in {data_dir}, or name their folder with --data-dir"]
     if name == "fashion_mnist":
         ways[0] += ", or on Debian or Ubuntu apt install dataset-fashion-mnist"

@@ -29,6 +29,7 @@ from sources.contents import Bytes, decode_idx, describe, may_hold, read_content
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 LEVELS = 6  # folders in each other that are searched
 MOST_FILES = 200_000  # that are looked at
+TABLE = re.compile(r"(mnist|cifar).*\.csv$", re.IGNORECASE)  # as people pass the images on, too
 
 
 class DataError(UserError):
@@ -93,9 +94,11 @@ class Found:
         count = len(self.looked_at)
         files = "file" if count == 1 else "files"
         parts = [f"looked at {'the first ' * (count == MOST_FILES)}{count:,} {files} in and below {data_dir}"]
+        if not data_dir.exists():
+            parts = [f"there is no folder {data_dir}"]
         if self.parts:
             parts += [f"found {', '.join(self.parts)} in {self.found_in}", f"missing {', '.join(self.missing)}"]
-        return "; ".join([*parts, *self.passed_over])
+        return "; ".join([*parts, *(line.replace(f"{data_dir}{os.sep}", "") for line in self.passed_over)])
 
 
 def find(name: str, data_dir: Path | str) -> Found:
@@ -116,11 +119,13 @@ def find(name: str, data_dir: Path | str) -> Found:
         for file in found.source.files
         for suffix in ("", ".gz")
     )
-    for path in itertools.chain(usual, *map(walk, roots)):
+    denied: list[str] = []
+    for path in itertools.chain(usual, *(walk(root, denied) for root in roots)):
         if not found.missing or len(found.looked_at) == MOST_FILES:
             break
         look_into(path, found, memory)
     memory.write()
+    found.passed_over += denied
     if found.missing and found.source.is_sample:
         raise DataError(f"{name}: {found.explain(roots[0])}; restore this embedded sample from the repository")
     return found
@@ -141,13 +146,17 @@ def check_folder(data_dir: Path) -> None:
         raise DataError(f"--data-dir {data_dir}: cannot be read ({error.strerror}); name another folder") from None
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Yield the files in a folder, then those in its folders, and so on; hidden files are never data."""
+def walk(root: Path, denied: list[str] | None = None) -> Iterator[Path]:
+    """Yield the files in a folder, then those in its folders, and so on; hidden files are never data.
+
+    Args:
+        denied: takes a line for each folder that must not be read.
+    """
     folders, seen = [root], set()
     for _ in range(LEVELS):
         below = []
         for folder in folders:
-            with contextlib.suppress(OSError):  # a folder that is gone or that only others may read
+            try:
                 status = folder.stat()
                 if (status.st_dev, status.st_ino) in seen:  # links can make a circle
                     continue
@@ -159,6 +168,9 @@ def walk(root: Path) -> Iterator[Path]:
                         below.append(Path(entry.path))
                     else:
                         yield Path(entry.path)
+            except OSError as error:  # a folder that is gone, or that only others may read
+                if isinstance(error, PermissionError) and denied is not None:
+                    denied.append(f"{folder} cannot be read ({error.strerror})")
         folders = below
 
 
@@ -171,6 +183,9 @@ def look_into(path: Path, found: Found, memory: "Memory") -> None:
     if not stat.S_ISREG(status.st_mode) or path in found.looked_at:
         return
     found.looked_at.add(path)
+    if TABLE.search(path.name):
+        found.passed_over.append(f"{path} is a table, which is not read")
+        return
     parts, is_named = found.source.parts, is_named_after(path, found.source)
     checksums = memory.recall(path, status)
     if is_named or checksums is None or not parts.keys().isdisjoint(checksums):

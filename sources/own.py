@@ -101,9 +101,10 @@ def read_own(path: Path) -> Own:
 
 @lru_cache(maxsize=1)
 def _read(path: Path, *_: int) -> Own:
-    arrays = _read_arrays(path)
+    arrays, others = _read_arrays(path)
     if missing := [name for name in NAMES if name not in arrays]:
-        raise ValueError(f"lacks {', '.join(missing)}; expected the arrays {', '.join(NAMES)}")
+        held = f"; it holds {', '.join(others)}" if others else ""
+        raise ValueError(f"lacks {', '.join(missing)}; expected the arrays {', '.join(NAMES)}{held}")
     found: dict[str, Bytes] = {}
     for name in NAMES:
         try:
@@ -123,6 +124,8 @@ def _read(path: Path, *_: int) -> Own:
     _, channels, height, width = train.shape
     classes = tuple(map(str, names))
     check_images((channels, height, width), classes)
+    if train.max() <= 1:
+        raise ValueError("x_train has no value above 1, so all images are black; scale its values to 0 to 255")
     if test.shape[1:] != train.shape[1:]:
         raise ValueError(f"train images have the shape {train.shape[1:]}, test images {test.shape[1:]}")
     _check_labels(len(classes), train=labels, test=test_labels)
@@ -131,8 +134,9 @@ def _read(path: Path, *_: int) -> Own:
     return Own(source, tuple(found.values()), str(path), hashlib.sha256(checksums.encode()).hexdigest())
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    arrays = {}
+def _read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Read the arrays of a data set; also return the names of other arrays, which are not read."""
+    arrays, others = {}, []
     with zipfile.ZipFile(path) as archive:
         for member in list_members(archive):
             name = member.removesuffix(".npy")
@@ -142,7 +146,9 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                         arrays[name] = read_array(file)
                     except ValueError as error:
                         raise ValueError(f"{name} {error}") from None
-    return arrays
+            else:
+                others.append(name)
+    return arrays, others
 
 
 def check_images(shape: Sequence[int], classes: Sequence[str]) -> None:
@@ -155,7 +161,7 @@ def check_images(shape: Sequence[int], classes: Sequence[str]) -> None:
         found = "×".join(map(str, shape[1:]))
         raise ValueError(f"images of {found} pixels, expected 28×28 or 32×32 in grey or in three colours")
     if not FEWEST <= len(classes) <= MOST:
-        raise ValueError(f"{len(classes)} classes, expected {FEWEST} to {MOST}")
+        raise ValueError(f"the number of classes is {len(classes)}, expected {FEWEST} to {MOST}")
     for name in classes:
         is_shown = 1 <= len(name) <= LONGEST and name.isprintable() and set(MARKUP).isdisjoint(name)
         if not is_shown or classes.count(name) > 1:

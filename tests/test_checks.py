@@ -50,6 +50,12 @@ def test_a_check_is_declared_with_its_points_and_the_sentence_that_is_so_when_it
     ]
 
 
+@pytest.mark.parametrize(("check", "name"), [("weights", "weights.pt"), ("predictions", "predictions.npz")])
+def test_what_a_check_needs_and_is_missing_fails_the_check(check, name, unpacked):
+    (unpacked / FIRST / "seed-0" / name).unlink()
+    assert find_failures(unpacked)[check].endswith(f"{FIRST}/seed-0/{name} is missing")
+
+
 @pytest.mark.parametrize("metric", ["test_accuracy", "test_loss"])
 def test_a_test_metric_altered_by_a_digit_is_caught(metric, unpacked, monkeypatch):
     folder = unpacked / FIRST / "seed-0"

@@ -194,3 +194,8 @@ def test_weights_that_are_zero_or_not_finite_are_no_copies_of_other_weights(valu
 )
 def test_only_settings_whose_training_may_be_the_same_may_share_weights(first, second, may_be_equal):
     assert (simplify(Experiment(**first)) == simplify(Experiment(**second))) == may_be_equal
+
+
+@pytest.mark.parametrize("settings", [dict(max_norm=100.0), dict(clip_norm=1000.0), dict(dataset="fashion_mnist")])
+def test_a_limit_that_is_never_reached_and_another_name_of_the_data_explain_equal_weights(settings):
+    assert simplify(replace(Experiment(), **settings)) == simplify(Experiment())

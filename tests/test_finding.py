@@ -258,6 +258,26 @@ def test_hidden_files_and_those_of_macos_are_never_data(published, tmp_path):
     assert (found.parts, found.looked_at, found.passed_over) == ({}, set(), [])
 
 
+def test_a_table_and_a_folder_that_must_not_be_read_are_named(published, tmp_path, monkeypatch):
+    folder = write(tmp_path / "data", {"mnist_train.csv": b"label,1x1", "notes.csv": b""})
+    (folder / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = finding.find("fashion_mnist", folder)
+    table = f"{folder / 'mnist_train.csv'} is a table, which is not read"
+    assert found.passed_over == [table, f"{folder / 'locked'} cannot be read (Permission denied)"]
+    assert found.explain(folder).endswith(
+        "; mnist_train.csv is a table, which is not read; locked cannot be read (Permission denied)"
+    )
+    assert finding.find("fashion_mnist", tmp_path / "typo").explain(tmp_path / "typo").startswith("there is no folder ")
+
+
 def test_links_in_a_circle_pipes_and_folders_of_others_do_no_harm(data_dir, raw, published):
     (data_dir / "circle").symlink_to(data_dir)
     (data_dir / "itself").symlink_to("itself")
@@ -327,7 +347,7 @@ def test_only_files_whose_size_fits_are_decoded(published, tmp_path, decoded):
 
 
 def test_a_data_set_in_torchvisions_layout_needs_no_search(data_dir, decoded, monkeypatch):
-    def walk(root):
+    def walk(root, denied):
         yield pytest.fail("searches")
 
     monkeypatch.setattr(finding, "walk", walk)

@@ -106,11 +106,16 @@ def test_published_images_in_an_archive_have_the_published_checksum():
     assert len(published.validation) == len(ours.validation), "one sixth, as of MNIST"
 
 
-IMAGES = np.zeros((36, 28, 28), np.uint8)
+IMAGES = np.full((36, 28, 28), 9, np.uint8)
 REFUSED = [
     (dict(y_test=None), "lacks y_test; expected the arrays x_train, y_train, x_test, y_test"),
     (dict(x_train=IMAGES / 255), "x_train holds float64, expected whole numbers from 0 to 255"),
-    (dict(x_train=IMAGES.astype(np.int16) - 1), "x_train holds int16 from -1 to -1, expected whole numbers"),
+    (dict(x_train=IMAGES.astype(np.int16) - 10), "x_train holds int16 from -1 to -1, expected whole numbers"),
+    (dict(x_train=IMAGES // 9), "x_train has no value above 1, so all images are black; scale its values"),
+    (
+        dict(x_train=IMAGES / 255),
+        "x_train holds float64, expected whole numbers from 0 to 255, as uint8; multiply by 255: (x * 255).round()",
+    ),
     (dict(x_train=IMAGES[:, 0]), "x_train has the shape (36, 28), expected"),
     (dict(x_train=IMAGES.reshape(36, 784)), "x_train has the shape (36, 784), expected"),
     (dict(x_train=IMAGES.reshape(36, 1, 1, 784)), "images of 1×784 pixels, expected 28×28 or 32×32"),
@@ -126,9 +131,9 @@ REFUSED = [
     (dict(y_train=RED.astype(int) - 1), "y_train holds int64 from -1 to 1, expected whole numbers from 0 to 255"),
     (dict(y_train=RED * 2), "class 1 has 0 train images, expected at least 6; the classes are numbered from 0 on"),
     (dict(y_test=RED[:12] // 2), "class 2 has 0 test images, expected at least 1"),
-    (dict(y_train=RED + 120), "123 classes, expected 2 to 100"),
-    (dict(count=1), "1 classes, expected 2 to 100"),
-    (dict(count=101, train=6, test=1), "101 classes, expected 2 to 100"),
+    (dict(y_train=RED + 120), "the number of classes is 123, expected 2 to 100"),
+    (dict(count=1), "the number of classes is 1, expected 2 to 100"),
+    (dict(count=101, train=6, test=1), "the number of classes is 101, expected 2 to 100"),
     (dict(train=5), "class 0 has 5 train images, expected at least 6"),
 ]
 NAMED = [
@@ -241,8 +246,10 @@ def test_a_data_dir_that_is_named_comes_before_the_current_folder(capsys):
         (["a/cells.npz"], "--dataset a/cells.npz: there is no such file"),
         (["cells.npz"], "cells.npz is not in or below data; name the folder that holds cells.npz with --data-dir"),
         (["cells.npz", "--summary"], "cells.npz is not in or below data"),
-        (["my cells.npz"], "argument --dataset: 'my cells.npz' (choose from fashion_mnist, "),
-        (["cells.npy"], "or the name of an .npz file, of letters, digits and any of _.+-)"),
+        (["my cells.npz"], "of letters, digits and any of _.+-); rename the file"),
+        (["cells.npy"], "and any of _.+-); the folder of a data set goes to --data-dir"),
+        (["MNIST"], "; did you mean mnist?"),
+        (["fashion-MNIST"], "; did you mean fashion_mnist?"),
         ([".npz"], "'.npz' (choose from"),
         (["a,b=c.npz"], "'a,b=c.npz' (choose from"),
         (["x" * 70 + ".npz"], "(choose from"),
@@ -388,9 +395,9 @@ def test_a_file_of_another_content_is_never_added_to(capsys):
         (dict(shape=[3, 32, 32, 1]), "images of 32×32×1 pixels"),
         (dict(shape="32"), "dataset shape is '32', expected list"),
         (dict(classes=None), "dataset classes is missing"),
-        (dict(classes=["a"]), "1 classes, expected 2 to 100"),
+        (dict(classes=["a"]), "the number of classes is 1, expected 2 to 100"),
         (dict(classes=["a"] * 12), "classes has the name 'a'"),
-        (dict(classes=[str(number) for number in range(10**4)]), "10000 classes, expected 2 to 100"),
+        (dict(classes=[str(number) for number in range(10**4)]), "the number of classes is 10000, expected 2 to 100"),
         (dict(classes=[1] * 12), "dataset classes is '1', expected str"),
         (dict(name="../cells.npz"), "of cells.npz, trained on ../cells.npz"),
     ],

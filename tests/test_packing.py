@@ -131,4 +131,7 @@ def test_predictions_that_are_packed_whole_are_named(runs, digits, tmp_path, mon
     monkeypatch.setattr(plots, "save_figure", write_nothing)
     monkeypatch.setattr(packing, "read_labels", lambda found, data_dir: {})
     report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "report"), "--bundle", str(tmp_path / "all.zip")])
-    assert "packed with all log-probabilities, as the data are not here: mlp1," in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "packed with all log-probabilities, as the data are not here: mlp1," in shown.out
+    assert shown.err.startswith("WARNING: the data of mlp1,")
+    assert shown.err.endswith("grade.py fails the report; name their folder with --data-dir and pack again\n")

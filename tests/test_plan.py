@@ -207,6 +207,8 @@ def test_units_of_which_nothing_is_trained_are_planned_again_if_asked_otherwise(
         assert split(begun, [0, 1], runs_at_once=2, threads=1) == ([], [([0, 1], 1)], says)
         assert split(begun, [0, 1], **asked) == ([0, 1], [], says)
         assert not checkpoint.path.exists()
+    checkpoint.write(0, None)
+    assert split(begun, [0]) == ([0], [], "to train: seed 0")
 
 
 def test_what_began_on_another_device_is_refused_unless_force_starts_it_again(begun):

@@ -557,6 +557,8 @@ def test_unfinished_training_is_named_with_the_command_that_resumes_it(folder):
     for seeds in ("5-6", "10"):
         (folder / f"checkpoint-{seeds}.pt").touch()
     command = f"{EXPERIMENT.command} --seeds 10,5"
-    assert records.describe_begun(folder) == f"{folder}; resume it: {command}"
+    assert (
+        records.describe_begun(folder) == f"{folder}, checkpoint-10.pt, checkpoint-5-6.pt; resume all of it: {command}"
+    )
     (folder / "experiment.json").unlink()
     assert records.describe_begun(folder).startswith(f"{folder / 'experiment.json'}: missing")

@@ -105,9 +105,9 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     assert claims["L1 helps"]["compared"] == "worse − plain"
     half_width = float(claims["L1 helps"]["difference"].split("± ")[1])  # corrected for both claims
     narrower = stats.t.ppf(0.97, 4) / stats.t.ppf(1 - 0.03 / 2 / 2, 4)
-    assert float(claims["L1 helps"]["margin ±"]) == pytest.approx(narrower * half_width, abs=0.01)
+    assert float(claims["L1 helps"]["tests ±"]) == pytest.approx(narrower * half_width, abs=0.01)
     assert (claims["L1 helps"]["n"], claims["L1 helps"]["look"]) == ("5", "1")
-    assert claims["less L1 helps"]["verdict"] == "no finished run: never"
+    assert claims["less L1 helps"]["verdict"] == "no finished run: “never”"
     assert re.search(
         rf"- \*worse\* lowers test accuracy by {-difference:.2f} ± \d\.\d\d points against \*plain\*, "
         r"at look 1 \(5 seeds\); the write-up says “L1 helps”: \*\*contradicted\*\*\.",
@@ -216,7 +216,8 @@ def test_what_is_not_finished_is_said_and_not_in_the_report(runs, digits, made, 
         (folder / f"checkpoint-{seeds}.pt").write_bytes(b"")
     report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "out")])
     resumes = f"python train.py --runs-dir {runs} --dataset mnist_sample --seeds 5,7"
-    assert capsys.readouterr().out.count(f"unfinished, not in the report: {folder}; resume it: {resumes}\n") == 1
+    unfinished = f"{folder}, checkpoint-5-6.pt, checkpoint-7-9.pt; resume all of it: {resumes}"
+    assert capsys.readouterr().out.count(f"unfinished, not in the report: {unfinished}\n") == 1
     assert "checkpoint" not in write_report(runs).partition("## Background")[0]
 
 
@@ -240,10 +241,35 @@ def test_the_students_notes_open_and_close_the_report_and_survive_it(tmp_path, r
     assert (runs / "notes.md").read_text(encoding="utf-8") == own
 
 
+def test_notes_from_windows_open_and_close_the_report(runs, digits, made):
+    write_runs(runs, digits, PLAIN, [0.8])
+    (runs / "notes.md").write_bytes("\ufeff# Jürgens\r\n--- \r\nEnde\r\n".encode())
+    text = made()
+    assert text.startswith("# Jürgens\n\n## What was found")
+    assert text.endswith("\n\nEnde\n")
+
+
+@pytest.mark.parametrize("folder", [".", "studies", "engine"])
+def test_a_folder_of_code_is_no_place_for_a_report(folder, runs, digits, capsys):
+    write_runs(runs, digits, PLAIN, [0.8])
+    root = Path(report.__file__).parent
+    with pytest.raises(SystemExit):
+        report.main(["--runs-dir", str(runs), "--out", str(root / folder)])
+    assert "is a folder of code; name one for the report alone, such as report" in capsys.readouterr().err
+
+
+def test_other_runs_that_are_not_there_are_named_by_their_flag(runs, digits, capsys, tmp_path):
+    write_runs(runs, digits, PLAIN, [0.8])
+    with pytest.raises(SystemExit):
+        report.main(["--runs-dir", str(runs), "--against", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])
+    says = f"--against {tmp_path / 'nothing'}: there is no such folder; name a folder of runs\n"
+    assert capsys.readouterr().err == f"report.py: error: {says}"
+
+
 def test_notes_that_are_no_text_are_refused(runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     (runs / "notes.md").write_bytes(b"\xff\xfe")
-    assert "notes.md: cannot be read" in refused(made, capsys)
+    assert "notes.md: is not in UTF-8; save it again" in refused(made, capsys)
 
 
 def test_characters_that_html_and_markdown_know_are_shown_as_they_are(runs, digits, made, monkeypatch, tmp_path):
