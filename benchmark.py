@@ -114,7 +114,7 @@ def check_out(out: Path) -> None:
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it, or name another file")
     try:
         is_new = not out.exists()
-        out.open("a").close()
+        open(out, "ab").close()
         if is_new:
             out.unlink()
     except OSError as error:

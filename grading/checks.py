@@ -170,8 +170,10 @@ def check_weights(submission: Submission) -> Iterator[str]:
 
 def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterator[str]:
     result, experiment = record.results[seed], record.experiment
-    if not is_alike(record.dataset, records.describe(experiment, dataset, record.title)["dataset"]):
-        yield f"its experiment.json does not describe {dataset.name}"
+    described = records.describe(experiment, dataset, record.title)["dataset"]
+    names = {**described, **record.dataset}
+    if other := [name for name in names if not is_alike(record.dataset.get(name), described.get(name))]:
+        yield f"its experiment.json describes another {dataset.name} than is here: {', '.join(other)}"
     network = build_network_of(record)
     try:
         network.load_state_dict(run_files.read_weights(record.run_folder(seed)))

@@ -47,6 +47,7 @@ class Found:
     name: str
     parts: dict[str, tuple[Bytes, ...]] = field(default_factory=dict)  # {name of a file: its arrays}
     places: dict[str, Path] = field(default_factory=dict)  # {name of a file: what it was found in}
+    has_folder: bool = True  # whether the data dir was there
     looked_at: set[Path] = field(default_factory=set)
     passed_over: list[str] = field(default_factory=list)  # a line for each file that is not what its name says
 
@@ -94,7 +95,7 @@ class Found:
         count = len(self.looked_at)
         files = "file" if count == 1 else "files"
         parts = [f"looked at {'the first ' * (count == MOST_FILES)}{count:,} {files} in and below {data_dir}"]
-        if not data_dir.exists():
+        if not self.has_folder:
             parts = [f"there is no folder {data_dir}"]
         if self.parts:
             parts += [f"found {', '.join(self.parts)} in {self.found_in}", f"missing {', '.join(self.missing)}"]
@@ -112,6 +113,7 @@ def find(name: str, data_dir: Path | str) -> Found:
     if name == "fashion_mnist":
         roots.append(DEBIAN_FASHION_MNIST)
     check_folder(roots[0])
+    found.has_folder = roots[0].exists()
     usual = (
         folder / f"{file}{suffix}"
         for root in roots

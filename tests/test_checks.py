@@ -56,6 +56,17 @@ def test_what_a_check_needs_and_is_missing_fails_the_check(check, name, unpacked
     assert find_failures(unpacked)[check].endswith(f"{FIRST}/seed-0/{name} is missing")
 
 
+@pytest.mark.parametrize("name", ["mean", "classes"])
+def test_what_is_said_of_the_data_and_is_not_so_is_named(name, unpacked):
+    path = unpacked / FIRST / "experiment.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["dataset"][name] = [0.5] if name == "mean" else [f"digit {digit}" for digit in range(10)]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    refresh(unpacked)
+    problem = find_failures(unpacked)["weights"]
+    assert f"its experiment.json describes another mnist_sample than is here: {name}" in problem
+
+
 @pytest.mark.parametrize("metric", ["test_accuracy", "test_loss"])
 def test_a_test_metric_altered_by_a_digit_is_caught(metric, unpacked, monkeypatch):
     folder = unpacked / FIRST / "seed-0"

@@ -65,7 +65,7 @@ def test_a_few_weights_that_happen_to_be_zero_decide_no_claim(trained):
 def test_a_claim_that_cannot_be_judged_says_why(trained, tmp_path):
     claim = a_claim("good", ("bad",), "test_accuracy", "higher")
     (judgement,) = judge_claims(a_study(claim), {"good": trained["good"]}, LABELS, MARGIN)
-    assert judgement.explained == "no finished run: bad"
+    assert judgement.explained == "no finished run: “bad”"
     strange = make_record(tmp_path, "strange", {77: 10})
     (judgement,) = judge_claims(a_study(claim), {"good": trained["good"], "bad": strange}, LABELS, MARGIN)
     assert judgement.verdict == "no seed in common"

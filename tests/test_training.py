@@ -466,7 +466,7 @@ def test_nesterov_goes_with_one_cycle(digits):
 
 
 def test_a_run_that_diverges_is_stopped_and_reaches_no_other_run(digits, monkeypatch):
-    experiment = Experiment(model="cnn1", norm="ghost", dropout=0.1, batch_size=25, epochs=3, optimizer="sgd", lr=0.01)
+    experiment = Experiment(model="cnn1", norm="ghost", dropout=0.1, batch_size=20, epochs=3, optimizer="sgd", lr=0.01)
     dataset = cut_dataset(digits, train=100, validation=100, test=100)
     build = training.build_network
 
