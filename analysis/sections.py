@@ -31,6 +31,7 @@ from analysis.wording import (
 from engine.flags import format_seeds
 from engine.records import Record, RecordError
 
+LONGEST_NOTES = 2**20  # bytes
 # Folders in a command line, which only say where things lay on somebody's machine.
 FOLDERS = re.compile(r""" --(runs|data)-dir[ =]('[^']*'|"[^"]*"|[^\s'"])+""")
 
@@ -94,6 +95,8 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
         RecordError: the file cannot be read.
     """
     try:
+        if path.exists() and path.stat().st_size > LONGEST_NOTES:
+            raise RecordError(f"{path}: expected a text of at most {LONGEST_NOTES:,} bytes; shorten it")
         text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
         opening, closing = [*re.split(r"\n---[ \t]*\n", text, maxsplit=1), ""][:2]
     except FileNotFoundError:

@@ -82,7 +82,10 @@ def grade_submission(submission: Submission, name: str) -> Graded:
 
 
 def name_copies(all_graded: list[Graded]) -> None:
-    """Record for each pair of submissions how many runs they share, with an example and why it is a copy."""
+    """Record how many runs a submission shares with another, with an example and why it is a copy, and with whom else.
+
+    A run that a whole class copied would fill a page with a line for each pair.
+    """
     for first, second in combinations(all_graded, 2):
         found = sorted(find_copies(first.traces, second.traces))
         turned = sorted(copy._replace(name=copy.of, of=copy.name) for copy in found)
@@ -90,7 +93,13 @@ def name_copies(all_graded: list[Graded]) -> None:
             if copies:
                 shared, (name, of, why) = len({copy.name for copy in copies}), copies[0]
                 runs = f"{shared} run{'s' if shared > 1 else ''}, such as {name},"
-                mine.copies.append(f"{runs} shared with {theirs.name}, whose {of} has the same weights ({why})")
+                if not mine.copies:
+                    mine.copies = [f"{runs} shared with {theirs.name}, whose {of} has the same weights ({why})"]
+                else:
+                    mine.copies.append(f"{shared} with {theirs.name}")
+    for graded in all_graded:
+        if others := graded.copies[1:]:
+            graded.copies = [graded.copies[0], f"others shared: {', '.join(others)}"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -144,6 +144,9 @@ def take_files(contents: Contents, folder: Path, limits: Limits = LIMITS) -> tup
         if name not in files:
             damage.append(f"{name} is missing")
             continue
+        if files[name].size > limits.file:
+            damage.append(f"{name} has more than {limits.file:,} bytes")
+            continue
         target = folder / name
         try:
             copy_file(files[name], target)

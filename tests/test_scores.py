@@ -11,6 +11,7 @@ from engine import run_files
 from experiments import UserError
 from grading import scores
 from grading.checks import CHECKS, Result
+from grading.copies import Copy
 from grading.scores import UNCHECKED, Graded
 from grading.submission import GradeOptions
 
@@ -128,3 +129,12 @@ def test_a_file_that_cannot_be_written_is_said_so(tmp_path):
     (tmp_path / "grades.csv").mkdir()
     with pytest.raises(UserError, match=r"grades\.csv: cannot be written \(Is a directory\)"):
         scores.write_csv(tmp_path / "grades.csv", [])
+
+
+def test_a_run_that_many_share_is_told_in_two_lines_each(monkeypatch):
+    monkeypatch.setattr(scores, "find_copies", lambda mine, theirs: [Copy("run 1", "run 2", "why")])
+    class_ = [scores.Graded(name) for name in "abcd"]
+    scores.name_copies(class_)
+    first = "1 run, such as run 1, shared with b, whose run 2 has the same weights (why)"
+    assert class_[0].copies == [first, "others shared: 1 with c, 1 with d"]
+    assert [len(graded.copies) for graded in class_] == [2, 2, 2, 2]

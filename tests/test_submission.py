@@ -1,6 +1,7 @@
 """What was altered, added or taken away after a submission was packed is seen."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from helpers import (
@@ -14,6 +15,7 @@ from helpers import (
 
 from grading import submission
 from grading.submission import GradeOptions, read_submission
+from grading.untrusted import LIMITS
 
 
 def test_without_refreshed_checksums_every_change_is_seen_in_the_archive(unpacked, tmp_path):
@@ -81,3 +83,11 @@ def test_a_submission_is_read_from_its_archive_as_from_its_folder(handed_in, tmp
         assert [seed for _, seed, _ in read.runs] == [0, 1] * 3
         assert read.damage == read.unreadable == read.other_code == read.remarks == []
         assert read_files(read.folder) == read_files(handed_in)
+
+
+def test_a_file_of_zeros_is_not_unpacked(unpacked, tmp_path):
+    limits = replace(LIMITS, file=(unpacked / "manifest.json").stat().st_size)
+    (unpacked / "report" / "report.md").write_bytes(bytes(limits.file + 1))
+    found = read_submission(unpacked, tmp_path / "workshop", GradeOptions(), limits)
+    assert f"report/report.md has more than {limits.file:,} bytes" in found.damage
+    assert not (found.folder / "report" / "report.md").exists()
