@@ -156,11 +156,7 @@ def check_submissions(paths: list[Path], are_of_a_class: bool) -> None:
             raise UserError(f"{path}: not found; expected a submission.zip or its unpacked folder")
         if not are_of_a_class or not path.is_dir() or (path / "manifest.json").exists():
             continue
-        archives = {str(path / pattern): len(list(path.glob(pattern))) for pattern in ("*.zip", "*/*.zip")}
-        if sum(archives.values()) > 1:
-            named = " ".join(pattern for pattern, count in archives.items() if count)
-            raise UserError(f"{path}: is a folder of archives; name the archives: {named}")
-        if len(list(path.glob("*/manifest.json"))) > 1:
+        if sum(len(list(path.glob(pattern))) for pattern in ("*.zip", "*/*.zip", "*/manifest.json")) > 1:
             raise UserError(f"{path}: is a folder of submissions; name the submissions: {path / '*'}")
 
 

@@ -61,6 +61,8 @@ def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> We
         if not all(_is_of_network(name, tensor) for name, tensor in weights.items()):
             raise ValueError("expected only named plain tensors of float32 or int64")
         for layer in layers or ():
+            if f"{layer['layer']}.weight" not in weights:
+                raise ValueError(f"it has no layer {layer['layer']}, which result.json names")
             if weights[f"{layer['layer']}.weight"].numel() != layer["weights"]:
                 raise ValueError(
                     f"layer {layer['layer']} does not have the {layer['weights']} weights that result.json states"

@@ -31,6 +31,8 @@ from grading.untrusted import Limits, SubmissionError
 # Files and folders that systems and tools keep for themselves, in lower case.
 LITTER = (".*", "__macosx", "__pycache__", "venv", "node_modules", "thumbs.db", "ehthumbs.db", "desktop.ini")
 LONGEST_NAME = 1000  # bytes of a path; a name in it may have 255
+TAR = b"ustar"
+ENCRYPTED = 1  # bit of a zip member's flags
 LARGEST_READ = 2**24  # bytes that a tar archive may make its reader hold at once
 GZIP = b"\x1f\x8b"  # the first bytes
 DAMAGE = (EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, tarfile.TarError, zlib.error)
@@ -64,6 +66,10 @@ def open_files(path: Path, limits: Limits) -> Iterator[Contents]:
                 entries = _list_folder(path)
             elif _begins_with(path, GZIP):
                 entries = _list_tar(stack.enter_context(tarfile.open(fileobj=_Gzip(path), mode="r:")), limits)
+            elif _begins_with(
+                path, TAR, at=257
+            ):  # asked before zip, as a zip file at its end would be taken for the whole
+                entries = _list_tar(stack.enter_context(tarfile.open(path, mode="r:")), limits)
             else:
                 entries = _list_zip(stack.enter_context(zipfile.ZipFile(path)))
             contents = _sort(entries, limits)
@@ -158,6 +164,8 @@ def find_litter(name: str) -> str | None:
 def _list_zip(archive: zipfile.ZipFile) -> Iterator[tuple[str, Entry]]:
     for member in archive.infolist():
         name = member.filename
+        if member.flag_bits & ENCRYPTED:
+            raise SubmissionError("needs a password; it has to be packed without one")
         if not member.flag_bits & 0x800:  # it does not say that its name is UTF-8, but the name may be nevertheless
             with contextlib.suppress(UnicodeError):
                 name = name.encode("cp437").decode()
@@ -200,6 +208,7 @@ def _list_folder(folder: Path) -> Iterator[tuple[str, Entry]]:
         folders[:] = [name for name in folders if not find_litter(name)]
 
 
-def _begins_with(path: Path, signature: bytes) -> bool:
+def _begins_with(path: Path, signature: bytes, at: int = 0) -> bool:
     with open(path, "rb") as file:
+        file.seek(at)
         return file.read(len(signature)) == signature

@@ -182,9 +182,13 @@ def simplify(experiment: Experiment) -> Experiment:
     early_stopping: dict[str, Any] = dict(
         patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
     )
+    if experiment.lr_step_size and experiment.lr_step_size >= experiment.epochs:  # no step is ever taken
+        experiment = replace(experiment, lr_scheduler="constant", lr_step_size=None, lr_gamma=0.1)
     depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
     epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits
     experiment = replace(experiment, **early_stopping, epochs=epochs, max_norm=None, clip_norm=None, dataset=None)
+    if experiment.optimizer == "adamw" and not experiment.weight_decay:
+        experiment = replace(experiment, optimizer="adam")
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
         experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
     if experiment.norm == "ghost" and experiment.ghost_splits == 1:

@@ -113,13 +113,14 @@ def show(graded: Graded, is_alone: bool) -> None:
         return
     if is_alone:
         print("\n".join(map(str, [*graded.results, UNCHECKED])))
-    for remark in graded.remarks:
-        print(remark)
+        print("\n".join(graded.remarks), end="\n" * bool(graded.remarks))
     failed = [str(result) for result in graded.results if result.problems and result.is_made]
     passed = sum(not result.problems for result in graded.results)
     summary = f"{graded.name}: {passed} of {len(graded.results)} checks passed, {graded.points} of "
     summary += f"{graded.most_points} points"
     print(summary if is_alone or not failed else f"{summary}; {'; '.join(failed)}", flush=True)
+    if not is_alone:  # under the name that they belong to
+        print("".join(f"  {remark}\n" for remark in graded.remarks), end="", flush=True)
 
 
 def write_csv(path: Path, all_graded: list[Graded]) -> None:

@@ -23,7 +23,7 @@ from studies.study import Study
 
 NOTES = "runs/notes.md"
 EXPECTED = "expected a submission made by report.py --bundle"
-ARCHIVES = (".zip", ".tar.gz", ".tgz")
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
 MOST_NESTED = 3  # archives in archives
 MOST_SHOWN = 5  # names of files to print
 LARGEST_TEXT = 2**26  # bytes of a file whose line endings are compared

@@ -52,7 +52,7 @@ class Limits:
 
     files: int = 50_000
     bytes: int = 4 * 2**30  # of all files, unpacked
-    file: int = 2**27  # bytes of one file, unpacked
+    file: int = 2**26  # bytes of one file, unpacked
     manifest: int = 2**24  # bytes
     predictions: int = 2**26  # bytes of a run's log-probabilities, unpacked
 

@@ -72,6 +72,15 @@ def test_a_name_twice_and_a_file_that_is_a_folder_too_are_refused(tmp_path):
             list_files(pack_members(tmp_path / "twice.zip", members))
 
 
+def test_an_archive_with_a_password_is_refused_with_the_way_out(tmp_path):
+    path = pack_members(tmp_path / "locked.zip", [("a", b"1")])
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 8] |= 1  # the flags in the list at the end
+    path.write_bytes(content)
+    with pytest.raises(SubmissionError, match=r"^needs a password; it has to be packed without one$"):
+        list_files(path)
+
+
 def test_a_name_that_no_disk_takes_is_refused(tmp_path):
     for name in ("é" * 200, "/".join(["a" * 100] * 20)):
         with pytest.raises(SubmissionError, match="is too long a name for a file"):

@@ -190,6 +190,10 @@ def test_weights_that_are_zero_or_not_finite_are_no_copies_of_other_weights(valu
         (dict(warmup=3, epochs=20), dict(warmup=3), True),
         (dict(warmup=3), dict(warmup=2), False),
         (dict(average=0.9), {}, False),
+        (dict(optimizer="adamw"), {}, True),
+        (dict(optimizer="adamw", weight_decay=0.1), {}, False),
+        (dict(lr_scheduler="step", lr_step_size=15), {}, True),
+        (dict(lr_scheduler="step", lr_step_size=14), {}, False),
     ],
 )
 def test_only_settings_whose_training_may_be_the_same_may_share_weights(first, second, may_be_equal):

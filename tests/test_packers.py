@@ -69,9 +69,9 @@ def make_unpacked_backslashes(files, place):
     return write_files(place / "loose", {name.replace("/", "\\"): content for name, content in files.items()})
 
 
-def make_tar(files, place, first="./"):
+def make_tar(files, place, first="./", mode="w:gz"):
     """Pack as `tar czf submission.tar.gz .` does."""
-    with tarfile.open(place / "submission.tar.gz", "w:gz") as archive:
+    with tarfile.open(place / "submission.tar.gz", mode) as archive:
         folder = tarfile.TarInfo(first)
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
@@ -109,6 +109,7 @@ REPACKINGS = {
     "in three folders": lambda files, place: zip_files(place / "three.zip", files, "a/b c/ü/{}".format),
     "in folders, unpacked": lambda files, place: write_files(place / "loose" / "a" / "b", files).parents[1],
     "tar.gz": make_tar,
+    "tar": lambda files, place: make_tar(files, place, mode="w"),
     "tar.gz of the folder": lambda files, place: make_tar(files, place, "my submission/"),
     "zip in a zip": lambda files, place: zip_files(
         place / "again.zip", {"submission.zip": zip_files(place / "submission.zip", files).read_bytes()}

@@ -99,9 +99,9 @@ def test_a_submission_alone_is_shown_check_by_check_and_one_of_many_in_a_line(ca
     ]
     scores.show(make_graded(remarks=["ignored: a", "code that differs: b"]), is_alone=False)
     assert capsys.readouterr().out.splitlines() == [
-        "ignored: a",
-        "code that differs: b",
         "one.zip: 1 of 3 checks passed, 30 of 60 points; FAILED  report: first (and 1 more)",
+        "  ignored: a",
+        "  code that differs: b",
     ]
     scores.show(make_graded(cannot="no data"), is_alone=True)
     assert capsys.readouterr().out == "one.zip: not graded\n"
