@@ -95,7 +95,7 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
         RecordError: the file cannot be read.
     """
     try:
-        if path.exists() and path.stat().st_size > LONGEST_NOTES:
+        if path.stat().st_size > LONGEST_NOTES:
             raise RecordError(f"{path}: expected a text of at most {LONGEST_NOTES:,} bytes; shorten it")
         text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
         opening, closing = [*re.split(r"\n---[ \t]*\n", text, maxsplit=1), ""][:2]

@@ -27,14 +27,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from grading.untrusted import Limits, SubmissionError
+from sources.contents import GZIP, TAR
 
 # Files and folders that systems and tools keep for themselves, in lower case.
 LITTER = (".*", "__macosx", "__pycache__", "venv", "node_modules", "thumbs.db", "ehthumbs.db", "desktop.ini")
 LONGEST_NAME = 1000  # bytes of a path; a name in it may have 255
-TAR = b"ustar"
 ENCRYPTED = 1  # bit of a zip member's flags
 LARGEST_READ = 2**24  # bytes that a tar archive may make its reader hold at once
-GZIP = b"\x1f\x8b"  # the first bytes
+# Besides their own errors, zipfile raises NotImplementedError for an unknown compression, RuntimeError for a password.
 DAMAGE = (EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, tarfile.TarError, zlib.error)
 
 
@@ -54,7 +54,7 @@ class Contents(NamedTuple):
 
 @contextlib.contextmanager
 def open_files(path: Path, limits: Limits) -> Iterator[Contents]:
-    """Open a zip archive, a tar.gz archive or a folder, and list its files.
+    """Open a zip, tar or tar.gz archive or a folder, and list its files.
 
     Raises:
         SubmissionError: it is neither, is damaged, exceeds the limits, or has a path outside its folder or one twice.

@@ -39,7 +39,6 @@ from studies import STUDIES
 from studies.study import FEWEST_SEEDS
 
 FRESH_SEEDS = 5
-PREDICTIONS, WEIGHTS = "predictions.npz", "weights.pt"
 SUM = 1e-3  # how far rounding may carry a sum of probabilities from 1
 LOG_PROBABILITY = 1e-3  # how far rounding on another machine may change a log-probability
 ACCURACY = 2e-4  # how far it may change an accuracy: two images in ten thousand
@@ -132,7 +131,7 @@ def check_archive(submission: Submission) -> Iterator[str]:
 @check("predictions", points=20)
 def check_predictions(submission: Submission) -> Iterator[str]:
     """The test metrics follow from the stored predictions."""
-    yield from (line for line in submission.damage if PREDICTIONS in line)
+    yield from _find_lacking(submission, "predictions.npz")
     for record, seed, name in submission.runs:
         dataset, problem = load_test_set(record, submission.options.data_dir)
         if dataset is None:
@@ -155,7 +154,7 @@ def check_predictions(submission: Submission) -> Iterator[str]:
 @check("weights", points=30)
 def check_weights(submission: Submission) -> Iterator[str]:
     """The weights give the predictions, metrics, sparsity and norms, and the history gives the chosen epoch."""
-    yield from (line for line in submission.damage if WEIGHTS in line)
+    yield from _find_lacking(submission, "weights.pt")
     for record, seed, name in submission.runs:
         dataset, problem = load_test_set(record, submission.options.data_dir)
         if dataset is None:
@@ -166,6 +165,11 @@ def check_weights(submission: Submission) -> Iterator[str]:
                 yield f"{name}: {problem}"
         except RecordError as error:
             yield str(error)
+
+
+def _find_lacking(submission: Submission, name: str) -> Iterator[str]:
+    """Yield the lines about files of a name that could not be taken; what was altered is looked at itself."""
+    yield from (line for line in submission.damage if f"/{name} " in line and not line.endswith(" was altered"))
 
 
 def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterator[str]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from engine import run_files
 from engine.files import reading
 from engine.records import Record
-from experiments import Experiment
+from experiments import Experiment, default_of
 from training import Weights
 
 LEAST = 0.7  # correlation that makes a copy; see docs/grading.md#copies
@@ -183,7 +183,7 @@ def simplify(experiment: Experiment) -> Experiment:
         patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
     )
     if experiment.lr_step_size and experiment.lr_step_size >= experiment.epochs:  # no step is ever taken
-        experiment = replace(experiment, lr_scheduler="constant", lr_step_size=None, lr_gamma=0.1)
+        experiment = replace(experiment, lr_scheduler="constant", lr_step_size=None, lr_gamma=default_of("lr_gamma"))
     depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
     epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits
     experiment = replace(experiment, **early_stopping, epochs=epochs, max_norm=None, clip_norm=None, dataset=None)

@@ -112,15 +112,14 @@ def show(graded: Graded, is_alone: bool) -> None:
         print(f"{graded.name}: not graded")
         return
     if is_alone:
-        print("\n".join(map(str, [*graded.results, UNCHECKED])))
-        print("\n".join(graded.remarks), end="\n" * bool(graded.remarks))
+        print("\n".join(map(str, [*graded.results, UNCHECKED, *graded.remarks])))
     failed = [str(result) for result in graded.results if result.problems and result.is_made]
     passed = sum(not result.problems for result in graded.results)
     summary = f"{graded.name}: {passed} of {len(graded.results)} checks passed, {graded.points} of "
     summary += f"{graded.most_points} points"
     print(summary if is_alone or not failed else f"{summary}; {'; '.join(failed)}", flush=True)
-    if not is_alone:  # under the name that they belong to
-        print("".join(f"  {remark}\n" for remark in graded.remarks), end="", flush=True)
+    for remark in graded.remarks if not is_alone else ():  # under the name that they belong to
+        print(f"  {remark}", flush=True)
 
 
 def write_csv(path: Path, all_graded: list[Graded]) -> None:

@@ -19,6 +19,7 @@ from engine.files import RecordError, check_types
 from engine.records import Record
 from experiments import UserError
 from sources.catalogue import OWN_RULE, SOURCES, is_own
+from sources.contents import ZIP
 from sources.own import check_images
 
 RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, and their types
@@ -155,9 +156,17 @@ def _check_size(folder: Path, limits: Limits) -> None:
 
 
 def _measure_unpacked(path: Path) -> int:
-    """Return the unpacked size that an archive declares, in bytes; 0 if the file is not an archive."""
+    """Return the unpacked size that an archive declares, in bytes; 0 if the file is not an archive.
+
+    Raises:
+        RecordError: the file begins as an archive and cannot be listed, but torch's own reader might unpack it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(member.file_size for member in archive.infolist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+    except OSError:  # missing, or unreadable for every reader
+        return 0
+    except (ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        if path.read_bytes().startswith(ZIP):
+            raise RecordError(f"{path}: cannot be read ({error})") from None
         return 0

@@ -121,13 +121,11 @@ def find(name: str, data_dir: Path | str) -> Found:
         for file in found.source.files
         for suffix in ("", ".gz")
     )
-    denied: list[str] = []
-    for path in itertools.chain(usual, *(walk(root, denied) for root in roots)):
+    for path in itertools.chain(usual, *(walk(root, found.passed_over) for root in roots)):
         if not found.missing or len(found.looked_at) == MOST_FILES:
             break
         look_into(path, found, memory)
     memory.write()
-    found.passed_over += denied
     if found.missing and found.source.is_sample:
         raise DataError(f"{name}: {found.explain(roots[0])}; restore this embedded sample from the repository")
     return found

@@ -56,6 +56,13 @@ def test_what_a_check_needs_and_is_missing_fails_the_check(check, name, unpacked
     assert find_failures(unpacked)[check].endswith(f"{FIRST}/seed-0/{name} is missing")
 
 
+def test_weights_that_were_saved_again_cost_the_archive_alone(unpacked):
+    path = unpacked / FIRST / "seed-0" / "weights.pt"
+    torch.save(torch.load(path, weights_only=True), path.with_name("other.pt"))  # its name is part of the bytes
+    path.with_name("other.pt").rename(path)
+    assert find_failures(unpacked).keys() == {"archive"}
+
+
 @pytest.mark.parametrize("name", ["mean", "classes"])
 def test_what_is_said_of_the_data_and_is_not_so_is_named(name, unpacked):
     path = unpacked / FIRST / "experiment.json"

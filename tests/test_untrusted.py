@@ -129,6 +129,25 @@ def test_runs_that_expand_beyond_the_limits_are_left_out_before_they_are_read(ru
     assert "predictions.npz: cannot be read (float32 (9000, 10), expected float32 (700, 10))" in problems[0]
 
 
+def test_weights_that_only_torchs_own_reader_could_unpack_are_left_out_before_they_are_read(runs, digits, monkeypatch):
+    folder = write_runs(runs, digits, PLAIN, [0.9])
+    path = folder / "seed-0" / "weights.pt"
+    with zipfile.ZipFile(path) as stored:
+        members = {member.filename: stored.read(member) for member in stored.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    content, start = bytearray(path.read_bytes()), -1
+    while (start := content.find(b"PK\1\2", start + 1)) >= 0:
+        content[start + 6] = 99  # the version that is needed to unpack it, which torch does not look at
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("reads it"))
+    found, problems = read_runs(runs, limits=LIMITS)
+    assert found == []
+    assert problems == [f"{path}: cannot be read (zip file version 9.9); {again(0)}"]
+
+
 def test_runs_that_cannot_be_read_fail_the_check_of_the_archive_alone_and_are_left_out(unpacked):
     np.save(unpacked / "lone.npy", np.zeros((700, 10), np.float32))
     (unpacked / "lone.npy").rename(unpacked / FIRST / "seed-0" / "predictions.npz")
