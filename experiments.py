@@ -339,12 +339,12 @@ def _refuse(name: str, value: Any, why: str) -> NoReturn:
 
 def _check_range(setting: Field, value: Any) -> None:
     choices, kind, bounds = setting.metadata["choices"], kind_of(setting), setting.metadata["bounds"]
-    is_dataset = setting.name == "dataset"
-    if (value is None and setting.default is None) or (is_dataset and is_own(value)):
+    if (value is None and setting.default is None) or (setting.name == "dataset" and is_own(value)):
         return
     if choices:
         if value not in choices:
-            _refuse(setting.name, value, f"expected one of {', '.join(choices)}{f', {OWN_RULE}' * is_dataset}")
+            expected = [*choices, OWN_RULE] if setting.name == "dataset" else choices
+            _refuse(setting.name, value, f"expected one of {', '.join(expected)}")
     elif kind is bool:
         if not isinstance(value, bool):
             _refuse(setting.name, value, "expected True or False")

@@ -94,7 +94,8 @@ class Found:
         """Say in one line what was looked at, found and passed over, and what is missing."""
         count = len(self.looked_at)
         files = "file" if count == 1 else "files"
-        parts = [f"looked at {'the first ' * (count == MOST_FILES)}{count:,} {files} in and below {data_dir}"]
+        first = "the first " if count == MOST_FILES else ""
+        parts = [f"looked at {first}{count:,} {files} in and below {data_dir}"]
         if not self.has_folder:
             parts = [f"there is no folder {data_dir}"]
         if self.parts:

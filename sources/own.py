@@ -71,12 +71,13 @@ def find_own(name: str, data_dir: Path | str, checksum: str | None = None) -> Ow
         for path in sorted(paths, key=lambda path: path.name != name):
             try:
                 own = read_own(path)
+                if own.checksum == checksum:
+                    return own
+                why = f"{path} holds other images (SHA-256 {own.checksum[:12]}…)"
             except DataError as error:
-                found += f"; {error}" * (path.name == name)
-                continue
-            if own.checksum == checksum:
-                return own
-            found += f"; {path} holds other images (SHA-256 {own.checksum[:12]}…)" * (path.name == name)
+                why = str(error)
+            if path.name == name:
+                found += f"; {why}"
     way_out = f"name the folder that holds {name} with --data-dir"
     raise DataNotFound(f"{wanted} is not in or below {data_dir}{found}; {way_out}")
 

@@ -242,3 +242,10 @@ def read_rows(text, column):
         elif column in header and cells[0].strip(":-"):  # skip the line under the header
             rows.setdefault(cells[0], {}).update(zip(header, cells, strict=True))
     return rows
+
+
+def standardized(dataset, count):
+    """Take `count` images of all classes: every n-th, because the train images are sorted by class."""
+    every = len(dataset.train) // count
+    images = replace(dataset, is_standardized=True).to_float(dataset.train.images[::every][:count])
+    return images, dataset.train.labels[::every][:count]
