@@ -9,7 +9,7 @@ from helpers import cut_dataset, make_result
 
 import training
 from docs import draw_copies
-from engine import records
+from engine import records, run_files
 from engine.files import RecordError
 from experiments import Experiment
 from grading.copies import LEAST, Trace, correlate, find_copies, measure_units, simplify, trace_run
@@ -78,6 +78,27 @@ def test_a_network_with_other_units_computes_the_same(kind, model, trained, digi
     after = network.state_dict()
     assert any(not torch.equal(after[name], tensor) for name, tensor in state.items())
     torch.testing.assert_close(training.predict(network, digits, digits.test, 1), before, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "mlp with L1"])
+def test_weights_of_pixels_that_are_always_black_hide_no_copy(kind, trained, digits):
+    record = trained[kind]
+    first, second = trace_all(record)
+    weights = run_files.read_weights(record.run_folder(1))
+    weight = next(iter(weights.values()))
+    images = torch.cat([part.images for part in (digits.train, digits.validation, digits.test)])
+    is_black = (images == 0).all(0).flatten()
+    assert is_black.sum() > 50
+    weight[:, is_black] = 100 * torch.randn(len(weight), int(is_black.sum()), generator=torch.Generator())
+    network = draw_copies.build_network_of(record)
+    network.load_state_dict(weights)
+    original = draw_copies.build_network_of(record)
+    original.load_state_dict(run_files.read_weights(record.run_folder(1)))
+    predictions = [training.predict(each, digits, digits.test, 1) for each in (network, original)]
+    torch.testing.assert_close(*predictions)
+    layers, shares = measure_units(weights)
+    (found,) = find_copies([change(second, seed=7, layers=layers, shares=shares)], [first, second])
+    assert found.of == second.name
 
 
 def test_independent_runs_are_no_copies(trained):
