@@ -57,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
             for path in submissions:
                 all_graded.append(scores.grade(path, options))
                 scores.show(all_graded[-1], is_alone=len(submissions) == 1)
+                if args.csv:  # now, too, in case the system ends this process
+                    scores.write_csv(args.csv, all_graded)
         finally:  # what is graded before Ctrl-C is written, too
             scores.name_copies(all_graded)
             for graded in all_graded:

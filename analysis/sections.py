@@ -100,6 +100,8 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
         text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
         opening, closing = [*re.split(r"\n---[ \t]*\n", text, maxsplit=1), ""][:2]
     except FileNotFoundError:
+        if (text_file := path.with_name(f"{path.name}.txt")).exists():  # as Windows' editor saves it
+            raise RecordError(f"{text_file}: is not read under this name; rename it to {path.name}") from None
         return ["# Report"], [
             "(Title, author and conclusions of your own: write `notes.md` in the folder of runs, in two "
             "parts divided by a line of `---`.)"

@@ -141,6 +141,8 @@ def answer_in_one_line(
             console.discard_output()
             status = READER_GONE if isinstance(error, BrokenPipeError) else failed
             parser.exit(status, f"{parser.prog}: {error.strerror or error}; {kept(error)}\n")
+        except MemoryError as error:
+            parser.exit(failed, f"{parser.prog}: out of memory; {kept(error)}\n")
         except KeyboardInterrupt as interrupt:
             number = interrupt.args[0] if interrupt.args else signal.SIGINT
             parser.exit(OF_SIGNAL + number, f"\ninterrupted: {kept(interrupt)}\n")

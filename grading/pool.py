@@ -13,7 +13,7 @@ from pathlib import Path
 from analysis.findings import is_of
 from analysis.pooling import Givers
 from engine.flags import format_seeds
-from experiments import Experiment, UserError
+from experiments import Experiment
 from grading.scores import Graded, grade_submission, name_copies
 from grading.submission import GradeOptions, Submission, read_submission
 from studies import STUDIES
@@ -37,9 +37,6 @@ def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions) -> Poo
 
     Submissions count in the order in which they are given: of two that share a run, and of two runs with the same seed,
     the first is taken.
-
-    Raises:
-        UserError: a submission cannot be graded for a reason that lies with the grader, such as missing data.
     """
     pool = Pool()
     passed: list[Graded] = []
@@ -47,8 +44,9 @@ def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions) -> Poo
         for number, (person, path) in enumerate(_name_people(paths)):
             submission = read_submission(path, Path(workshops) / str(number), options)
             graded = grade_submission(submission, person)
-            if graded.cannot:
-                raise UserError(f"{path}: cannot be checked: {graded.cannot}")
+            if graded.cannot:  # the data set is missing here, which may be one person's own
+                pool.left_out.append(f"{person}: cannot be checked: {graded.cannot}")
+                continue
             if reasons := list(_find_reasons(graded, passed)):
                 pool.left_out.append(f"{person}: {reasons[0]}")
                 continue

@@ -332,6 +332,7 @@ STOPPED = "\ninterrupted: kept after KeyboardInterrupt\n"
         ("    raise UserError('wrong')", 2, "some.py: error: wrong\n"),
         ("    raise OSError(28, 'No space left')", 7, "some.py: No space left; kept after OSError\n"),
         ("    raise OSError('odd')", 7, "some.py: odd; kept after OSError\n"),
+        ("    raise MemoryError", 7, "some.py: out of memory; kept after MemoryError\n"),
         ("    raise BrokenPipeError(32, 'Broken pipe')", 141, "some.py: Broken pipe; kept after BrokenPipeError\n"),
         ("    raise KeyboardInterrupt", 130, "\ninterrupted: kept after KeyboardInterrupt\n"),
         (IMPORTING, 130, "\ninterrupted: nothing was begun\n"),
@@ -343,7 +344,17 @@ STOPPED = "\ninterrupted: kept after KeyboardInterrupt\n"
         (TWICE, 143, STOPPED),
     ],
     ids=[
-        *("mistake", "full disk", "odd", "reader gone", "Ctrl-C", "importing", "in the background", "imported"),
+        *(
+            "mistake",
+            "full disk",
+            "odd",
+            "out of memory",
+            "reader gone",
+            "Ctrl-C",
+            "importing",
+            "in the background",
+            "imported",
+        ),
         *("importing, SIGTERM", "SIGTERM", "SIGHUP", "twice"),
     ],
 )

@@ -9,7 +9,9 @@ import report
 import train
 from analysis import plots
 from engine import records
+from grading import pool as pooling
 from grading.pool import make_pool
+from grading.scores import Graded, grade_submission
 from grading.submission import GradeOptions
 
 
@@ -56,6 +58,19 @@ def test_copies_and_forgeries_are_left_out_by_name(handed_in, tmp_path):
     assert "shared with first" in pool.left_out[0]
     assert "fails the check of predictions" in pool.left_out[1]
     assert "not a zip archive" in pool.left_out[2]
+
+
+def test_one_persons_own_data_set_leaves_only_this_person_out(handed_in, other_seeds, tmp_path, monkeypatch):
+    def grade(submission, person):
+        if person == "first":
+            return Graded(person, cannot="cells.npz: not found")
+        return grade_submission(submission, person)
+
+    first = shutil.copytree(handed_in, tmp_path / "first")
+    monkeypatch.setattr(pooling, "grade_submission", grade)
+    pool = make_pool([first, other_seeds], tmp_path / "pool", GradeOptions())
+    assert set(pool.givers.values()) == {"second"}
+    assert pool.left_out == ["first: cannot be checked: cells.npz: not found"]
 
 
 def test_the_same_name_from_two_folders_is_two_people(handed_in, other_seeds, tmp_path):

@@ -272,6 +272,8 @@ def test_notes_that_are_no_text_are_refused(runs, digits, made, capsys):
     assert "notes.md: is not in UTF-8; save it again" in refused(made, capsys)
     (runs / "notes.md").write_bytes(bytes(2**20 + 1))
     assert "notes.md: expected a text of at most 1,048,576 bytes; shorten it" in refused(made, capsys)
+    (runs / "notes.md").rename(runs / "notes.md.txt")
+    assert "notes.md.txt: is not read under this name; rename it to notes.md" in refused(made, capsys)
 
 
 def test_characters_that_html_and_markdown_know_are_shown_as_they_are(runs, digits, made, monkeypatch, tmp_path):
