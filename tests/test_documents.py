@@ -247,7 +247,7 @@ def test_the_results_are_those_of_the_published_reports():
     lines = [line.split("|")[1:-1] for line in results.partition("## How many")[0].splitlines() if line[:1] == "|"]
     summary = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
     accuracies = dict(re.findall(r"^\| (.+?) \| ([\d.]+ ± [\d.]+) \| .*\d \| \w+side", results, re.MULTILINE))
-    for study in ("fashion-mlp", "mnist-l1-l2-ghost"):
+    for study in ("fashion-mlp", "mnist-l1-l2-ghost", "mnist-norms"):
         tables = ROOT / "docs" / "results" / study / "tables"
         claims = [row for row in read_csv(tables / f"{study}-claims.csv") if row["claim"]]
         for claim in claims:

@@ -1,4 +1,5 @@
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,17 @@ def test_each_modern_setting_stands_alone_against_its_baseline():
     assert on_cnn == expected | {"channel dropout": {"channel_dropout"}, "label smoothing": {"label_smoothing"}}
     assert experiment("modern-cnn", "channel dropout").channel_dropout == experiment("modern-cnn", "dropout").dropout
     assert (STUDIES["modern"].seeds, study.seeds) == (10, 5)
+
+
+def test_each_step_of_a_recipe_changes_what_its_note_says_and_is_compared_with_the_one_before():
+    study = STUDIES["recipe-fashion"]
+    for before, step in pairwise(study.titles):
+        changed = differences(experiment(study.name, step), experiment(study.name, before))
+        words = study.experiments[step].note.split()
+        assert changed == {word[2:].replace("-", "_") for word in words if word.startswith("--")}, step
+        assert any((claim.subject, claim.against) == (step, (before,)) for claim in study.claims), step
+    assert {claim.against for claim in study.claims if claim.subject == study.titles[-1]} >= {0.8846, 0.905}
+    assert max(count_parameters(study, title) for title in study.titles) <= study.most_parameters == 120_000
 
 
 def test_layer_normalization_per_pixel_has_the_parameters_that_its_note_names():

@@ -1,0 +1,62 @@
+"""Recipes: small networks that beat the best published accuracy of an assignment, within its limits.
+
+Each study begins with a network of the assignment and changes one thing at a time, so that it shows what each change is
+worth. docs/results/recipes.md tells how the changes were found.
+"""
+
+from itertools import pairwise
+
+from experiments import Experiment, Settings, flag_of
+from studies.study import Claim, Entry, Study
+
+PLAN = "A study of our own. The changes were chosen by their validation accuracies alone."
+
+
+def list_steps(first: Experiment, changes: dict[str, Settings]) -> dict[str, Entry]:
+    """List experiments, {title: entry}, of which each keeps the settings of the one before and changes some."""
+    settings = first.to_dict()
+    steps = {}
+    for title, change in changes.items():
+        settings |= change
+        flags = [flag_of(name) if value is True else f"{flag_of(name)} {value}" for name, value in change.items()]
+        steps[title] = Entry("own", Experiment(**settings), " ".join(flags))
+    return steps
+
+
+def compare_steps(steps: dict[str, Entry]) -> list[Claim]:
+    """List the claims that each step but the first has a higher test accuracy than the step before."""
+    return [
+        Claim("own", f"{step} helps", step, (before,), "test_accuracy", "higher") for before, step in pairwise(steps)
+    ]
+
+
+FASHION_STEPS = list_steps(
+    Experiment(model="mlp2"),
+    {
+        "assignment": {},
+        "batch norm": dict(norm="batch"),
+        "SGD": dict(optimizer="sgd", lr=0.1, momentum=0.9, nesterov=True, batch_size=128),
+        "weight decay": dict(weight_decay=0.0005),
+        "cosine": dict(lr_scheduler="cosine"),
+        "60 epochs": dict(epochs=60),
+        "crop": dict(crop_padding=1),
+        "200 epochs": dict(epochs=200),
+        "label smoothing": dict(label_smoothing=0.1),
+        "standardized": dict(standardize=True),
+    },
+)
+
+RECIPE_FASHION = Study(
+    name="recipe-fashion",
+    asks="Which changes take an MLP of at most 120,000 parameters beyond 90.5 % on Fashion-MNIST?",
+    experiments=FASHION_STEPS,
+    baseline="assignment",
+    claims=(
+        *compare_steps(FASHION_STEPS),
+        Claim("own", "the recipe beats the best published accuracy", "standardized", 0.8846, "test_accuracy", "higher"),
+        Claim("own", "the recipe beats 90.5 %", "standardized", 0.905, "test_accuracy", "higher"),
+    ),
+    deviations=(PLAN,),
+    seeds=10,
+    most_parameters=120_000,
+)
