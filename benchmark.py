@@ -51,7 +51,9 @@ def main(argv: list[str] | None = None) -> None:
         workers.check_device(args.device)
         on_cpu, seeds = args.device == "cpu", SEEDS[args.model]
         if args.settings and not on_cpu:
-            raise UserError("--device cuda: --settings measures the seconds of the CPU; leave one of the two out")
+            raise UserError(
+                f"--device {args.device}: --settings measures the seconds of the CPU; leave one of the two out"
+            )
         experiment = replace(EXPERIMENTS[args.model], dataset=args.dataset, epochs=args.epochs)
         dataset, share = speed.take_part(data.load(experiment.dataset_name, args.data_dir), IMAGES[args.model])
         computer = speed.describe_computer(args.device)

@@ -80,7 +80,7 @@ class Dataset:
         """
         if self.is_standardized:
             for channel, mean, std in zip(floats.unbind(-3), self.mean, self.std, strict=True):
-                channel.sub_(mean).div_(std)
+                channel.sub_(mean).div_(std or 1.0)  # a channel of one value becomes 0
         return floats
 
 

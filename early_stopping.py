@@ -17,7 +17,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
-MODES = {"val_loss": "min", "val_accuracy": "max"}
+MODES = {"val_loss": "min", "val_accuracy": "max"}  # whether lower or higher is better
 STATE = ("epoch", "best", "best_epoch", "checks_without_improvement", "stopped_epoch", "reasons")
 
 
@@ -38,7 +38,6 @@ class EarlyStopping:
     """
 
     monitor: str = "val_loss"  # name of the metric that decides
-    mode: str | None = None  # `min` if lower is better, `max` if higher is; None: taken from `MODES`
     patience: float = 3  # checks in a row without improvement that stop a run, at least 1; `math.inf` never stops
     min_delta: float = 0.0  # an improvement is a change by more than this
     start_from_epoch: int = 1  # checks begin with this epoch, counted from 1
@@ -46,10 +45,8 @@ class EarlyStopping:
     restores_best: bool = False  # whether a run hands in the weights of its best epoch instead of its last epoch
 
     def __post_init__(self) -> None:
-        if self.mode is None:
-            self.mode = MODES.get(self.monitor)
-        if self.mode not in ("min", "max"):
-            raise ValueError(f"mode {self.mode!r} of {self.monitor}: expected 'min' (lower is better) or 'max'")
+        if self.monitor not in MODES:
+            raise ValueError(f"monitor {self.monitor!r}: expected one of {', '.join(MODES)}")
         if not self.patience >= 1:
             raise ValueError(f"patience {self.patience}: expected at least 1 check")
         if not 0 <= self.min_delta < math.inf:
@@ -111,7 +108,7 @@ class EarlyStopping:
             return False
         if best is None:
             return True
-        gain = best - value if self.mode == "min" else value - best
+        gain = best - value if MODES[self.monitor] == "min" else value - best
         # 0.4 − 0.3 gives 0.10000000000000003 but has to count as a change of exactly 0.1.
         return gain > self.min_delta and not math.isclose(gain, self.min_delta)
 

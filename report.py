@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"pooled {pool}", flush=True)
             found, problems = untrusted.read_runs(runs_dir, study)
             problems = [*pool.left_out, *problems]
+            if args.pool and not any(record.results for record in found):
+                raise UserError(f"--pool: of no submission any run can be taken ({'; '.join(problems)})")
             if not any(record.results for record in found):
                 refuse_without_runs(runs_dir, study, problems)
             against = None

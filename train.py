@@ -48,6 +48,10 @@ def main(argv: list[str] | None = None) -> None:
             from engine import cluster, overview, pace, workers
             from engine.plan import TrainOptions, make_plan, make_tasks
 
+            if args.until_decided:
+                from analysis.deciding import find_next_step
+                from grading.untrusted import read_runs
+
         if args.list:
             for listed in [study] if args.study else STUDIES.values():
                 overview.print_study(listed, titles if args.study else listed.experiments, args.runs_dir, args.data_dir)
@@ -79,9 +83,6 @@ def main(argv: list[str] | None = None) -> None:
                         failures = workers.train_and_record(plan, options, train_units)
                 if failures or elsewhere or not args.until_decided:
                     break
-                from analysis.deciding import find_next_step  # late, because nothing else here needs it
-                from grading.untrusted import read_runs
-
                 found, _ = read_runs(args.runs_dir, study.name)
                 step = find_next_step(study, found, args.data_dir, args.most_seeds or MOST_SEEDS, step)
                 print(step.says, flush=True)

@@ -3,7 +3,7 @@
     plan_looks(5)[1]        # Look(number=1, planned=5): 10 seeds, judged at 1.5 %
 
 Whoever judges after every few seeds, always at 5 %, and stops at the first significant difference, errs far more often
-than in 5 % of cases: looks at 5, 10, 20 and 40 seeds find a difference where there is none in 14.7 % of comparisons.
+than in 5 % of cases: looks at 5, 10, 20 and 40 seeds find a difference where there is none in 15 % of comparisons.
 So a study plans its number of seeds. The first look is at this number, the others are at its double, its fourfold and
 its eightfold, and look k spends 0.03·2⁻ᵏ of the error. Added up that is 5.6 %; simulated, it is 4.9 % of comparisons
 and at worst 5.1 % of studies, because the looks share seeds (`docs/simulate_looks.py`). A neighbour is AdaStop

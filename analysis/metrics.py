@@ -78,16 +78,15 @@ def compare_records(
     if not seeds:
         return None
     values = [read_metric(subject.results[seed], name) for seed in seeds]
-    if not isinstance(other, Record):
-        return compare.compare_paired(values, [float(other)] * len(values))
-    by_image = None
-    of_images = METRICS[name].of_images
+    others = [read_metric(other.results[seed], name) if isinstance(other, Record) else other for seed in seeds]
+    of_images, by_image = METRICS[name].of_images, None
     if of_images and labels is not None:
         by_image = [
-            measure_images(subject, seed, of_images, labels) - measure_images(other, seed, of_images, labels)
+            measure_images(subject, seed, of_images, labels)
+            - (measure_images(other, seed, of_images, labels) if isinstance(other, Record) else other)
             for seed in seeds
         ]
-    return compare.compare_paired(values, [read_metric(other.results[seed], name) for seed in seeds], by_image)
+    return compare.compare_paired(values, others, by_image)
 
 
 def compare_at_looks(subject: Record, other: Record, name: str, planned: int) -> list[Comparison]:

@@ -66,7 +66,7 @@ def make_people_table(findings: Findings, givers: Givers) -> Table:
     rows = []
     for title, record in findings.trained.items():
         seeds_of = _group_seeds(record, list(record.results), givers)
-        machines = {(result["device"], result.get("platform")) for result in record.results.values()}
+        machines = {(result["device"], str(result.get("platform"))) for result in record.results.values()}
         who = "; ".join(f"{person}: {format_seeds(seeds).partition(' ')[2]}" for person, seeds in seeds_of.items())
         rows.append((title, len(seeds_of), len(machines), len(record.results), who))
     return Table(f"{findings.name}-people", ("experiment", "people", "machines", "seeds", "seeds of each"), rows)
@@ -152,15 +152,15 @@ def plot_people(compared: list[ByPerson]) -> Figure:
     for panel in panels[len(compared) :]:
         panel.set_visible(False)
     for panel, each in zip(panels, compared, strict=False):
-        drawn = {**each.people, "all": each.pooled}
+        drawn = [*each.people.items(), ("all", each.pooled)]
         scale = 100 if METRICS[each.metric].is_share else 1
         panel.axvline(0, color=GREY, linewidth=1)
-        for place, (person, comparison) in enumerate(drawn.items()):
-            colour, marker, size = ("black", "D", 5) if person == "all" else ("#0072B2", "o", 4)
+        for place, (_, comparison) in enumerate(drawn):
+            colour, marker, size = ("#0072B2", "o", 4) if place < len(each.people) else ("black", "D", 5)
             panel.plot(scale * comparison.difference, place, marker, color=colour, markersize=size, zorder=3)
             ends = [scale * end for end in comparison.interval()]
             panel.plot(ends, [place, place], color=colour, linewidth=1.2, zorder=2)
-        panel.set_yticks(range(len(drawn)), drawn)
+        panel.set_yticks(range(len(drawn)), [person for person, _ in drawn])
         panel.tick_params(labelsize=7)
         panel.set_ylim(len(drawn) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)

@@ -98,7 +98,7 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
         if path.stat().st_size > LONGEST_NOTES:
             raise RecordError(f"{path}: expected a text of at most {LONGEST_NOTES:,} bytes; shorten it")
         text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
-        opening, closing = [*re.split(r"\n---[ \t]*\n", text, maxsplit=1), ""][:2]
+        opening, closing = [*re.split(r"(?m)^---[ \t]*$", text, maxsplit=1), ""][:2]
     except FileNotFoundError:
         if (text_file := path.with_name(f"{path.name}.txt")).exists():  # as Windows' editor saves it
             raise RecordError(f"{text_file}: is not read under this name; rename it to {path.name}") from None

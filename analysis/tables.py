@@ -20,12 +20,12 @@ from analysis.metrics import METRICS
 from data import Dataset, channel_statistics
 from experiments import Experiment, flag_of
 
+GREEK = dict(α="alpha", β="beta", γ="gamma", δ="delta", ε="varepsilon", λ="lambda", μ="mu", σ="sigma", Σ="Sigma")
 LATEX = {
     "±": r"$\pm$",
     "−": "$-$",
-    "λ": r"$\lambda$",
+    **{letter: rf"$\{name}$" for letter, name in GREEK.items()},
     "·": r"$\cdot$",
-    "Σ": r"$\Sigma$",
     "×": r"$\times$",
     "…": r"\ldots{}",
 }

@@ -44,23 +44,22 @@ def decide_at_looks(questions: Sequence[Question], tests: int) -> list[Answer]:
         tests: the number of comparisons to correct for: all that are planned, even if some reach no look yet.
     """
     answers: dict[int, Answer] = {}
-    at = [0] * len(questions)
-    while True:
+    at, going_on = [0] * len(questions), list(range(len(questions)))
+    while going_on:
         current = [question.at_looks[number] for question, number in zip(questions, at, strict=True)]
         corrected = iter(correct_holm(list(chain(*current)), tests))
         for index, (question, comparisons) in enumerate(zip(questions, current, strict=True)):
             comparisons = [next(corrected) for _ in comparisons]
-            if index not in answers or answers[index].verdict not in DECIDED:
+            if index in going_on:  # a verdict stands at its own look, whatever other claims' looks bring
                 answers[index] = Answer(_judge(comparisons, question.direction, question.margin), comparisons)
         going_on = [
             index
-            for index, question in enumerate(questions)
-            if answers[index].verdict not in DECIDED and at[index] + 1 < len(question.at_looks)
+            for index in going_on
+            if answers[index].verdict not in DECIDED and at[index] + 1 < len(questions[index].at_looks)
         ]
-        if not going_on:
-            return [answers[index] for index in range(len(questions))]
         for index in going_on:
             at[index] += 1
+    return [answers[index] for index in range(len(questions))]
 
 
 def can_be_decided(

@@ -211,6 +211,7 @@ def describe_training(experiment: Experiment) -> str:
     schedule = {
         "constant": "",
         "step": f", times {experiment.lr_gamma:g} every {experiment.lr_step_size} epochs",
+        "cosine": ", falling to 0 (cosine)",
         "one_cycle": " at its peak (one cycle)",
     }[experiment.lr_scheduler]
     momentum = f" and momentum {experiment.momentum:g}" if experiment.momentum else ""

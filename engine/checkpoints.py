@@ -173,6 +173,10 @@ def find_unfinished(folder: Path) -> list[Checkpoint]:
             if checkpoint.path != path or not all(seeds and min(seeds) >= 0 for seeds in checkpoint.units):
                 raise ValueError("it is named after other seeds than it holds")
             found.append(checkpoint)
+        except MemoryError:
+            raise
+        except OSError as error:  # it may be readable the next time
+            raise RecordError(f"{path}: cannot be read ({error.strerror or error})") from None
         except Exception as error:  # whatever is wrong with the file, its seeds can be trained again
             says = str(error).partition("\n")[0]
             aside = path.with_name(f"{path.name}.unreadable")

@@ -26,6 +26,7 @@ from engine import run_files
 from engine.files import reading
 from engine.records import Record
 from experiments import Experiment, default_of
+from models import MLP_WIDTHS
 from training import Weights
 
 LEAST = 0.7  # correlation that makes a copy; see docs/grading.md#copies
@@ -207,6 +208,13 @@ def simplify(experiment: Experiment) -> Experiment:
         experiment = replace(experiment, optimizer="adam")
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
         experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
+    if widths := MLP_WIDTHS.get(experiment.model):
+        experiment = replace(experiment, model="mlp", hidden=widths)
+    if experiment.group_size and experiment.hidden and len(set(experiment.hidden)) == 1:
+        groups = experiment.hidden[0] // experiment.group_size
+        experiment = replace(experiment, groups=groups, group_size=None)
+    if experiment.norm == "group" and experiment.groups == 1:
+        experiment = replace(experiment, norm="layer", groups=None)
     if experiment.norm == "ghost" and experiment.ghost_splits == 1:
         experiment = replace(experiment, norm="batch", ghost_splits=None)
     return experiment

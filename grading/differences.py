@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.document import Document, render_page
+from engine.files import reading
 from experiments import UserError
 
 EXACT = 1e-9  # relative tolerance if only the order of a sum can differ
@@ -86,7 +87,7 @@ def _compare_tables(path: Path, expected: Path) -> list[str]:
 
 
 def _read_table(path: Path) -> list[list[str]]:
-    with open(path, newline="", encoding="utf-8") as file:
+    with reading(path), open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 
 

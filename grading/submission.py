@@ -35,7 +35,7 @@ class GradeOptions:
 
     data_dir: Path = Path("data")
     study: Study | None = None  # requested study with its overrides; None: any
-    seeds: list[int] | None = None  # requested for every experiment; None: any five
+    seeds: list[int] | None = None  # requested for every experiment; None: as many as the study plans, or five
     retrain: str | None = None  # STUDY/TITLE of the experiment to train again
 
 

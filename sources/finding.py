@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -192,16 +193,18 @@ def look_into(path: Path, found: Found, memory: "Memory") -> None:
     if is_named or checksums is None or not parts.keys().isdisjoint(checksums):
         if not is_named and not may_hold(path, status.st_size, found.sizes):
             return
-        checksums = keep_contents(path, found)
-        memory.remember(path, status, checksums)
+        checksums = []
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            checksums = keep_contents(file, found, path)
+            memory.remember(path, status, checksums)  # not if it cannot be opened, which may change
     if is_named and parts.keys().isdisjoint(checksums):
         found.passed_over.append(f"{path} {describe(path, checksums)}")
 
 
-def keep_contents(path: Path, found: Found) -> list[str]:
+def keep_contents(file: BinaryIO, found: Found, path: Path) -> list[str]:
     """Decode what a file holds, keep the arrays that were missing, and return the SHA-256 of all that it holds."""
     checksums = []
-    with contextlib.suppress(Exception), open(path, "rb") as file:  # a damaged archive can raise anything
+    with contextlib.suppress(Exception):  # a damaged archive can raise anything
         for content in read_contents(file, found.sizes):
             checksums.append(hashlib.sha256(content).hexdigest())
             part = found.source.parts.get(checksums[-1])

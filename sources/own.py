@@ -9,7 +9,7 @@ own.source.shape, own.source.classes        # (3, 32, 32), ("round", "long", "fl
 import hashlib
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,33 +53,31 @@ def find_own(name: str, data_dir: Path | str, checksum: str | None = None) -> Ow
     """Find and read a data set of one's own in or below the data dir.
 
     Args:
-        checksum: of the content that is looked for, under any name; None: the first file with this name.
+        checksum: of the content that is looked for, under any name; None: the first file with this name that can be
+            trained on.
 
     Raises:
         DataNotFound: there is no such file.
         DataError: it cannot be trained on.
     """
     check_folder(Path(data_dir))
-    paths = (path for path in walk(Path(data_dir)) if path.suffix == ".npz")
-    if checksum is None:
-        for path in paths:
-            if path.name == name:
-                return read_own(path)
-        found, wanted = "", name
-    else:
-        found, wanted = "", f"{name}, whose content has the SHA-256 {checksum[:12]}…,"
-        for path in sorted(paths, key=lambda path: path.name != name):
-            try:
-                own = read_own(path)
-                if own.checksum == checksum:
-                    return own
-                why = f"{path} holds other images (SHA-256 {own.checksum[:12]}…)"
-            except DataError as error:
-                why = str(error)
-            if path.name == name:
-                found += f"; {why}"
-    way_out = f"name the folder that holds {name} with --data-dir"
-    raise DataNotFound(f"{wanted} is not in or below {data_dir}{found}; {way_out}")
+    paths = [path for path in walk(Path(data_dir)) if path.suffix == ".npz" and (checksum or path.name == name)]
+    problems: list[str] = []
+    for path in sorted(paths, key=lambda path: path.name != name):
+        try:
+            own = read_own(path)
+            if checksum in (None, own.checksum):
+                return replace(own, passed_over=tuple(problems))
+            why = f"{path} holds other images (SHA-256 {own.checksum[:12]}…)"
+        except DataError as error:
+            why = str(error)
+        if path.name == name:
+            problems.append(why)
+    if problems and checksum is None:
+        raise DataError("; ".join(problems))
+    wanted = f"{name}, whose content has the SHA-256 {checksum[:12]}…," if checksum else name
+    found = "; ".join([f"{wanted} is not in or below {data_dir}", *problems])
+    raise DataNotFound(f"{found}; name the folder that holds {name} with --data-dir")
 
 
 def read_own(path: Path) -> Own:

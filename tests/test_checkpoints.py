@@ -5,6 +5,7 @@ import os
 import pickle
 import socket
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +81,18 @@ def set_aside(folder, capsys):
     assert error.endswith("); set aside as checkpoint-0-2.pt.unreadable, its seeds start again\n")
     assert error.count("\n") == 1
     return error
+
+
+def test_a_file_that_cannot_be_read_now_is_left_where_it_is(checkpoint, folder, monkeypatch):
+    checkpoint.begin()
+
+    def refuse(path):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(RecordError, match=r"checkpoint-0-2\.pt: cannot be read \(Stale file handle\)"):
+        checkpoints.find_unfinished(folder)
+    assert names(folder) == ["checkpoint-0-2.pt", "experiment.json"]
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])

@@ -221,6 +221,13 @@ def test_a_report_that_does_not_follow_from_its_records_is_caught(file, old, new
     assert find_failures(unpacked).keys() == {"report"}
 
 
+def test_a_cell_that_is_too_long_for_a_table_is_caught(unpacked):
+    path = unpacked / "report" / "tables" / "single,mnist_sample-accuracy.csv"
+    path.write_text(path.read_text(encoding="utf-8") + "9" * 2**18, encoding="utf-8")
+    refresh(unpacked)
+    assert "accuracy.csv: cannot be read (field larger than field limit" in find_failures(unpacked)["report"]
+
+
 def test_a_number_in_a_table_is_caught(unpacked):
     path = unpacked / "report" / "tables" / "single,mnist_sample-accuracy.csv"
     with open(path, newline="", encoding="utf-8") as file:

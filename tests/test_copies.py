@@ -215,6 +215,13 @@ def test_weights_that_are_zero_or_not_finite_are_no_copies_of_other_weights(valu
         (dict(optimizer="adamw", weight_decay=0.1), {}, False),
         (dict(lr_scheduler="step", lr_step_size=15), {}, True),
         (dict(lr_scheduler="step", lr_step_size=14), {}, False),
+        (dict(model="mlp1"), dict(model="mlp", hidden=(64, 64)), True),
+        (dict(model="mlp3"), dict(model="mlp", hidden=(64, 64)), False),
+        (dict(model="cnn1", norm="group", groups=1), dict(model="cnn1", norm="layer"), True),
+        (dict(norm="group", groups=1), dict(norm="layer"), True),
+        (dict(norm="group", groups=4), dict(norm="group", group_size=16), True),
+        (dict(norm="group", group_size=64), dict(norm="layer"), True),
+        (dict(model="mlp3", norm="group", groups=4), dict(model="mlp3", norm="group", group_size=16), False),
     ],
 )
 def test_only_settings_whose_training_may_be_the_same_may_share_weights(first, second, may_be_equal):

@@ -82,6 +82,11 @@ def test_each_channel_is_standardized_in_place_or_left_alone(digits):
     torch.testing.assert_close(colours, expected, rtol=0, atol=1e-6)
 
 
+def test_a_channel_of_one_value_becomes_zero(digits):
+    constant = replace(digits, mean=(0.5,), std=(0.0,), is_standardized=True)
+    assert torch.equal(constant.standardize_(torch.full((2, 1, 4, 4), 0.5)), torch.zeros(2, 1, 4, 4))
+
+
 @pytest.mark.usefixtures("float64")
 def test_standardized_train_images_have_mean_0_and_deviation_1(digits):
     images = replace(digits, is_standardized=True).to_float(digits.train.images)

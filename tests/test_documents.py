@@ -31,7 +31,7 @@ from studies import STUDIES
 ROOT = provenance.ROOT
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for pattern in ("*.md", "docs/*.md", "docs/results/README.md", "sources/samples/*.md")
+    for pattern in ("*.md", "docs/*.md", "docs/results/*.md", "sources/samples/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
 TEXT = "\n".join(DOCUMENTS.values())
@@ -95,7 +95,7 @@ def test_every_command_is_one_that_its_program_takes(command, monkeypatch):
         assert set(titles) <= study.experiments.keys()
         assert flags.choose_seeds(args, study)
     if program == "grade.py":
-        grade.check_retrain(args.retrain)
+        assert args.retrain is None or grade.read_retrain(args.retrain)
         assert args.study is None or grade.read_study(args.study)
 
 
@@ -236,7 +236,7 @@ def test_every_model_is_in_the_table_with_its_convolutions_and_parameters():
 def test_every_published_study_is_in_the_table_with_its_experiments():
     row = r"^\| `([\w-]+)` \| [^|]+ \| (\d+)[^|]* \| (\d+) seeds, [\dh ]+ min \|$"
     rows = re.findall(row, README, re.MULTILINE)
-    assert len(rows) == 9
+    assert len(rows) == 10
     for name, count, seeds in rows:
         assert int(count) == len(set(STUDIES[name].trained_as.values())), name
         assert int(seeds) == STUDIES[name].seeds, name
@@ -263,6 +263,20 @@ def test_the_results_are_those_of_the_published_reports():
                 shown = accuracies.pop(row["experiment"])
                 assert shown == f"{float(row['test %']):.2f} ± {float(row['test % ±']):.2f}", row
     assert accuracies == {}
+
+
+def test_the_steps_of_a_recipe_are_those_of_the_published_report():
+    tables = ROOT / "docs" / "results" / "recipe-fashion" / "tables"
+    rows = [line.split("|")[1:-1] for line in DOCUMENTS["docs/results/recipes.md"].splitlines() if "±" in line]
+    shown = [[cell.strip().strip("*").replace("−", "-") for cell in row] for row in rows if len(row) == 5]
+    differences = {row["claim"]: row for row in read_csv(tables / "recipe-fashion-claims.csv")}
+    for row in read_csv(tables / "recipe-fashion-accuracy.csv"):
+        (step, _, accuracy, difference, verdict), *shown = shown
+        assert (step, accuracy) == (row["experiment"], f"{float(row['test %']):.2f} ± {float(row['test % ±']):.2f}")
+        if claim := differences.get(f"{step} helps"):
+            assert difference == f"{float(claim['difference']):+.2f} ± {float(claim['difference ±']):.2f}", step
+            assert verdict == claim["verdict"].partition(":")[0], step
+    assert shown == []
 
 
 def read_csv(path):

@@ -18,6 +18,8 @@ def feed(values, **settings):
     return stopping
 
 
+MAX = dict(monitor="val_accuracy")
+
 # {title: (settings, values, stopped epoch, best epoch)}. The deltas are powers of two, so that sums are exact.
 CASES = {
     "monotone improvement never stops": (dict(patience=1), [5, 4, 3, 2, 1], None, 5),
@@ -34,23 +36,26 @@ CASES = {
     "a change of slightly more than min_delta": (dict(patience=2, min_delta=0.25), [1, 0.7499, 0.75, 0.7], 4, 2),
     "small steps add up to min_delta": (dict(patience=3, min_delta=0.25), [1, 0.875, 0.75, 0.625, 1, 1, 1], 7, 4),
     "small steps never add up in time": (dict(patience=2, min_delta=0.25), [1, 0.875, 0.75, 0.1], 3, 1),
-    "min_delta with mode max": (dict(mode="max", patience=1, min_delta=0.25), [0.5, 0.75, 1], 2, 1),
-    "more than min_delta with mode max": (dict(mode="max", patience=1, min_delta=0.25), [0.25, 0.5001, 0.7], 3, 2),
+    "min_delta of an accuracy": (dict(**MAX, patience=1, min_delta=0.25), [0.5, 0.75, 1], 2, 1),
+    "more than min_delta of an accuracy": (
+        dict(**MAX, patience=1, min_delta=0.25),
+        [0.25, 0.5001, 0.7],
+        3,
+        2,
+    ),
     "ties are no improvement": (dict(patience=2), [2, 1, 1, 1], 4, 2),
-    "ties with mode max": (dict(mode="max", patience=2), [1, 2, 2, 2], 4, 2),
+    "ties of an accuracy": (dict(**MAX, patience=2), [1, 2, 2, 2], 4, 2),
     "start_from_epoch does not look before": (dict(patience=1, start_from_epoch=4), [1, 9, 9, 5, 4, 6], 6, 5),
     "start_from_epoch counts no checks before": (dict(patience=2, start_from_epoch=3), [1, 2, 3, 4, 5], 5, 3),
     "start_from_epoch not reached": (dict(patience=1, start_from_epoch=9), [1, 2, 3], None, None),
     "start_from_epoch 1 looks at the first": (dict(patience=1, start_from_epoch=1), [1, 2], 2, 1),
-    "mode max": (dict(mode="max", patience=2), [1, 3, 2, 2, 9], 4, 2),
-    "accuracy is better when higher": (dict(monitor="val_accuracy", patience=1), [0.5, 0.75, 0.25], 3, 2),
-    "the mode given wins over the monitor's": (dict(monitor="val_accuracy", mode="min", patience=1), [3, 2, 4], 3, 2),
-    "another monitor": (dict(monitor="train_f1", mode="max", patience=1), [0.5, 0.75, 0.25], 3, 2),
+    "an accuracy": (dict(**MAX, patience=2), [1, 3, 2, 2, 9], 4, 2),
+    "accuracy is better when higher": (dict(**MAX, patience=1), [0.5, 0.75, 0.25], 3, 2),
     "NaN first": (dict(patience=2), [NAN, 3, 2, 4], None, 3),
     "as many NaN first as patience": (dict(patience=2), [NAN, NAN, 1], 2, None),
     "NaN throughout": (dict(patience=3), [NAN, NAN, NAN, NAN], 3, None),
     "NaN in the middle": (dict(patience=2), [3, NAN, 2, NAN, NAN, 1], 5, 3),
-    "NaN in the middle with mode max": (dict(mode="max", patience=2), [1, NAN, 2, NAN, NAN, 3], 5, 3),
+    "NaN in the middle of an accuracy": (dict(**MAX, patience=2), [1, NAN, 2, NAN, NAN, 3], 5, 3),
     "infinity first is a value": (dict(patience=2), [INF, INF, 1, 2], None, 3),
     "infinite patience": (dict(patience=INF), [1, *[2] * 50, NAN], None, 1),
 }
@@ -136,7 +141,7 @@ def test_whatever_a_stopped_run_is_given_changes_nothing_but_the_epoch(value):
     [
         (dict(patience=2), [0.5, 0.4123456789, 0.5, 0.5], "val_loss did not improve on 0.412346 (epoch 2) in 2 checks"),
         (
-            dict(monitor="val_accuracy", patience=3, min_delta=0.125),
+            dict(**MAX, patience=3, min_delta=0.125),
             [0.5, 0.75, 0.875, 0.8, 0.7],
             "val_accuracy did not improve on 0.75 (epoch 2) by more than 0.125 in 3 checks",
         ),
@@ -160,9 +165,10 @@ def through_json(state):
 
 
 @pytest.mark.parametrize("transport", [unchanged, through_json])
-@pytest.mark.parametrize("settings", [dict(), dict(min_delta=1.0), dict(mode="max"), dict(start_from_epoch=3)])
+@pytest.mark.parametrize("settings", [dict(), dict(min_delta=1.0), MAX, dict(start_from_epoch=3)])
 def test_after_any_epoch_the_state_continues_exactly(settings, transport):
-    epochs = [{"val_loss": values} for values in zip(*SEVERAL, strict=True)]
+    monitor = settings.get("monitor", "val_loss")
+    epochs = [{monitor: values} for values in zip(*SEVERAL, strict=True)]
     settings = dict(patience=2, runs=len(SEVERAL), **settings)
     for interrupted_after in range(len(epochs) + 1):
         whole, first, second = (EarlyStopping(**settings) for _ in range(3))
@@ -204,8 +210,7 @@ def test_a_saved_state_is_a_copy():
         (dict(min_delta=INF), "min_delta inf"),
         (dict(start_from_epoch=0), "start_from_epoch 0"),
         (dict(start_from_epoch=-1), "start_from_epoch -1"),
-        (dict(mode="lowest"), "mode 'lowest'"),
-        (dict(monitor="train_f1"), "mode None of train_f1"),
+        (dict(monitor="train_f1"), "monitor 'train_f1'"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused_by_name_and_value(settings, named):

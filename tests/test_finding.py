@@ -369,6 +369,18 @@ def test_what_a_file_holds_is_found_out_once(published, tmp_path, decoded, memor
     assert decoded[3:] == ["labels", "other"]
 
 
+def test_a_file_that_could_not_be_opened_is_looked_into_again(published, tmp_path, monkeypatch):
+    folder = write(tmp_path / "data", {"images": published[IMAGES]})
+
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finding, "open", refuse, raising=False)
+        assert finding.find("fashion_mnist", folder).parts == {}
+    assert set(finding.find("fashion_mnist", folder).parts) == {IMAGES}
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", "[[[]]]", '{"a": 1}', "3", "null", "[" * 10**5])
 def test_a_damaged_memory_is_no_memory(damage, published, tmp_path, memory):
     folder = write(tmp_path / "data", {name[::-1]: content for name, content in published.items()})

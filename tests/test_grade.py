@@ -69,6 +69,12 @@ def test_code_that_differs_is_named_and_costs_nothing(unpacked, capsys):
     assert "90 of 90 points" in out
 
 
+def test_an_experiment_is_retrained_under_the_title_that_it_is_recorded_under():
+    assert grade.read_retrain("mnist-dropout-ghost/BN") == "mnist-dropout-ghost/L2+BN"
+    assert grade.read_retrain("mnist-norms,epochs=3/BN") == "mnist-norms,epochs=3/BN"
+    assert grade.read_retrain("single/mlp1") == "single/mlp1"
+
+
 def test_a_retrained_experiment_is_told_with_its_prediction_interval(handed_in, capsys):
     name = FIRST.removeprefix("runs/")
     grade.main([str(handed_in), "--retrain", name])

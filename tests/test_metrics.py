@@ -4,7 +4,7 @@ from helpers import GOOD, LABELS, make_record, make_three_records
 from scipy import stats
 
 from analysis import compare
-from analysis.metrics import METRICS, compare_records, compare_with_baseline, read_metric
+from analysis.metrics import METRICS, compare_records, compare_with_baseline, measure_images, read_metric
 from engine import run_files
 from engine.files import RecordError
 from studies import study
@@ -42,6 +42,14 @@ def test_the_gap_has_the_chance_of_the_test_images_in_it(trained):
     )
     assert gap.image_error == accuracy.image_error > 0
     assert gap.difference != accuracy.difference
+
+
+def test_a_difference_to_a_constant_has_the_chance_of_images(trained):
+    found = compare_records(trained["good"], 0.7, "test_accuracy", LABELS)
+    correct = np.mean([measure_images(trained["good"], seed, "test_accuracy", LABELS) for seed in GOOD], axis=0)
+    assert found.difference == pytest.approx(correct.mean() - 0.7)
+    with_noise_of_runs = correct.std(ddof=1) / len(LABELS) ** 0.5
+    assert 0.98 * with_noise_of_runs < found.image_error < with_noise_of_runs
 
 
 def test_only_seeds_that_both_have_are_compared(trained, tmp_path):

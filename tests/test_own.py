@@ -233,6 +233,16 @@ def test_the_file_is_found_where_it_was_named_or_below_the_data_dir(words, place
     assert "--dataset cells.npz" in result["command"].replace("=", " ")
 
 
+def test_a_good_file_takes_the_place_of_a_damaged_one_of_this_name(capsys):
+    Path("data", "new").mkdir(parents=True)
+    Path("data", "cells.npz").write_bytes(b"half a file")
+    write_own(Path("data", "new", "cells.npz"))
+    train.main(["--dataset", "cells.npz", *QUICK])
+    out = capsys.readouterr().out
+    assert f"passed over: {Path('data', 'cells.npz')}: expected an archive made by numpy.savez_compressed" in out
+    assert f"cells.npz from {Path('data', 'new', 'cells.npz')}: " in out
+
+
 def test_a_data_dir_that_is_named_comes_before_the_current_folder(capsys):
     write_own(Path("cells.npz"), seed=1)
     write_own(Path("other", "cells.npz"))

@@ -1,5 +1,7 @@
 """A submission is packed whole, and as small as what the grader recomputes allows."""
 
+import os
+import shutil
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -118,6 +120,14 @@ def test_a_submission_is_packed_again_from_its_unpacked_folder(handed_in, tmp_pa
         for name in list_packed(tmp_path / "again.zip"):
             assert archive.read(name) == (handed_in / name).read_bytes()
     assert write_report(handed_in / "runs") == write_report(handed_in.parent / "runs")
+
+
+def test_files_older_than_zip_are_packed(handed_in, tmp_path, monkeypatch):
+    runs = shutil.copytree(handed_in / "runs", tmp_path / "runs")
+    for path in runs.rglob("*.json"):
+        os.utime(path, (0, 0))
+    packing.pack(tmp_path / "old.zip", handed_in / "report", runs)
+    assert list_packed(tmp_path / "old.zip") == list_packed(handed_in.parent / "submission.zip")
 
 
 def test_an_archive_that_cannot_be_written_is_said_so_and_leaves_nothing(tmp_path, runs):

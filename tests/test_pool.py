@@ -94,6 +94,16 @@ def test_the_command_writes_one_report_of_all(handed_in, other_seeds, tmp_path, 
     assert "first: 0-1; second: 2-3" in text
 
 
+def test_when_every_submission_is_left_out_their_reasons_are_the_answer(tmp_path, capsys):
+    (tmp_path / "ann.zip").write_bytes(b"no archive")
+    with pytest.raises(SystemExit) as exit_:
+        report.main(["--pool", str(tmp_path / "ann.zip"), "--out", str(tmp_path / "class")])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("report.py: error: --pool: of no submission any run can be taken (ann: fails the check of")
+    assert error.count("\n") == 1
+
+
 def test_a_submission_that_is_missing_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         report.main(["--pool", str(tmp_path / "none.zip"), "--out", str(tmp_path / "class")])

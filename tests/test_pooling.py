@@ -99,6 +99,14 @@ def test_the_figure_has_a_panel_for_each_comparison_and_a_row_for_each_person(po
     assert dots == pytest.approx([100 * each.difference for each in (*compared.people.values(), compared.pooled)])
 
 
+def test_a_person_called_all_has_a_row(pooled):
+    findings, givers = pooled
+    givers = {key: giver.replace("Ann", "all") for key, giver in givers.items()}
+    (compared,) = compare_by_person(findings, givers)
+    panel = plot_people([compared]).axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["Bob", "all", "all"]
+
+
 def test_the_report_says_whether_people_differ(pooled):
     document = Document()
     add_people(document, *pooled)

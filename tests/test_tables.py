@@ -1,7 +1,8 @@
 import csv
 import math
 
-from analysis.tables import Number, Table, escaped
+from analysis.tables import LATEX, Number, Table, escaped
+from studies import STUDIES
 
 TABLE = Table(
     "a",
@@ -47,6 +48,12 @@ def test_latex_is_booktabs_with_its_special_characters_escaped(tmp_path):
     assert "88.33 $\\pm$ 0.41" in text or "88.32 $\\pm$ 0.41" in text
     assert "$-$0.50" in text
     assert "$\\lambda$" in text
+
+
+def test_latex_knows_every_character_of_the_studies():
+    texts = [entry.note for study in STUDIES.values() for entry in study.experiments.values()]
+    texts += [text for study in STUDIES.values() for text in (study.asks, *(claim.says for claim in study.claims))]
+    assert {character for character in "".join(texts) if ord(character) > 255} <= LATEX.keys()
 
 
 def test_markdown_shows_what_was_escaped_as_it_is():

@@ -154,6 +154,14 @@ def test_what_other_claims_need_later_changes_no_verdict():
     assert after[1] == before[1], "though the first claim's rejected comparison is not rejected any more"
 
 
+def test_an_undecided_claim_is_not_decided_by_the_looks_of_others():
+    """Or more seeds of its own would undo the decision."""
+    first, others = (0.021, 0.9), (0.027, 0.00003)
+    before = decide_at_looks([at_looks(*first[:1]), at_looks(*others)], tests=2)
+    after = decide_at_looks([at_looks(*first), at_looks(*others)], tests=2)
+    assert [answer.verdict for answer in before] == [answer.verdict for answer in after] == ["undecided", "supported"]
+
+
 def test_comparisons_that_are_not_trained_yet_are_corrected_for():
     assert decide_at_looks([at_looks(0.02)], tests=1)[0].verdict == "supported"
     (answer,) = decide_at_looks([at_looks(0.02)], tests=2)

@@ -1,8 +1,21 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
+import pytest
 from helpers import PLAIN, override, read_rows, write_report, write_runs
 
+from analysis.wording import describe_training
+from experiments import Experiment
 from studies import STUDIES
+
+(SCHEDULERS,) = [setting.metadata["choices"] for setting in fields(Experiment) if setting.name == "lr_scheduler"]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_learning_rate_over_time_is_described(scheduler):
+    text = describe_training(Experiment(lr_scheduler=scheduler, lr_step_size=5 if scheduler == "step" else None))
+    assert text.startswith("mlp1 by adam with learning rate 0.001")
+    assert text.endswith(", batches of 64, 15 epochs at most")
+    assert ("0.001, batches" in text) == (scheduler == "constant")
 
 
 def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
