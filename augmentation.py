@@ -98,22 +98,16 @@ class Augmentation:
                 drawn[name] = center - self.cutout // 2
         return drawn
 
-    def __call__(
-        self,
-        images: Tensor,
-        drawn: dict[str, Tensor],
-        mean: Sequence[float] = (),
-        values_at_once: int = VALUES_AT_ONCE,
-    ) -> Tensor:
+    def __call__(self, images: Tensor, drawn: dict[str, Tensor], mean: Sequence[float] = ()) -> Tensor:
         """Augment images with the parameters that `draw` returned; both must be on the same device.
 
         Turns uint8 (n, channels, height, width) into floats 0..1 of the same shape. On a CPU, the batch is split into
-        chunks of about `values_at_once` values.
+        chunks of about `VALUES_AT_ONCE` values.
 
         Args:
             mean: what cutout covers each channel with, such as the train images' mean; not needed without cutout.
         """
-        count = -(-images.numel() // values_at_once) if images.device.type == "cpu" else 1
+        count = -(-images.numel() // VALUES_AT_ONCE) if images.device.type == "cpu" else 1
         columns = [images.chunk(count), *(values.chunk(count) for values in drawn.values())]
         chunks = zip(*columns, strict=True)
         return torch.cat(

@@ -8,7 +8,7 @@ with contextlib.ExitStack() as locks:
 import contextlib
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -291,12 +291,12 @@ def describe_penalties(experiment: Experiment, network: nn.Module) -> list[str]:
 # Which seeds train side by side
 
 
-def measured_for(model: str, measured: Mapping[str, tuple[int, int]] = MEASURED) -> tuple[int, int]:
+def measured_for(model: str) -> tuple[int, int]:
     """Return (runs side by side, threads) that measured fastest for a model, by its kind: `cnn` for `cnn1`."""
-    return measured[model.rstrip("0123456789")]
+    return MEASURED[model.rstrip("0123456789")]
 
 
-def make_plan(tasks: list[Task], options: TrainOptions, measured: Mapping[str, tuple[int, int]] = MEASURED) -> Plan:
+def make_plan(tasks: list[Task], options: TrainOptions) -> Plan:
     """Divide the seeds of tasks into units, and sort the units so that the longest comes first.
 
     By default, there are enough units to keep every core busy, and no unit has more runs than measured fastest: by
@@ -305,7 +305,7 @@ def make_plan(tasks: list[Task], options: TrainOptions, measured: Mapping[str, t
     """
     cores, on_cpu = joblib.cpu_count(), options.device == "cpu"
     processes = options.jobs or (cores if on_cpu else 1)
-    fastest = [measured_for(task.experiment.model, measured) for task in tasks]
+    fastest = [measured_for(task.experiment.model) for task in tasks]
     planned = []  # for each task, the seeds of each new unit, and where the number of runs comes from
     for task, (fastest_runs, _) in zip(tasks, fastest, strict=True):
         if options.runs_at_once:

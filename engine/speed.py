@@ -33,6 +33,7 @@ from training import MOMENTUM, build_network, train
 
 LATE_RATIO = "late_over_first_epoch_with_l2"
 LATE = 10  # epochs after which L2 has driven the weights of always-black pixels towards denormal numbers
+SIDE, PRODUCTS = 2048, 10  # side of the large matrices whose product is timed, and how often
 
 
 def take_part(dataset: Dataset, images: int | None) -> tuple[Dataset, float]:
@@ -151,16 +152,16 @@ def compute_arithmetic(experiment: Experiment, dataset: Dataset, rate: float) ->
     return (training * len(dataset.train) + validation * len(dataset.validation)) / rate
 
 
-def measure_rate(size: int = 2048, products: int = 10) -> float:
+def measure_rate() -> float:
     """Measure the operations per second in the product of two large matrices, on all cores: the best of some."""
     torch.set_num_threads(joblib.cpu_count())
-    left, right = torch.rand(2, size, size)
+    left, right = torch.rand(2, SIDE, SIDE)
     times = []
-    for _ in range(products):
+    for _ in range(PRODUCTS):
         started = time.perf_counter()
         torch.mm(left, right)
         times.append(time.perf_counter() - started)
-    return 2 * size**3 / min(times)
+    return 2 * SIDE**3 / min(times)
 
 
 def compare_late_epoch(dataset: Dataset) -> float:

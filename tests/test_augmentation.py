@@ -179,13 +179,14 @@ def test_draws_depend_on_the_generator_alone(images):
     assert all(torch.equal(values, first[name]) for name, values in fewer.items())
 
 
-def test_an_image_is_augmented_alike_in_any_batch(images):
+def test_an_image_is_augmented_alike_in_any_batch(images, monkeypatch):
     augmentation = Augmentation(**EVERYTHING)
     drawn = draw(augmentation, images)
     before = images.clone(), {name: values.clone() for name, values in drawn.items()}
     together = augmentation(images, drawn)
+    monkeypatch.setattr("augmentation.VALUES_AT_ONCE", 10_000)
     parts = [
-        augmentation(images[part], {name: values[part] for name, values in drawn.items()}, values_at_once=10_000)
+        augmentation(images[part], {name: values[part] for name, values in drawn.items()})
         for part in (slice(0, 1), slice(1, None))
     ]
     torch.testing.assert_close(together, torch.cat(parts), rtol=0, atol=1e-6)
@@ -240,10 +241,12 @@ def test_cutout_comes_last_and_leaves_the_other_numbers_as_they_were(images):
     assert set(cut[cut != plain].tolist()) == {torch.tensor(0.3).item()}
 
 
-def test_cutout_does_not_depend_on_the_chunks(images):
+def test_cutout_does_not_depend_on_the_chunks(images, monkeypatch):
     augmentation = Augmentation(cutout=9)
     drawn, mean = draw(augmentation, images), (0.3,) * images.shape[1]
-    assert torch.equal(augmentation(images, drawn, mean, values_at_once=5000), augmentation(images, drawn, mean))
+    whole = augmentation(images, drawn, mean)
+    monkeypatch.setattr("augmentation.VALUES_AT_ONCE", 5000)
+    assert torch.equal(augmentation(images, drawn, mean), whole)
 
 
 def test_cutout_without_a_mean_for_each_channel_is_an_error(images):

@@ -38,7 +38,9 @@ def make_task(seeds, label="", experiment=QUICK):
 
 
 def plan_tasks(tasks, **options):
-    return make_plan(tasks, TrainOptions(seeds=[], **options), FASTEST)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.plan.MEASURED", FASTEST)
+        return make_plan(tasks, TrainOptions(seeds=[], **options))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
