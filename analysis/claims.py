@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.compare import Comparison
 from analysis.looks import Look, plan_looks
-from analysis.metrics import METRICS, compare_records
+from analysis.metrics import METRICS, compare_records, name_other
 from analysis.verdicts import DECIDED, Answer, Question, can_be_decided, decide_at_looks
 from engine.records import Record
 from studies.study import Claim, Study
@@ -108,7 +108,7 @@ def _compare(
     for other in claim.others:
         with_what = trained[other] if isinstance(other, str) else other
         if comparison := compare_records(trained[subject], with_what, claim.metric, labels, seeds):
-            comparisons[str(other)] = comparison
+            comparisons[name_other(other, claim.metric)] = comparison
     return subject, comparisons
 
 

@@ -52,6 +52,13 @@ def read_metric(result: dict[str, Any], name: str) -> float:
             return result[name]
 
 
+def name_other(other: str | float, name: str) -> str:
+    """Name what a metric is compared with: an experiment by its title, a share as a percentage, `88.46 %`."""
+    if isinstance(other, str):
+        return other
+    return f"{100 * other:g} %" if METRICS[name].is_share else f"{other:g}"
+
+
 def list_common_seeds(subject: Record, other: Record | float) -> list[int]:
     """List the seeds that two records share, in order; beside a constant, all seeds of the record."""
     return sorted(subject.results.keys() & other.results.keys() if isinstance(other, Record) else subject.results)

@@ -13,7 +13,7 @@ from scipy import stats
 from analysis.compare import Comparison
 from analysis.document import Document
 from analysis.findings import Findings
-from analysis.metrics import METRICS, compare_records, list_common_seeds
+from analysis.metrics import METRICS, compare_records, list_common_seeds, name_other
 from analysis.plots import GREY, in_style, wrap_title
 from analysis.tables import Number, Table, show_difference
 from engine.flags import format_seeds
@@ -91,7 +91,8 @@ def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
         for person, seeds in _group_seeds(one, list_common_seeds(one, two), givers).items():
             if comparison := compare_records(one, two, metric, labels, seeds):
                 people[person] = comparison
-        yield ByPerson(f"{subject} − {other}", metric, people, pooled, measure_homogeneity(people.values()))
+        label = f"{subject} − {name_other(other, metric)}"
+        yield ByPerson(label, metric, people, pooled, measure_homogeneity(people.values()))
 
 
 def _list_pairs(findings: Findings) -> list[tuple[str, str | float, str]]:

@@ -4,7 +4,7 @@ from helpers import GOOD, LABELS, make_record, make_three_records
 from scipy import stats
 
 from analysis import compare
-from analysis.metrics import METRICS, compare_records, compare_with_baseline, measure_images, read_metric
+from analysis.metrics import METRICS, compare_records, compare_with_baseline, measure_images, name_other, read_metric
 from engine import run_files
 from engine.files import RecordError
 from studies import study
@@ -50,6 +50,13 @@ def test_a_difference_to_a_constant_has_the_chance_of_images(trained):
     assert found.difference == pytest.approx(correct.mean() - 0.7)
     with_noise_of_runs = correct.std(ddof=1) / len(LABELS) ** 0.5
     assert 0.98 * with_noise_of_runs < found.image_error < with_noise_of_runs
+
+
+def test_a_share_is_named_as_a_percentage():
+    names = [
+        name_other(*pair) for pair in (("BN", "gap"), (0.8846, "test_accuracy"), (20, "epochs"), (0.5, "test_loss"))
+    ]
+    assert names == ["BN", "88.46 %", "20", "0.5"]
 
 
 def test_only_seeds_that_both_have_are_compared(trained, tmp_path):
