@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.data_dir != Path(flags.default_data_dir()) and not args.data_dir.is_dir():
             why = "there is no such folder; name the folder that holds the data sets"
             raise UserError(f"--data-dir {args.data_dir}: {why}")
-        retrain = read_retrain(args.retrain) if args.retrain else None
+        check_retrain(args.retrain)
         check_submissions(submissions, are_of_a_class=not args.gradescope)
         submissions = list({path.resolve(): path for path in submissions}.values())  # without repeated paths
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             from grading import scores
             from grading.submission import GradeOptions
 
-        options = GradeOptions(args.data_dir, study, seeds, retrain)
+        options = GradeOptions(args.data_dir, study, seeds, args.retrain)
         try:
             for path in submissions:
                 all_graded.append(scores.grade(path, options))
@@ -136,8 +136,10 @@ def read_study(words: str) -> Study:
     return study
 
 
-def read_retrain(name: str) -> str:
-    """Read STUDY/TITLE of the experiment to retrain, and return it with the title that it is recorded under."""
+def check_retrain(name: str | None) -> None:
+    """Check that the experiment to retrain belongs to a study or was typed by hand."""
+    if name is None:
+        return
     group, _, title = name.partition("/")
     study = STUDIES.get(group.partition(",")[0])
     if not title or (study is None and group != SINGLE):
@@ -147,7 +149,6 @@ def read_retrain(name: str) -> str:
     if study and title not in study.experiments:
         known = ", ".join(f'"{known}"' for known in study.experiments)
         raise UserError(f'--retrain "{name}": expected an experiment of {study.name}: {known}')
-    return f"{group}/{study.trained_as[title]}" if study else name
 
 
 def check_submissions(paths: list[Path], are_of_a_class: bool) -> None:

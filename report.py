@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
             found, problems = untrusted.read_runs(runs_dir, study)
             problems = [*pool.left_out, *problems]
             if args.pool and not any(record.results for record in found):
-                raise UserError(f"--pool: of no submission any run can be taken ({'; '.join(problems)})")
+                raise UserError(f"--pool: no run of any submission can be taken ({'; '.join(problems)})")
             if not any(record.results for record in found):
                 refuse_without_runs(runs_dir, study, problems)
             against = None

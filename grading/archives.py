@@ -66,9 +66,7 @@ def open_files(path: Path, limits: Limits) -> Iterator[Contents]:
                 entries = _list_folder(path)
             elif _begins_with(path, GZIP):
                 entries = _list_tar(stack.enter_context(tarfile.open(fileobj=_Gzip(path), mode="r:")), limits)
-            elif _begins_with(
-                path, TAR, at=257
-            ):  # asked before zip, as a zip file at its end would be taken for the whole
+            elif _begins_with(path, TAR, at=257):  # before zip: one at its end would be taken for the whole
                 entries = _list_tar(stack.enter_context(tarfile.open(path, mode="r:")), limits)
             else:
                 entries = _list_zip(stack.enter_context(zipfile.ZipFile(path)))

@@ -8,7 +8,7 @@ for result in run_checks(submission):
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -295,14 +295,25 @@ def check_completeness(submission: Submission) -> Generator[str, None, str | Non
     return f"{asked}: all there"
 
 
+def find_recorded(asked: str, found: Iterable[Record]) -> str:
+    """Find STUDY/TITLE that an experiment is recorded under, which may be another title with the same settings."""
+    group, _, title = asked.partition("/")
+    for record in found:
+        if record.group == group and record.study in STUDIES:
+            trained_as = STUDIES[record.study].with_overrides(record.overrides).trained_as
+            return f"{group}/{trained_as.get(title, title)}"
+    return asked
+
+
 @check("retraining", points=10)
 def check_retraining(submission: Submission) -> Generator[str, None, str | None]:
     """The recorded test accuracies lie in the prediction interval of fresh seeds."""
-    name = submission.options.retrain
+    asked = submission.options.retrain or ""
     trained = {f"{record.group}/{record.title}": record for record in submission.records if record.results}
-    if name is None or name not in trained:
+    name = find_recorded(asked, submission.records)
+    if name not in trained:
         known = ", ".join(f'"{title}"' for title in trained)
-        yield f'the submission has no "{name}", only {known}'
+        yield f'the submission has no "{asked}", only {known}'
         return None
     record = trained[name]
     dataset, problem = load_test_set(record, submission.options.data_dir)

@@ -208,11 +208,11 @@ def simplify(experiment: Experiment) -> Experiment:
         experiment = replace(experiment, optimizer="adam")
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
         experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
-    if widths := MLP_WIDTHS.get(experiment.model):
-        experiment = replace(experiment, model="mlp", hidden=widths)
-    if experiment.group_size and experiment.hidden and len(set(experiment.hidden)) == 1:
-        groups = experiment.hidden[0] // experiment.group_size
-        experiment = replace(experiment, groups=groups, group_size=None)
+    if hidden := MLP_WIDTHS.get(experiment.model):
+        experiment = replace(experiment, model="mlp", hidden=hidden)
+    widths, size = set(experiment.hidden or ()), experiment.group_size
+    if size and len(widths) == 1 and (width := widths.pop()) % size == 0:
+        experiment = replace(experiment, groups=width // size, group_size=None)
     if experiment.norm == "group" and experiment.groups == 1:
         experiment = replace(experiment, norm="layer", groups=None)
     if experiment.norm == "ghost" and experiment.ghost_splits == 1:

@@ -58,9 +58,8 @@ def pack(
                 for name, file in sorted(files.items()):
                     content = _read_to_pack(file, (labels or {}).get(file.parent.parent))
                     checksums[name] = hashlib.sha256(content).hexdigest()
-                    archive.writestr(
-                        zipfile.ZipInfo.from_file(file, name, strict_timestamps=False), content, zipfile.ZIP_DEFLATED
-                    )
+                    entry = zipfile.ZipInfo.from_file(file, name, strict_timestamps=False)  # zip's time begins in 1980
+                    archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
                 archive.writestr(MANIFEST, json.dumps(dict(format=records.FORMAT, files=checksums), indent=1))
             os.chmod(workshop, 0o644)
             os.replace(workshop, path)

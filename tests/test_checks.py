@@ -16,7 +16,8 @@ import report
 from analysis import plots
 from engine import run_files
 from engine.records import Record
-from grading.checks import CHECKS
+from experiments import Experiment
+from grading.checks import CHECKS, find_recorded
 from grading.submission import GradeOptions, Submission
 from studies import STUDIES
 from training import measure
@@ -219,6 +220,17 @@ def test_a_report_that_does_not_follow_from_its_records_is_caught(file, old, new
     change_text(unpacked / "report" / file, old, new)
     refresh(unpacked)
     assert find_failures(unpacked).keys() == {"report"}
+
+
+def test_an_experiment_to_retrain_is_found_under_each_of_its_titles():
+    def find(name, group, study, **overrides):
+        return find_recorded(name, [Record(Path(group, "x"), Experiment(), {}, study=study, overrides=overrides)])
+
+    assert find("mnist-dropout-ghost/BN", "mnist-dropout-ghost", "mnist-dropout-ghost") == "mnist-dropout-ghost/L2+BN"
+    group = "recipe-fashion,epochs=3"
+    assert find(f"{group}/60 epochs", group, "recipe-fashion", epochs=3) == f"{group}/cosine", "the same settings now"
+    assert find("recipe-fashion/60 epochs", "recipe-fashion", "recipe-fashion") == "recipe-fashion/60 epochs"
+    assert find("single/mlp1", "single", None) == "single/mlp1"
 
 
 def test_a_cell_that_is_too_long_for_a_table_is_caught(unpacked):

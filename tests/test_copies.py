@@ -221,6 +221,7 @@ def test_weights_that_are_zero_or_not_finite_are_no_copies_of_other_weights(valu
         (dict(norm="group", groups=1), dict(norm="layer"), True),
         (dict(norm="group", groups=4), dict(norm="group", group_size=16), True),
         (dict(norm="group", group_size=64), dict(norm="layer"), True),
+        (dict(norm="group", group_size=100), dict(norm="group", group_size=64), False),  # no network can have it
         (dict(model="mlp3", norm="group", groups=4), dict(model="mlp3", norm="group", group_size=16), False),
     ],
 )

@@ -37,12 +37,7 @@ CASES = {
     "small steps add up to min_delta": (dict(patience=3, min_delta=0.25), [1, 0.875, 0.75, 0.625, 1, 1, 1], 7, 4),
     "small steps never add up in time": (dict(patience=2, min_delta=0.25), [1, 0.875, 0.75, 0.1], 3, 1),
     "min_delta of an accuracy": (dict(**MAX, patience=1, min_delta=0.25), [0.5, 0.75, 1], 2, 1),
-    "more than min_delta of an accuracy": (
-        dict(**MAX, patience=1, min_delta=0.25),
-        [0.25, 0.5001, 0.7],
-        3,
-        2,
-    ),
+    "above min_delta of an accuracy": (dict(**MAX, patience=1, min_delta=0.25), [0.25, 0.5001, 0.7], 3, 2),
     "ties are no improvement": (dict(patience=2), [2, 1, 1, 1], 4, 2),
     "ties of an accuracy": (dict(**MAX, patience=2), [1, 2, 2, 2], 4, 2),
     "start_from_epoch does not look before": (dict(patience=1, start_from_epoch=4), [1, 9, 9, 5, 4, 6], 6, 5),

@@ -344,17 +344,8 @@ STOPPED = "\ninterrupted: kept after KeyboardInterrupt\n"
         (TWICE, 143, STOPPED),
     ],
     ids=[
-        *(
-            "mistake",
-            "full disk",
-            "odd",
-            "out of memory",
-            "reader gone",
-            "Ctrl-C",
-            "importing",
-            "in the background",
-            "imported",
-        ),
+        *("mistake", "full disk", "odd", "out of memory", "reader gone", "Ctrl-C", "importing"),
+        *("in the background", "imported"),
         *("importing, SIGTERM", "SIGTERM", "SIGHUP", "twice"),
     ],
 )

@@ -100,7 +100,7 @@ def test_when_every_submission_is_left_out_their_reasons_are_the_answer(tmp_path
         report.main(["--pool", str(tmp_path / "ann.zip"), "--out", str(tmp_path / "class")])
     assert exit_.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith("report.py: error: --pool: of no submission any run can be taken (ann: fails the check of")
+    assert error.startswith("report.py: error: --pool: no run of any submission can be taken (ann: fails the check of")
     assert error.count("\n") == 1
 
 
