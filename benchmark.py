@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse(argv)
     with flags.answer_in_one_line(parser, lambda _: "nothing is written"):
         check_out(args.out)
-        with flags.importing(parser):  # late, because importing torch takes seconds
+        with flags.importing():  # late, because importing torch takes seconds
             import data
             from engine import speed, workers
 

@@ -72,6 +72,11 @@ class Dataset:
         """
         return self.standardize_(images.to(torch.get_default_dtype()).div_(255))
 
+    def count_seen(self) -> int:
+        """Count the test images that are also among the train or validation images."""
+        seen = {hash(image.tobytes()) for part in (self.train, self.validation) for image in part.images.numpy()}
+        return sum(hash(image.tobytes()) in seen for image in self.test.images.numpy())
+
     def standardize_(self, floats: torch.Tensor) -> torch.Tensor:
         """Subtract each channel's mean and divide by the standard deviation, in place, if `is_standardized` is set.
 
@@ -84,11 +89,10 @@ class Dataset:
         return floats
 
 
-@lru_cache(maxsize=1)
 def load(name: str, data_dir: Path | str, split_seed: int = 0, checksum: str | None = None) -> Dataset:
     """Find, verify and split a data set; download it if it is not on this machine.
 
-    The last data set is kept in memory, so the same call again costs nothing.
+    The last data set is kept in memory, so the same call again costs little.
 
     Args:
         name: a key of `SOURCES`, or the name of a file with a data set of one's own.
@@ -101,6 +105,13 @@ def load(name: str, data_dir: Path | str, split_seed: int = 0, checksum: str | N
         finding.DataNotFound: the data set is not on this machine and cannot be downloaded.
         finding.DataError: its files are damaged or incomplete, or the data dir cannot be used.
     """
+    if is_own(name):  # its file may have changed
+        checksum = find_own(name, data_dir, checksum).checksum
+    return _load(name, data_dir, split_seed, checksum)
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, data_dir: Path | str, split_seed: int, checksum: str | None) -> Dataset:
     found: Found | Own = find_own(name, data_dir, checksum) if is_own(name) else find(name, data_dir)
     if isinstance(found, Found) and found.missing:
         found = download(found, Path(data_dir))

@@ -16,8 +16,7 @@ from sources.catalogue import OWN_RULE, SOURCES, is_own
 
 Settings = dict[str, Any]  # {name of a field of Experiment: value}
 
-# Each model's defaults for settings that are not given, from the model's reference. With cnn2's layers of 11 channels,
-# group normalization can have only one group, which is layer normalization, or groups of one channel.
+# Each model's defaults. cnn2 has layers of 11 channels, which divide into one group or into groups of one channel.
 _MLP = dict(dataset="fashion_mnist", norm="none", norm_position="before", dropout=0.0, groups=4)
 DEFAULTS: dict[str, Settings] = dict.fromkeys(("mlp1", "mlp2", "mlp3", "mlp"), _MLP) | dict(
     cnn1=dict(dataset="mnist", norm="batch", norm_position="before", dropout=0.0, group_size=4),
@@ -89,7 +88,7 @@ class Experiment:
     affine_scale: float = _data(0.0, "affine scale, 1 ± up to this", at_least=0, below=1)
     brightness: float = _data(0.0, "scale the brightness of train images by 1 ± up to this", at_least=0)
     contrast: float = _data(0.0, "scale the contrast of train images by 1 ± up to this", at_least=0)
-    epochs: int = _optimization(15, "maximum number of passes over the train images", at_least=1)
+    epochs: int = _optimization(15, "maximum number of passes over the train images", at_least=1, at_most=1_000_000)
     batch_size: int = _optimization(64, "images in each training step", at_least=1)
     optimizer: str = _optimization("adam", "optimizer", choices=("adam", "adamw", "sgd"))
     lr: float = _optimization(0.001, "learning rate; with one_cycle, its peak", above=0)

@@ -35,12 +35,12 @@ def main(argv: list[str] | None = None) -> None:
     with telling_failures(argv), flags.answer_in_one_line(parser, describe_kept):
         args = parser.parse(argv)
         submissions = args.submissions
-        seeds = flags.parse_seeds(args.seeds) if args.seeds else None
+        seeds = None if args.seeds is None else flags.parse_seeds(args.seeds)
         if args.gradescope and len(submissions) > 1:
             raise UserError(f"--gradescope {args.gradescope}: takes one submission, found {len(submissions)}")
         check_output("--csv", args.csv, ".csv")
         check_output("--gradescope", args.gradescope, ".json")
-        study = read_study(args.study) if args.study else None
+        study = None if args.study is None else read_study(args.study)
         if args.data_dir != Path(flags.default_data_dir()) and not args.data_dir.is_dir():
             why = "there is no such folder; name the folder that holds the data sets"
             raise UserError(f"--data-dir {args.data_dir}: {why}")
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         check_submissions(submissions, are_of_a_class=not args.gradescope)
         submissions = list({path.resolve(): path for path in submissions}.values())  # without repeated paths
 
-        with flags.importing(parser):  # late, because importing torch takes seconds
+        with flags.importing():  # late, because importing torch takes seconds
             from grading import scores
             from grading.submission import GradeOptions
 
@@ -86,7 +86,7 @@ def make_grade_parser() -> flags.OneLineParser:
     parser.add_argument(
         "--study",
         help="the assigned study: all its experiments are required, each with as many seeds as it plans; for a study "
-        "with overrides, each with five, give its folder's name: mnist-norms,dataset=mnist_sample,epochs=3",
+        "with overrides, each with five, append them: mnist-norms,dataset=mnist_sample,epochs=3",
     )
     parser.add_argument("--seeds", help="the seeds required for every experiment: 0-4, 7 or 0,3,5-9")
     parser.add_argument(

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.against:
             check_runs(args.against, study, "--against")
 
-        with flags.importing(parser):  # late, because importing torch takes seconds
+        with flags.importing():  # late, because importing torch takes seconds
             from analysis.sections import make_report
             from engine import records
             from engine.checkpoints import find_begun
@@ -53,12 +53,14 @@ def main(argv: list[str] | None = None) -> None:
             found, problems = untrusted.read_runs(runs_dir, study)
             problems = [*pool.left_out, *problems]
             if args.pool and not any(record.results for record in found):
-                raise UserError(f"--pool: no run of any submission can be taken ({'; '.join(problems)})")
+                reasons = "; ".join(problems) or f"none has a run of {study}"
+                raise UserError(f"--pool: no run of any submission can be taken ({reasons})")
             if not any(record.results for record in found):
                 refuse_without_runs(runs_dir, study, problems)
             against = None
             if args.against:
-                against = str(args.against), untrusted.read_runs(args.against, study)[0]
+                others, damaged = untrusted.read_runs(args.against, study)
+                against, problems = (str(args.against), others), [*problems, *damaged]
             notes = args.runs_dir / "notes.md"
             document = make_report(found, problems, runs_dir, args.data_dir, notes, pool.givers, against)
             try:

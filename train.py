@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         seeds = flags.choose_seeds(args, study)
         args.data_dir = flags.choose_data_dir(args)
 
-        with flags.importing(parser):  # late, because importing torch takes seconds
+        with flags.importing():  # late, because importing torch takes seconds
             from engine import cluster, overview, pace, workers
             from engine.plan import TrainOptions, make_plan, make_tasks
 
@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> None:
             return
         names = ("runs_dir", "data_dir", "device", "jobs", "threads", "runs_at_once", "force")
         command = shlex.join(["train.py", *flags.leave_out_folder(sys.argv[1:] if argv is None else argv, args)])
-        options = plan_options = TrainOptions(seeds, **{name: getattr(args, name) for name in names}, command=command)
+        given = {name: getattr(args, name) for name in names}
+        # Claims are not judged on a sample.
+        options = plan_options = TrainOptions(seeds, **given, takes_sample=not args.until_decided, command=command)
         failures: list[str] = []
         with contextlib.ExitStack() as stack:
             if args.cluster is None:

@@ -73,8 +73,11 @@ def make_report(
         add_first_page(document, findings)
     if against:
         name, others = against
-        add_agreement(document, all_findings, gather(others, data_dir)[0], name)
-    document.say(*[f"Left out: {escaped(each.replace(f'{runs_dir}{os.sep}', ''))}" for each in [*unused, *problems]])
+        their_findings, unused_there = gather(others, data_dir)
+        add_agreement(document, all_findings, their_findings, name)
+        problems = [*problems, *(f"{name}: {each}" for each in unused_there)]
+    left_out = [each.replace(f"{runs_dir}{os.sep}", "").replace(os.sep, "/") for each in [*unused, *problems]]
+    document.say(*[f"Left out: {escaped(each)}" for each in left_out])
     document.end_summary()
     for findings in all_findings:
         add_chapter(document, findings, givers)
@@ -176,11 +179,13 @@ def add_setting(document: Document, findings: Findings) -> None:
     if study.is_single:
         document.add_table(tables.make_commands_table(findings), "The experiments")
         return
-    described, experiment = str(study.baseline), study.experiments[findings.reference].experiment
-    if findings.reference != study.baseline:
-        described += f", which does not go with what was changed. {findings.reference}"
+    described, experiment = f"The baseline is {findings.reference}", study.experiments[findings.reference].experiment
+    if study.baseline is None:
+        described = f"Each experiment's baseline is itself without regularization. {findings.reference}"
+    elif findings.reference != study.baseline:
+        described = f"The baseline is {study.baseline}, which does not go with what was changed. {findings.reference}"
     document.say(
-        f"The baseline is {escaped(described)}: {describe_training(experiment)}. By hand: `{experiment.command}`; "
+        f"{escaped(described)}: {describe_training(experiment)}. By hand: `{experiment.command}`; "
         "what that command does not name is the default, as `python train.py --help` has it."
     )
     document.add_table(tables.make_settings_table(findings), "The experiments")

@@ -97,8 +97,8 @@ def suggest(typed: str, known: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def importing(parser: OneLineParser) -> Iterator[None]:
-    """Report a missing package, or a signal while the slow modules are imported, in one line, and end the process."""
+def importing() -> Iterator[None]:
+    """Report a signal while the slow modules are imported in one line, and end the process."""
     noted: list[int] = []
 
     def end(number: int, _: object) -> None:  # numpy and others would turn a KeyboardInterrupt into other errors
@@ -113,8 +113,6 @@ def importing(parser: OneLineParser) -> Iterator[None]:
             signal.signal(each, end)
     try:
         yield
-    except ModuleNotFoundError as error:
-        parser.error(f"{error.name} is not installed: pip install -r requirements.txt")
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
@@ -126,7 +124,7 @@ def importing(parser: OneLineParser) -> Iterator[None]:
 def answer_in_one_line(
     parser: OneLineParser, kept: Callable[[BaseException], str], failed: int = REFUSED
 ) -> Iterator[None]:
-    """Report a mistake, a system error, Ctrl-C, SIGTERM or SIGHUP in one line, and end with an exit status.
+    """Report a mistake, a missing package, a system error or a signal in one line, and end with an exit status.
 
     Args:
         kept: says what is kept after a system error or a signal, and how to go on.
@@ -137,10 +135,13 @@ def answer_in_one_line(
             yield
         except UserError as error:
             parser.error(str(error))
+        except ModuleNotFoundError as error:
+            parser.error(f"{error.name} is not installed: pip install -r requirements.txt")
         except OSError as error:  # the output's reader has gone, as with `| head`, or the disk is full
             console.discard_output()
             status = READER_GONE if isinstance(error, BrokenPipeError) else failed
-            parser.exit(status, f"{parser.prog}: {error.strerror or error}; {kept(error)}\n")
+            place = f"{error.filename}: " if error.filename else ""
+            parser.exit(status, f"{parser.prog}: {place}{error.strerror or error}; {kept(error)}\n")
         except MemoryError as error:
             parser.exit(failed, f"{parser.prog}: out of memory; {kept(error)}\n")
         except KeyboardInterrupt as interrupt:
@@ -214,8 +215,7 @@ def default_data_dir() -> str:
 
 def add_data_dir(parser: Any) -> None:
     """Add `--data-dir` to a parser or an argument group."""
-    about = "folder to look for data sets in and below; what is missing is downloaded into it"
-    about += " (default: $DATA_DIR, else data)"
+    about = "folder in and below which data sets lie or are downloaded to (default: $DATA_DIR, else data)"
     parser.add_argument("--data-dir", type=read_folder, default=default_data_dir(), help=about)
 
 

@@ -10,7 +10,7 @@ from experiments import LONGEST_NAME, Experiment, Settings, join_settings, short
 from studies import STUDIES
 from studies.study import LONGEST_GROUP, SINGLE, Study
 
-EARLIER_LONGEST_NAME = 120  # characters in a folder's name, in format 2 and at first in format 3
+EARLIER_LONGEST_NAME = 120  # bytes in a folder's name, in format 2 and at first in format 3
 
 
 def cut(whole_name: str, longest: int) -> list[str]:

@@ -50,6 +50,7 @@ class TrainOptions:
     threads: int | None = None  # per process; None: as measured fastest
     runs_at_once: int | None = None  # most runs per process; None: the task's `most` or MEASURED, on a GPU all
     force: bool = False
+    takes_sample: bool = True  # whether an embedded sample may replace a data set that is not found
     command: str = ""  # the command line, for the records
 
 
@@ -146,7 +147,7 @@ def make_tasks(
     networks = {
         title: check_network(experiment, study, title, options.data_dir) for title, experiment in experiments.items()
     }
-    datasets = load_datasets(experiments.values(), options.data_dir)
+    datasets = load_datasets(experiments.values(), options.data_dir, options.takes_sample)
     samples = {dataset.name for (name, _), dataset in datasets.items() if dataset.name != name}
     recorded_study = study.with_overrides(dict(dataset=min(samples))) if samples and not study.is_single else study
     tasks, seen, elsewhere = [], set(), []
@@ -199,10 +200,13 @@ def check_network(experiment: Experiment, study: Study, title: str, data_dir: Pa
     return network
 
 
-def load_datasets(experiments: Iterable[Experiment], data_dir: Path) -> dict[tuple[str, int], Dataset]:
+def load_datasets(
+    experiments: Iterable[Experiment], data_dir: Path, takes_sample: bool = True
+) -> dict[tuple[str, int], Dataset]:
     """Load the experiments' data sets, {(name, split seed): data set}, and print where each was found.
 
-    If a model's default data set cannot be found, its embedded sample is used instead, with a warning.
+    If a model's default data set cannot be found, its embedded sample is used instead, with a warning, unless
+    `takes_sample` is False.
 
     Raises:
         sources.finding.DataError: a data set is damaged, or it cannot be found and no sample may replace it.
@@ -215,7 +219,7 @@ def load_datasets(experiments: Iterable[Experiment], data_dir: Path) -> dict[tup
         try:
             dataset = data.load(name, data_dir, split_seed)
         except DataNotFound as error:
-            if experiment.dataset or not (sample := SOURCES[name].sample):
+            if experiment.dataset or not takes_sample or not (sample := SOURCES[name].sample):
                 raise
             warning = f"training on the small embedded sample {sample} instead; its metrics are not those of {name}"
             print(f"{error}\nWARNING: {warning}", file=sys.stderr)
@@ -228,6 +232,9 @@ def load_datasets(experiments: Iterable[Experiment], data_dir: Path) -> dict[tup
             f"{dataset.name} from {dataset.found_in}: {len(dataset.train):,} train / "
             f"{len(dataset.validation):,} validation / {len(dataset.test):,} test images"
         )
+        if seen := dataset.count_seen():
+            warning = f"{seen:,} of the test images are also train or validation images; test metrics look too good"
+            print(f"WARNING: {dataset.name}: {warning}", file=sys.stderr)
     return datasets
 
 

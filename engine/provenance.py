@@ -14,9 +14,13 @@ FOLDERS = ("studies", "sources", "engine", "analysis", "grading")
 
 
 def code_files() -> dict[str, Path]:
-    """Return the Python files of this toolkit, without its tests: {path below the toolkit's folder: file}."""
+    """Return the Python files of this toolkit, without its tests: {path below the toolkit's folder: file}.
+
+    Hidden files and folders, such as Jupyter's copies of files, are left out.
+    """
     files = [*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))]
-    return {file.relative_to(ROOT).as_posix(): file for file in sorted(files)}
+    named = {file.relative_to(ROOT).as_posix(): file for file in sorted(files)}
+    return {name: file for name, file in named.items() if not any(part.startswith(".") for part in name.split("/"))}
 
 
 def git_commit() -> str | None:

@@ -21,11 +21,14 @@ from training import Row, Weights
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
 
 
-def read_history(folder: Path) -> list[Row]:
+def read_history(folder: Path, has_diverged: bool = False) -> list[Row]:
     """Read a run's history: a row for each epoch.
 
+    Args:
+        has_diverged: in the last epoch a number has to be infinite or not a number; without it, none may be.
+
     Raises:
-        RecordError: the file cannot be read, its epochs are not 1, 2, 3, ..., or a number is not finite.
+        RecordError: the file cannot be read, its epochs are not 1, 2, 3, ..., or its numbers do not fit `has_diverged`.
     """
     path = folder / "history.csv"
     with reading(path):
@@ -38,7 +41,10 @@ def read_history(folder: Path) -> list[Row]:
             raise ValueError("it holds no epoch")
         if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
             raise ValueError("its epochs do not count from 1")
-        if not all(abs(value) <= LARGEST for row in history for name, value in row.items() if name != "penalty"):
+        are_finite = [all(abs(row[name]) <= LARGEST for name in HISTORY if name != "penalty") for row in history]
+        if has_diverged and are_finite[-1]:
+            raise ValueError("its last epoch's numbers are finite, but the run is said to have diverged")
+        if not has_diverged and not all(are_finite):
             raise ValueError("a number is not finite")
     return history
 

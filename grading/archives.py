@@ -120,7 +120,7 @@ def _sort(entries: Iterable[tuple[str, Entry]], limits: Limits) -> Contents:
             continue
         spelling = unicodedata.normalize("NFC", name.casefold())
         if spelling in spellings:
-            raise SubmissionError(f"{given!r} is in it twice, perhaps in capitals or with other accents")
+            raise SubmissionError(f"{given!r} is in it twice, perhaps with capitals or accents in another form")
         spellings.add(spelling)
         contents.files[name] = entry
         if len(spellings) > limits.files:

@@ -20,19 +20,20 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine import run_files
 from engine.files import reading
 from engine.records import Record
 from experiments import Experiment, default_of
-from models import MLP_WIDTHS
+from models import CNNS, MLP_WIDTHS
 from training import Weights
 
 LEAST = 0.7  # correlation that makes a copy; see docs/grading.md#copies
 HONEST = 0.56  # the largest correlation found between runs of different seeds
 FEWEST_UNITS = 8  # of the first layer; with fewer units, or without a hidden layer, all seeds may learn the same
 TINY = 1e-12  # instead of lengths that are 0
+BATCH_NORM_EPS = nn.BatchNorm2d(1).eps  # added to its variance
 ENOUGH = 10_000  # weights that are compared, from the first layer on: a class may hand in thousands of runs
 
 
@@ -86,15 +87,15 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
     """Measure (directions, shares) of the units in a network's layers, as a `Trace` holds them.
 
     A layer's inputs count by the strengths of the units that they come from: the lengths of the weights to these units
-    or, after a normalization layer, its scale. So neither rescaled units nor units that a penalty has shrunk to nothing
-    hide a copy.
+    or, after a normalization layer, its scale; after batch normalization, the lengths too, divided by its standard
+    deviation. So neither rescaled units nor units that a penalty has shrunk to nothing hide a copy.
 
     Raises:
         ValueError, RuntimeError: the weights are not those of a network.
     """
     layers: list[Tensor] = []
     shares: list[Tensor] = []
-    strengths = torch.ones(1)
+    strengths = lengths = torch.ones(1)
     for name, tensor in weights.items():
         if tensor.dim() in (2, 4):
             layer = tensor.reshape(*tensor.shape[:2], -1)
@@ -102,12 +103,14 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
                 layer = layer * strengths[:, None]
             elif tensor.dim() == 2:
                 layer = layer[:, list_middle_pixels(layer.shape[1])]
-            strengths = layer.norm(dim=(1, 2))
-            shares.append(strengths / strengths.sum().clamp(min=TINY))
+            strengths = lengths = layer.norm(dim=(1, 2))
+            shares.append(lengths / lengths.sum().clamp(min=TINY))
             layer = layer - layer.mean(0)  # what all units share tells nothing
             layers.append(layer / layer.norm(dim=(1, 2), keepdim=True).clamp(min=TINY))
         elif name.endswith(".weight"):  # of a normalization layer
             strengths = tensor.abs().reshape(len(tensor), -1).mean(1)
+        elif name.endswith(".running_var"):
+            strengths = strengths * lengths / (tensor + BATCH_NORM_EPS).clamp(min=TINY).sqrt()
         if len(layers) > 1 and sum(layer.numel() for layer in layers) >= ENOUGH:
             break
     if not layers:
@@ -199,7 +202,8 @@ def simplify(experiment: Experiment) -> Experiment:
     early_stopping: dict[str, Any] = dict(
         patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
     )
-    if experiment.lr_step_size and experiment.lr_step_size >= experiment.epochs:  # no step is ever taken
+    may_end_before = experiment.patience is not None or (experiment.lr_step_size or 0) >= experiment.epochs
+    if experiment.lr_step_size and may_end_before:  # no step may ever be taken
         experiment = replace(experiment, lr_scheduler="constant", lr_step_size=None, lr_gamma=default_of("lr_gamma"))
     depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
     epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits
@@ -208,6 +212,8 @@ def simplify(experiment: Experiment) -> Experiment:
         experiment = replace(experiment, optimizer="adam")
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
         experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
+    if experiment.model in CNNS and experiment.norm == "none":  # it has no parameters but weights
+        experiment = replace(experiment, penalize="weights")
     if hidden := MLP_WIDTHS.get(experiment.model):
         experiment = replace(experiment, model="mlp", hidden=hidden)
     widths, size = set(experiment.hidden or ()), experiment.group_size

@@ -21,7 +21,8 @@ from engine import records, run_files
 from engine.files import RecordError
 from engine.provenance import ROOT, code_files
 from engine.records import Record
-from grading.untrusted import SubmissionError
+from grading.archives import find_litter
+from grading.untrusted import LIMITS, SubmissionError
 
 MANIFEST = "manifest.json"
 Labels = NDArray[np.int64]  # classes of test images, (images,)
@@ -41,7 +42,7 @@ def pack(
         labels: from `read_labels`, to pack predictions without what the weights give again.
 
     Raises:
-        SubmissionError: the archive cannot be written.
+        SubmissionError: the archive cannot be written, or a file is larger than grade.py takes.
     """
     files = {f"report/{name}": report / name for name in [*read_contents(report), CONTENTS]}
     kept = [runs_dir / "notes.md"]
@@ -57,6 +58,9 @@ def pack(
             with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, file in sorted(files.items()):
                     content = _read_to_pack(file, (labels or {}).get(file.parent.parent))
+                    if len(content) > LIMITS.file:
+                        why = f"{file} has {len(content):,} bytes, and a submission's files at most {LIMITS.file:,}"
+                        raise SubmissionError(f"{path}: not written: {why}")
                     checksums[name] = hashlib.sha256(content).hexdigest()
                     entry = zipfile.ZipInfo.from_file(file, name, strict_timestamps=False)  # zip's time begins in 1980
                     archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
@@ -109,4 +113,5 @@ def _read_to_pack(file: Path, labels: Labels | None) -> bytes:
 def all_code() -> dict[str, Path]:
     """Return the files of this toolkit to pack into a submission, {path relative to the toolkit: file}."""
     others = [file for pattern in OTHER_CODE for file in ROOT.glob(pattern) if file.is_file()]
-    return code_files() | {file.relative_to(ROOT).as_posix(): file for file in others}
+    named = {file.relative_to(ROOT).as_posix(): file for file in others}
+    return code_files() | {name: file for name, file in named.items() if not find_litter(name)}

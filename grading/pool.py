@@ -6,6 +6,7 @@ pool.givers["fashion-mlp", "L1", 0]     # the person who gave the run
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,9 +41,9 @@ def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions) -> Poo
     """
     pool = Pool()
     passed: list[Graded] = []
-    with tempfile.TemporaryDirectory(prefix="pool-") as workshops:
-        for number, (person, path) in enumerate(_name_people(paths)):
-            submission = read_submission(path, Path(workshops) / str(number), options)
+    for person, path in _name_people(paths):
+        with tempfile.TemporaryDirectory(prefix="pool-") as workshop:
+            submission = read_submission(path, Path(workshop), options)
             graded = grade_submission(submission, person)
             if graded.cannot:  # the data set is missing here, which may be one person's own
                 pool.left_out.append(f"{person}: cannot be checked: {graded.cannot}")
@@ -57,10 +58,12 @@ def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions) -> Poo
 
 def _name_people(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     """Yield each submission once, with a person's name that no other submission has."""
-    named: dict[str, int] = {}
-    for path in {path.resolve(): path for path in paths}.values():
-        name = path.resolve().name.removesuffix(".zip")
-        named[name] = named.get(name, 0) + 1
+    names = {path: path.name.removesuffix(".zip") for path in dict.fromkeys(path.resolve() for path in paths)}
+    counts, named = Counter(names.values()), Counter[str]()
+    for path, name in names.items():
+        if counts[name] > 1:  # submissions of one name lie in folders with their people's names
+            name = f"{path.parent.name}/{name}"
+        named[name] += 1
         yield name if named[name] == 1 else f"{name} ({named[name]})", path
 
 

@@ -67,6 +67,14 @@ def grade_submission(submission: Submission, name: str) -> Graded:
     graded.remarks = [make_printable(remark) for remark in submission.remarks]
     if graded.other_code:
         graded.remarks.append(f"code that differs from the grader's (not run): {list_names(graded.other_code)}")
+    diverged = [
+        f"{record.group}/{record.title}, {format_seeds(record.diverged)}"
+        for record in submission.records
+        if record.diverged
+    ]
+    if diverged:
+        remark = f"diverged, so only the end of their histories is checked: {list_names(diverged)}"
+        graded.remarks.append(make_printable(remark))
     try:
         for record, _, _ in submission.runs:
             load_recorded(record, submission.options.data_dir)

@@ -83,21 +83,13 @@ def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = 
             path = record.folder / "experiment.json"
             problems.append(f"{path}: not an experiment of this version ({error})")
             record.results, record.diverged = {}, {}
-        for seed, result in tuple(record.results.items()):
-            folder = record.run_folder(seed)
-            try:
-                _check_result(result)
-                if limits:
-                    _check_size(folder, limits)
-                _read_files(record, seed)
-            except ValueError as error:
-                problem = f"{folder / 'result.json'}: {error}"
-            except RecordError as error:
-                problem = str(error)
-            else:
-                continue
-            problems.append(f"{problem}; train it again: {record.command('--seeds', str(seed), '--force')}")
-            del record.results[seed]
+        for of_seeds, read_files in ((record.results, _read_files), (record.diverged, _read_diverged)):
+            for seed in tuple(of_seeds):
+                try:
+                    read_files(record, seed, limits)
+                except RecordError as error:
+                    problems.append(f"{error}; train it again: {record.command('--seeds', str(seed), '--force')}")
+                    del of_seeds[seed]
     return [record for record in found if record.results or record.diverged], problems
 
 
@@ -124,16 +116,31 @@ def _check_result(result: dict[str, Any]) -> None:
         raise ValueError("layers is empty, or a layer in it has no weights")
 
 
-def _read_files(record: Record, seed: int) -> None:
-    """Read the history, the weights and the predictions of a run once, to find damage.
+def _read_files(record: Record, seed: int, limits: Limits | None) -> None:
+    """Read the files of a run once, to find damage.
 
     Raises:
-        RecordError: a file cannot be read, or does not fit the others.
+        RecordError: a file cannot be read, does not fit the others, or exceeds the limits.
     """
     folder = record.run_folder(seed)
+    try:
+        _check_result(record.results[seed])
+    except ValueError as error:
+        raise RecordError(f"{folder / 'result.json'}: {error}") from None
+    if limits:
+        _check_size(folder, limits)
     run_files.read_history(folder)
     run_files.read_weights(folder, record.results[seed]["layers"])
     read_predictions(record, seed, record.dataset["test"])
+
+
+def _read_diverged(record: Record, seed: int, _: Limits | None) -> None:
+    """Read the history of a run that is said to have diverged; nothing else of it is ever used.
+
+    Raises:
+        RecordError: it cannot be read, or its numbers are finite to the end.
+    """
+    run_files.read_history(record.run_folder(seed), has_diverged=True)
 
 
 def _check_size(folder: Path, limits: Limits) -> None:

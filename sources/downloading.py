@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
 from types import ModuleType
 
@@ -112,8 +113,8 @@ def check_reachable(urls: Iterable[str], seconds: float = REACH_SECONDS) -> dict
             answers[url] = None
         except urllib.error.HTTPError:
             answers[url] = None  # the host has answered, even if the address has no page
-        except (OSError, ValueError) as error:
-            answers[url] = str(getattr(error, "reason", error))
+        except (OSError, ValueError, HTTPException) as error:  # the last if something else answers in the host's place
+            answers[url] = str(getattr(error, "reason", error)).strip() or type(error).__name__
 
     threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
     deadline = time.monotonic() + seconds

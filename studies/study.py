@@ -21,7 +21,7 @@ NAME = re.compile(rf"{NOT_RESERVED}[a-z0-9]+(-[a-z0-9]+)*")
 NOT_IN_TITLES = r'<>:"/\|?*'
 TITLE = re.compile(rf"{NOT_RESERVED}(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
 LONGEST_TITLE = 75  # bytes
-LONGEST_GROUP = 60  # characters
+LONGEST_GROUP = 60  # bytes
 KINDS = ("as run", "corrected", "control", "own")
 CLAIM_METRICS = (
     "test_accuracy",
@@ -257,15 +257,18 @@ def _check_word(about: str, word: str, known: tuple[str, ...]) -> None:
 def load_studies(folder: Path) -> dict[str, Study]:
     """Load every study that a file in the package's folder defines: {name: study}.
 
-    Files whose names begin with an underscore are skipped: they hold code that several studies share.
+    Files whose names begin with an underscore are skipped: they hold code that several studies share. Hidden files are
+    skipped, too.
 
     Raises:
         UserError: a file has a mistake or defines no study, or a study's name is taken; the message names the file.
     """
     studies: dict[str, Study] = {}
-    for path in sorted(folder.glob("[!_]*.py")):
+    for path in sorted(folder.glob("[!_.]*.py")):
         if path.stem == "study":
             continue
+        if "." in path.stem:
+            raise UserError(f"{folder.name}/{path.name}: cannot be imported; rename it, without a dot before .py")
         try:
             module = importlib.import_module(f"{folder.name}.{path.stem}")
         except Exception as error:  # a mistake in the file can raise anything

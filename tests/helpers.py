@@ -87,7 +87,18 @@ def write_runs(runs_dir, dataset, experiment, accuracies, study=None, title=None
     for seed, accuracy in enumerate(accuracies):
         predictions = np.full((len(dataset.test), 10), -2.3, dtype=np.float32)
         write_run(folder, make_result(seed, accuracy, **metrics), predictions)
+        if metrics.get("diverged"):
+            end_history(folder / f"seed-{seed}")
     return folder
+
+
+def end_history(run_folder, loss="nan"):
+    """Let a run's history end in a loss, as that of a run that diverged."""
+    path = run_folder / "history.csv"
+    *lines, last = path.read_text(encoding="utf-8").splitlines()
+    cells = last.split(",")
+    cells[lines[0].split(",").index("val_loss")] = loss
+    path.write_text("\n".join([*lines, ",".join(cells), ""]), encoding="utf-8")
 
 
 def make_record(folder, title, wrongs, shift=0, **metrics):

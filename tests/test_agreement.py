@@ -48,6 +48,16 @@ def two_folders(tmp_path, digits, monkeypatch):
     return folders
 
 
+def test_what_is_left_out_of_the_other_folder_is_said(two_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    here, there = two_folders
+    broken = there / "mine" / "L1" / "seed-4" / "result.json"
+    broken.write_text("{")
+    report.main(["--runs-dir", str(here), "--against", str(there), "--out", str(tmp_path / "report")])
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert f"Left out: {broken}: cannot be read" in text
+
+
 def test_the_report_shows_both_verdicts_and_that_seeds_are_shared(two_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save_figure", write_nothing)
     here, there = two_folders

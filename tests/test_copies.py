@@ -215,6 +215,10 @@ def test_weights_that_are_zero_or_not_finite_are_no_copies_of_other_weights(valu
         (dict(optimizer="adamw", weight_decay=0.1), {}, False),
         (dict(lr_scheduler="step", lr_step_size=15), {}, True),
         (dict(lr_scheduler="step", lr_step_size=14), {}, False),
+        (dict(lr_scheduler="step", lr_step_size=5, patience=3), dict(patience=3), True),  # it may end before the step
+        (dict(model="cnn1", norm="none", l1=0.1), dict(model="cnn1", norm="none", l1=0.1, penalize="all"), True),
+        (dict(model="cnn1", l1=0.1), dict(model="cnn1", l1=0.1, penalize="all"), False),
+        (dict(l1=0.1), dict(l1=0.1, penalize="all"), False),
         (dict(model="mlp1"), dict(model="mlp", hidden=(64, 64)), True),
         (dict(model="mlp3"), dict(model="mlp", hidden=(64, 64)), False),
         (dict(model="cnn1", norm="group", groups=1), dict(model="cnn1", norm="layer"), True),

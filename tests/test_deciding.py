@@ -93,6 +93,17 @@ def test_the_command_trains_only_what_is_undecided(runs, capsys):
     assert "claims are decided" in shown
 
 
+@pytest.mark.usefixtures("offline")
+def test_no_sample_takes_the_place_of_the_data_that_claims_are_judged_on(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    with pytest.raises(SystemExit) as exit_:
+        train.main(["--study", "ghost-size", "--until-decided", "--data-dir", str(tmp_path), "--runs-dir", str(runs)])
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mnist: not found" in line
+    assert not runs.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

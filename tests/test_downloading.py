@@ -61,7 +61,7 @@ def test_a_download_is_verified_and_moved_into_its_place(empty_dir):
 def test_a_download_replaces_no_file(data_dir, raw, published):
     web_page(raw, published)
     before = read_everything(data_dir)
-    data.load.cache_clear()
+    data._load.cache_clear()
     loaded = data.load("fashion_mnist", data_dir)
     beside = data_dir / "downloaded" / "FashionMNIST" / "raw"
     assert loaded.found_in == str(beside)
@@ -137,6 +137,14 @@ def test_an_address_out_of_reach_is_given_up_within_the_time(monkeypatch):
 def test_a_refused_address_says_why():
     (answer,) = downloading.check_reachable(["http://127.0.0.1:9/"]).values()
     assert "refused" in answer
+
+
+def test_something_else_that_answers_is_no_mirror(monkeypatch):
+    def answer(*args, **kwargs):
+        raise downloading.HTTPException
+
+    monkeypatch.setattr(downloading.urllib.request, "urlopen", answer)
+    assert downloading.check_reachable(["http://a.invalid/"]) == {"http://a.invalid/": "HTTPException"}
 
 
 def test_an_error_page_is_an_answer(monkeypatch):

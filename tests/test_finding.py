@@ -237,7 +237,7 @@ def test_a_good_copy_elsewhere_takes_the_place_of_a_bad_one(damage, says, data_d
     found = finding.find("fashion_mnist", data_dir)
     assert found.missing == []
     assert found.places[IMAGES] == data_dir / "copy" / "a"
-    data.load.cache_clear()
+    data._load.cache_clear()
     loaded = data.load("fashion_mnist", data_dir)
     assert len(loaded.passed_over) == bool(says)
     assert loaded.found_in == f"{raw} and {data_dir / 'copy'}" if raw < data_dir / "copy" else loaded.found_in

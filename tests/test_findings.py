@@ -5,6 +5,8 @@ from helpers import PLAIN, override, read_rows, write_report, write_runs
 import data
 from experiments import Experiment
 from grading import untrusted
+from studies import STUDIES
+from studies.study import Entry, Study
 
 
 def test_a_study_with_many_overrides_is_read_though_its_folders_name_is_cut(runs, digits):
@@ -50,6 +52,15 @@ def test_an_experiment_that_its_models_normalization_does_not_go_with_has_a_repo
     alone = Experiment(model="cnn1", dataset="mnist_sample", norm="layer", batch_size=1, l1=0.1)
     write_runs(runs, digits, alone, [0.9])
     assert f"`{replace(alone, l1=0.0).command}`" in write_report(runs)
+
+
+def test_a_study_without_a_baseline_has_a_report(runs, digits, monkeypatch):
+    entries = {"narrow": Entry("own", PLAIN), "L1": Entry("own", replace(PLAIN, l1=0.1))}
+    study = Study("mine", "?", entries, baseline=None)
+    monkeypatch.setitem(STUDIES, "mine", study)
+    for title in study.experiments:
+        write_runs(runs, digits, study.experiments[title].experiment, [0.9, 0.8], study, title)
+    assert "Each experiment's baseline is itself without regularization. narrow: mlp1 by adam" in write_report(runs)
 
 
 def test_a_study_whose_baseline_does_not_go_with_the_overrides_has_a_report(runs, digits):

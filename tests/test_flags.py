@@ -305,7 +305,7 @@ with flags.answer_in_one_line(parser, lambda error: f"kept after {type(error).__
 """
 # Imports of numpy that Ctrl-C stops have printed a traceback, and raised other errors.
 IMPORTING = """
-    with flags.importing(parser):
+    with flags.importing():
         try:
             os.kill(os.getpid(), signal.SIGINT)
         except KeyboardInterrupt:
@@ -313,7 +313,7 @@ IMPORTING = """
     print("imported", flush=True)
 """
 IMPORTED = """
-    with flags.importing(parser):
+    with flags.importing():
         pass
     os.kill(os.getpid(), signal.SIGINT)
 """
@@ -331,6 +331,8 @@ STOPPED = "\ninterrupted: kept after KeyboardInterrupt\n"
     [
         ("    raise UserError('wrong')", 2, "some.py: error: wrong\n"),
         ("    raise OSError(28, 'No space left')", 7, "some.py: No space left; kept after OSError\n"),
+        ("    raise OSError(5, 'I/O error', 'a.zip')", 7, "some.py: a.zip: I/O error; kept after OSError\n"),
+        ("    import turch", 2, "some.py: error: turch is not installed: pip install -r requirements.txt\n"),
         ("    raise OSError('odd')", 7, "some.py: odd; kept after OSError\n"),
         ("    raise MemoryError", 7, "some.py: out of memory; kept after MemoryError\n"),
         ("    raise BrokenPipeError(32, 'Broken pipe')", 141, "some.py: Broken pipe; kept after BrokenPipeError\n"),
@@ -344,7 +346,7 @@ STOPPED = "\ninterrupted: kept after KeyboardInterrupt\n"
         (TWICE, 143, STOPPED),
     ],
     ids=[
-        *("mistake", "full disk", "odd", "out of memory", "reader gone", "Ctrl-C", "importing"),
+        *("mistake", "full disk", "bad file", "package", "odd", "out of memory", "reader gone", "Ctrl-C", "importing"),
         *("in the background", "imported"),
         *("importing, SIGTERM", "SIGTERM", "SIGHUP", "twice"),
     ],

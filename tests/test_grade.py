@@ -168,6 +168,8 @@ def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
         (["--csv", "one.zip", "handed_in"], "expected a name that ends in .csv"),
         (["--gradescope", "one.zip", "handed_in"], "expected a name that ends in .json"),
         (["--csv", "none/all.csv", "handed_in"], "there is no folder"),
+        (["handed_in", "--study", ""], "--study : expected one of cifar-norms, "),
+        (["handed_in", "--seeds", ""], "--seeds : expected seeds such as 0-4"),
         (["handed_in", "--study", "fashion"], "--study fashion: expected one of cifar-norms, fashion-mlp, "),
         (
             ["handed_in", "--study", "fashion-mlp,epoch=2"],

@@ -62,7 +62,7 @@ def good(digits, tmp_path_factory):
             published = replace(source, files=files, sizes=tuple(sizes), binary=binary, validation=100)
             patch.setitem(catalogue.SOURCES, name, published)
         write_own(folder / "data" / "cells.npz", classes=np.array(["round", "long", "flat"]))
-        data.load.cache_clear()
+        data._load.cache_clear()
         for words in map(shlex.split, TRAINED):
             train.main(words[1:])
         report.main(["--bundle", "submission.zip"])
@@ -76,7 +76,7 @@ def good(digits, tmp_path_factory):
         ((begun,),) = (checkpoints.find_unfinished(path.parent) for path in folder.rglob("checkpoint-0-1.pt"))
         assert begun.epoch == 1  # an epoch is written after it was shown
         yield folder
-    data.load.cache_clear()
+    data._load.cache_clear()
 
 
 def make_idx_files(digits):
@@ -145,7 +145,7 @@ def test_a_malformed_input_is_answered_in_a_line_and_nothing_that_was_whole_is_a
     kind, number, good, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(shutil.copytree(good, tmp_path / "in"))
-    data.load.cache_clear()
+    data._load.cache_clear()
     if kind == "flags":
         monkeypatch.setattr(pace, "set_fastest", lambda tasks, options: tasks)  # measures nothing for many epochs
         monkeypatch.setattr(workers, "train_units", interrupt_in(1))

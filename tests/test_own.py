@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save_figure", write_nothing)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA_DIR", raising=False)
-    data.load.cache_clear()
+    data._load.cache_clear()
     return tmp_path
 
 
@@ -104,6 +104,25 @@ def test_published_images_in_an_archive_have_the_published_checksum():
     published, ours = (data.load(name, ".") for name in ("fashion_mnist_sample", "cells.npz"))
     assert torch.equal(published.test.images, ours.test.images)
     assert len(published.validation) == len(ours.validation), "one sixth, as of MNIST"
+
+
+def test_test_images_that_are_also_train_images_are_counted_and_said(capsys):
+    arrays = dict(np.load(write_own(Path("cells.npz"))))
+    arrays["x_test"][:7] = arrays["x_train"][5:12]
+    np.savez("leak.npz", **arrays)
+    assert [data.load(name, ".").count_seen() for name in ("cells.npz", "leak.npz", "mnist_sample")] == [0, 7, 0]
+    train.main(["--model", "mlp", "--hidden", "--dataset", "leak.npz", *QUICK])
+    warning = "7 of the test images are also train or validation images; test metrics look too good"
+    assert f"WARNING: leak.npz: {warning}\n" in capsys.readouterr().err
+
+
+def test_a_file_that_was_written_anew_is_read_anew():
+    write_own(Path("cells.npz"))
+    before = data.load("cells.npz", ".")
+    assert data.load("cells.npz", ".") is before
+    write_own(Path("cells.npz"), seed=1)
+    after = data.load("cells.npz", ".")
+    assert after.checksum == own.find_own("cells.npz", ".").checksum != before.checksum
 
 
 IMAGES = np.full((36, 28, 28), 9, np.uint8)
@@ -352,7 +371,7 @@ def test_a_report_and_a_grade_find_the_file_by_its_content(folder, capsys):
 
     Path("in", "cells.npz").rename(Path("in", "renamed.npz"))
     write_own(Path("in", "cells.npz"), 12, (32, 32, 3), seed=1)  # another one of this name
-    data.load.cache_clear()
+    data._load.cache_clear()
     lines = grades(["submission.zip", "--data-dir", "in"], capsys)
     assert lines[:5] == [f"passed  {name}" for name in ("archive", "predictions", "weights", "originality", "report")]
     report.main(["--data-dir", "in", "--out", "again"])
@@ -373,7 +392,7 @@ def test_the_command_in_the_report_repeats_the_training(capsys):
 @pytest.mark.usefixtures("trained")
 def test_without_the_file_the_report_says_so_and_the_grader_cannot_grade(capsys):
     shutil.rmtree("in")
-    data.load.cache_clear()
+    data._load.cache_clear()
     wanted = r"cells\.npz, whose content has the SHA-256 [0-9a-f]{12}…, is not in or below data; name the folder"
     report.main(["--out", "again"])
     assert re.search(wanted, capsys.readouterr().out)

@@ -130,6 +130,13 @@ def test_files_older_than_zip_are_packed(handed_in, tmp_path, monkeypatch):
     assert list_packed(tmp_path / "old.zip") == list_packed(handed_in.parent / "submission.zip")
 
 
+def test_a_file_that_the_grader_would_not_take_is_refused_before_anything_is_written(handed_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "LIMITS", untrusted.Limits(file=200_000))
+    with pytest.raises(SubmissionError, match=r"weights\.pt has 2\d\d,\d\d\d bytes, .* at most 200,000"):
+        packing.pack(tmp_path / "large.zip", handed_in / "report", handed_in / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_archive_that_cannot_be_written_is_said_so_and_leaves_nothing(tmp_path, runs):
     with pytest.raises(SubmissionError, match=r"none/one\.zip: cannot be written"):
         packing.pack(tmp_path / "none" / "one.zip", tmp_path, runs)

@@ -79,7 +79,11 @@ def test_the_same_name_from_two_folders_is_two_people(handed_in, other_seeds, tm
     first = shutil.copytree(handed_in, tmp_path / "a" / "submission")
     second = shutil.copyfile(other_seeds, tmp_path / "b" / "submission.zip")
     pool = make_pool([first, second], tmp_path / "pool", GradeOptions())
-    assert set(pool.givers.values()) == {"submission", "submission (2)"}
+    assert set(pool.givers.values()) == {"a/submission", "b/submission"}, "a folder and an archive"
+    third = shutil.copyfile(other_seeds, tmp_path / "a" / "submission.zip")
+    pool = make_pool([second, third], tmp_path / "again", GradeOptions())
+    assert set(pool.givers.values()) == {"b/submission"}
+    assert pool.left_out[0].startswith("a/submission: ")
 
 
 def test_the_command_writes_one_report_of_all(handed_in, other_seeds, tmp_path, monkeypatch, capsys):

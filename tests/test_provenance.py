@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engine import provenance
+from grading import packing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +24,17 @@ def test_the_code_is_every_python_file_but_the_tests():
     assert {"train.py", "engine/records.py", "studies/__init__.py", "sources/catalogue.py"} <= files.keys()
     assert list(files) == sorted(files)
     assert all(files[name] == ROOT / name for name in files)
+
+
+def test_what_jupyter_and_macos_leave_behind_is_no_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(packing, "ROOT", tmp_path)
+    kept = ["train.py", "studies/mine.py", "analysis/templates/style.css"]
+    litter = ["._train.py", "studies/.ipynb_checkpoints/mine-checkpoint.py", "analysis/templates/.DS_Store"]
+    for name in [*kept, *litter]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert sorted(packing.all_code()) == sorted(kept)
 
 
 def git(folder, *words):

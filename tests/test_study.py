@@ -358,6 +358,7 @@ SHARED_FILE = "from experiments import Experiment\n\nHALF = Experiment(dropout=0
 def test_a_file_in_studies_is_found_without_editing_another(project):
     (project / "studies" / "mine.py").write_text(STUDY_FILE)
     (project / "studies" / "_shared.py").write_text(SHARED_FILE)
+    (project / "studies" / "._mine.py").write_bytes(b"\0")  # macOS leaves such files
     printed = run_python(project, "-c", "import studies; print(list(studies.STUDIES))")
     assert printed[0] == 0, printed
     assert set(eval(printed[1])) == {*STUDIES, "does-it-help"}
@@ -367,6 +368,13 @@ def test_a_file_in_studies_is_found_without_editing_another(project):
     status, _, error = run_python(project, "train.py", "--study", "does-it-help", "--only", "third")
     assert status == 2
     assert error == 'train.py: error: --only third: expected experiments of does-it-help: "plain", "half"\n'
+
+
+def test_a_file_of_studies_whose_name_cannot_be_imported_is_named(project):
+    (project / "studies" / "my.own.py").write_text(STUDY_FILE)
+    status, printed, error = run_python(project, "train.py", "--list")
+    assert (status, printed) == (2, "")
+    assert error == "error: studies/my.own.py: cannot be imported; rename it, without a dot before .py\n"
 
 
 def test_a_study_imported_from_another_file_is_defined_once(project):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import FIRST, PLAIN, change_result, find_failures, override, refresh, write_runs
+from helpers import FIRST, PLAIN, change_result, end_history, find_failures, override, refresh, write_runs
 
 from engine import records
 from grading.untrusted import LIMITS, Limits, read_runs
@@ -54,11 +54,28 @@ def test_an_experiment_of_which_nothing_is_left_is_no_record_unless_a_run_diverg
     folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])
     change_result(folder / "seed-0", test_accuracy=2)
     change_result(folder / "seed-1", diverged=True, stop_reason="its loss was not finite", test_accuracy=2)
+    end_history(folder / "seed-1")
     (record,), problems = read_runs(runs)
     assert (record.results, record.diverged, len(problems)) == ({}, {1: "its loss was not finite"}, 1)
     change_result(folder / "seed-1", diverged=False)
     found, problems = read_runs(runs)
     assert (found, len(problems)) == ([], 2)
+
+
+@pytest.mark.parametrize("loss", ["nan", "inf", "-inf", "1e60"])
+def test_a_run_is_taken_as_diverged_only_if_its_history_ends_so(loss, runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])
+    change_result(folder / "seed-1", diverged=True, stop_reason="its loss was not finite")
+    (record,), (problem,) = read_runs(runs)
+    assert (list(record.results), record.diverged) == ([0], {})
+    assert "its last epoch's numbers are finite, but the run is said to have diverged" in problem
+    assert problem.endswith(again(1))
+    end_history(folder / "seed-1", loss)
+    (record,), problems = read_runs(runs)
+    assert (list(record.results), list(record.diverged), problems) == ([0], [1], [])
+    change_result(folder / "seed-1", diverged=False)
+    (record,), (problem,) = read_runs(runs)
+    assert (list(record.results), "a number is not finite" in problem) == ([0], True)
 
 
 @pytest.mark.parametrize(
