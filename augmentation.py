@@ -5,7 +5,8 @@
     floats = augmentation(images, drawn)              # uint8 (n, channels, height, width) -> floats 0..1
 
 Pixels and distributions equal those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and
-ColorJitter, applied in this order to PIL images with the default interpolation (nearest). torchvision uses the same
+ColorJitter, applied in this order with the default interpolation (nearest), the last to float images and the others to
+PIL images; a scale alone may pick the neighbour of one pixel in a thousand. torchvision uses the same
 random parameters for a whole batch, so it would have to be called for each image; here a batch takes a few passes.
 Cutout comes last. `mix` mixes pairs of augmented images.
 """

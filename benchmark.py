@@ -29,6 +29,7 @@ EXPERIMENTS = {
 }
 SEEDS = {"mlp1": 10, "cnn1": 4, "resnet": 4}
 IMAGES = {"mlp1": None, "cnn1": None, "resnet": 10_240}  # train images in a timed epoch; None: all
+EPOCHS = 6
 EPOCHS_OF_PRICE = 2  # one of warm-up, and one after it
 PRICED: tuple[Settings, ...] = (  # what --settings measures, each alone
     *(dict(l1=0.001), dict(l1=0.001, l1_mode="proximal"), dict(l2=0.001), dict(weight_decay=0.001)),
@@ -54,7 +55,10 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(
                 f"--device {args.device}: --settings measures the seconds of the CPU; leave one of the two out"
             )
-        experiment = replace(EXPERIMENTS[args.model], dataset=args.dataset, epochs=args.epochs)
+        if args.settings and args.epochs:
+            why = f"--settings always trains {EPOCHS_OF_PRICE} epochs; leave one of the two out"
+            raise UserError(f"--epochs {args.epochs}: {why}")
+        experiment = replace(EXPERIMENTS[args.model], dataset=args.dataset, epochs=args.epochs or EPOCHS)
         dataset, share = speed.take_part(data.load(experiment.dataset_name, args.data_dir), IMAGES[args.model])
         computer = speed.describe_computer(args.device)
         if args.settings:
@@ -132,9 +136,8 @@ def make_benchmark_parser() -> flags.OneLineParser:
     parser.add_argument("--dataset", choices=SOURCES, help="default: the model's data set")
     flags.add_data_dir(parser)
     flags.add_device(parser)
-    parser.add_argument(
-        "--epochs", type=flags.positive, default=6, help="epochs of our loop in each round (default: %(default)s)"
-    )
+    about = f"epochs of our loop in each round (default: {EPOCHS})"
+    parser.add_argument("--epochs", type=flags.positive, help=about)
     parser.add_argument(
         "--rounds",
         type=flags.positive,

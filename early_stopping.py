@@ -25,7 +25,8 @@ STATE = ("epoch", "best", "best_epoch", "checks_without_improvement", "stopped_e
 class EarlyStopping:
     """Stop a run when its monitored metric has not improved for `patience` checks in a row.
 
-    The rule is Prechelt's (1998). NaN never counts as an improvement. Values of a stopped run are ignored.
+    The rule is algorithm 7.1 of Goodfellow, Bengio and Courville (2016), "Deep Learning", with a check each epoch. NaN
+    never counts as an improvement. Values of a stopped run are ignored.
 
     Raises:
         ValueError: a setting is out of its range.

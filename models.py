@@ -73,7 +73,8 @@ def build_network(
     Args:
         model: `mlp`, which takes the widths of its hidden layers from `hidden`, or a name in `MLP_WIDTHS` or `CNNS`.
         shape: (channels, height, width) of one image.
-        dropout: probability to drop an output. Dropout comes last in a block; before ReLU it would do the same.
+        dropout: probability to drop an output. Dropout comes last in a block; before ReLU it would do the same, unless
+            normalization stands after it.
         channel_dropout: probability to drop a whole channel of an image. It acts in the same blocks, after dropout.
         norm, groups, group_size, ghost_splits, freeze_gamma: see `build_norm`.
         norm_position: `before` or `after` the activation.

@@ -27,8 +27,8 @@ from functools import partial
 from engine import flags
 from experiments import UserError, flag_of
 from studies import STUDIES
+from studies.study import MOST_SEEDS
 
-MOST_SEEDS = 40
 FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command is training some of the experiments
 
 

@@ -30,8 +30,8 @@ def add_agreement(document: Document, all_findings: Iterable[Findings], others: 
         document.say("The two folders have no study in common whose claims are judged in both.")
     for here, there in pairs:
         table, counts = compare_verdicts(here, there)
-        said = ", ".join(f"{count} {how}" for how, count in counts.items())
-        document.say(f"Verdicts of {escaped(here.group)}: {said}.")
+        said = ", ".join(f"{how}: {count}" for how, count in counts.items())
+        document.say(f"Verdicts of {escaped(here.group)}, by claims: {said}.")
         if shared := find_shared_seeds(here, there):
             seeds = ", ".join(f"{title} {format_seeds(seeds)}" for title, seeds in shared.items())
             document.say(f"The two share seeds, so they are not independent: {escaped(seeds)}.")
@@ -67,7 +67,8 @@ def judge_agreement(one: Judgement, other: Judgement) -> str:
         return ONE_UNDECIDED if decided else BOTH_UNDECIDED
     if one.verdict == other.verdict:
         return AGREE
-    return CONTRADICT if set(decided) == {"supported", "contradicted"} else COMPATIBLE
+    is_opposite = set(decided) == {"supported", "contradicted"} and one.claim.direction in ("higher", "lower")
+    return CONTRADICT if is_opposite else COMPATIBLE
 
 
 def find_shared_seeds(here: Findings, there: Findings) -> dict[str, list[int]]:

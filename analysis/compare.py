@@ -134,12 +134,13 @@ def correct_holm(comparisons: Sequence[Comparison], tests: int | None = None) ->
         return math.inf if comparison.seeds < 2 else comparison.p / comparison.level
 
     ratios = list(map(ratio, comparisons))
-    corrected, left, holm_ratio, is_significant = list(comparisons), planned, 0.0, True
+    corrected, left, holm_ratio, is_significant, before = list(comparisons), planned, 0.0, True, -1.0
     for place, index in enumerate(sorted(range(len(comparisons)), key=ratios.__getitem__)):
         comparison = comparisons[index]
-        if is_significant:
+        if is_significant and ratios[index] > before:  # equal ratios have equal intervals
             left = planned - place
-        is_significant = ratios[index] * left < 1
+        before = ratios[index]
+        is_significant = before * left < 1
         holm_ratio = max(holm_ratio, ratios[index] * (planned - place))
         holm_p = math.nan if comparison.seeds < 2 else min(1.0, holm_ratio * comparison.level)
         corrected[index] = replace(comparison, tests=left, holm_p=holm_p)

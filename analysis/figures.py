@@ -32,7 +32,7 @@ def add_forest(document: Document, findings: Findings) -> None:
     if not findings.differences:
         return
     baselines = {findings.baselines[title] for title in findings.differences}
-    baseline = findings.labels_of[baselines.pop()] if len(baselines) == 1 else "its baseline"
+    baseline = findings.labels_of[baselines.pop()] if len(baselines) == 1 else "each one's baseline"
     published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
     published_differences = {}
     for title in findings.differences:
@@ -200,7 +200,8 @@ def add_classes(document: Document, findings: Findings, dataset: Dataset) -> Non
 
     document.add_figure(
         f"{findings.name}-confusion",
-        f"Confusion matrices of {' and '.join(shown)} on the test images, in percent of each class, means over seeds; "
+        f"Confusion {'matrices' if len(shown) > 1 else 'matrix'} of {' and '.join(shown)} on the test images, in "
+        "percent of each class, means over seeds; "
         "less than 0.05 % is left blank",
         lambda: plots.plot_confusion(_relabel(findings, {title: share_predictions(title) for title in shown}), names),
     )

@@ -1,4 +1,4 @@
-"""Every figure of the report in one style: each function takes plain numbers and returns a matplotlib Figure.
+"""Figures of the report in one style: each function takes plain numbers and returns a matplotlib Figure.
 
 figure = plot_forest(differences, "BN", margin=0.001, published={}, styles=assign_styles(differences))
 save_figure(figure, Path("report/figures/forest"))      # forest.png, forest.pdf

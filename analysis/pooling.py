@@ -55,21 +55,23 @@ def add_people(document: Document, findings: Findings, givers: Givers) -> None:
     smallest = min(1.0, len(ps) * min(ps))  # Bonferroni's correction
     differ = "people, or their machines, differ" if smallest < 0.05 else "people and their machines do not differ"
     document.say(
-        f"p is that of an analysis of variance: do the paired differences vary more between people than within? Over "
-        f"{len(ps)} such tests the smallest p, corrected for their number, is {smallest:.3f}: {differ}"
+        f"p is that of an analysis of variance: do the paired differences vary more between people than within? The "
+        f"smallest p, corrected for the number of tests ({len(ps)}), is {smallest:.3f}: {differ}"
         f"{'' if smallest < 0.05 else ' distinguishably'}."
     )
 
 
 def make_people_table(findings: Findings, givers: Givers) -> Table:
-    """Tabulate how many people and machines stand behind each experiment, and who gave which seeds."""
+    """Tabulate how many people and kinds of machines stand behind each experiment, and who gave which seeds."""
     rows = []
     for title, record in findings.trained.items():
         seeds_of = _group_seeds(record, list(record.results), givers)
         machines = {(result["device"], str(result.get("platform"))) for result in record.results.values()}
         who = "; ".join(f"{person}: {format_seeds(seeds).partition(' ')[2]}" for person, seeds in seeds_of.items())
         rows.append((title, len(seeds_of), len(machines), len(record.results), who))
-    return Table(f"{findings.name}-people", ("experiment", "people", "machines", "seeds", "seeds of each"), rows)
+    return Table(
+        f"{findings.name}-people", ("experiment", "people", "kinds of machines", "seeds", "seeds of each"), rows
+    )
 
 
 def _group_seeds(record: Record, seeds: list[int], givers: Givers) -> dict[str, list[int]]:
@@ -80,7 +82,10 @@ def _group_seeds(record: Record, seeds: list[int], givers: Givers) -> dict[str, 
 
 
 def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
-    """Compare what the claims compare or, without claims, each experiment with its baseline, for each person."""
+    """Compare what the claims compare or, without claims, each experiment with its baseline, for each person.
+
+    A person's seeds are those of which they gave both runs.
+    """
     labels = findings.labels if findings.dataset else None
     for subject, other, metric in _list_pairs(findings):
         one, two = findings.record(subject), findings.record(other) if isinstance(other, str) else other
@@ -88,8 +93,10 @@ def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
         if pooled is None:
             continue
         people = {}
+        seeds_there = _group_seeds(two, list(two.results), givers) if isinstance(two, Record) else None
         for person, seeds in _group_seeds(one, list_common_seeds(one, two), givers).items():
-            if comparison := compare_records(one, two, metric, labels, seeds):
+            own = [seed for seed in seeds if seeds_there is None or seed in seeds_there.get(person, [])]
+            if own and (comparison := compare_records(one, two, metric, labels, own)):
                 people[person] = comparison
         label = f"{subject} − {name_other(other, metric)}"
         yield ByPerson(label, metric, people, pooled, measure_homogeneity(people.values()))

@@ -142,17 +142,18 @@ def make_commands_table(findings: Findings) -> Table:
 def _describe_changes(experiment: Experiment, reference: Experiment) -> str:
     values = ((setting.name, getattr(experiment, setting.name)) for setting in fields(experiment))
     changed = {name: value for name, value in values if value != getattr(reference, name)}
-    return " ".join(f"{flag_of(name)} {_describe_value(value)}" for name, value in changed.items())
+    flags = {name: f"no {flag_of(name)}" if value is False else flag_of(name) for name, value in changed.items()}
+    return " ".join(f"{flag} {_describe_value(changed[name])}".strip() for name, flag in flags.items())
 
 
 def _describe_value(value: object) -> str:
     match value:
         case tuple():
             return " ".join(map(str, value))
-        case None | False:
-            return "none" if value is None else "no"
-        case True:
-            return "yes"
+        case bool():
+            return ""
+        case None:
+            return "none"
         case float():
             return f"{value:g}"
     return str(value)

@@ -35,9 +35,10 @@ class Answer:
 def decide_at_looks(questions: Sequence[Question], tests: int) -> list[Answer]:
     """Judge claims at one look after the other until each is decided or has no further look; a decision stands.
 
-    So a verdict does not depend on whether the seeds were trained at once or step by step, nor on looks that other
-    claims take afterwards. Intervals are corrected for all comparisons together, each at its claim's look (Holm; Ye,
-    Li, Liu and Yao 2013, "A group sequential Holm procedure with multiple primary endpoints").
+    So a verdict does not depend on whether the seeds were trained at once or step by step, nor on later looks. It may
+    depend on other claims' differences at the same look: intervals are corrected for all comparisons together, each at
+    its claim's look (Holm; Ye, Li, Liu and Yao 2013, "A group sequential Holm procedure with multiple primary
+    endpoints").
 
     Args:
         questions: claims that reach the first look at least.

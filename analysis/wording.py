@@ -10,14 +10,15 @@ from analysis.findings import Findings
 from analysis.metrics import METRICS
 from analysis.tables import Number, escaped, show_difference
 from experiments import Experiment, join_settings
-from studies.study import FEWEST_SEEDS
+from studies.study import FEWEST_SEEDS, MOST_SEEDS
 
 HOW_TO_READ = """\
 Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
 are measured in evaluation mode on plain images, at the epoch that the run hands in; losses are means over images,
-without penalty. Zeros and < 0.001 are the shares of weights that are exactly zero, and smaller than that; ‖w‖ is the
+without penalty. Zeros and < 0.001 are the shares of weights that are exactly zero, and below 0.001 in size; ‖w‖ is the
 root of their sum of squares. Seconds are a process's, divided by the runs side by side in it. An experiment in bold has
-the best validation accuracy, and the second's is distinguishably lower.
+the best validation accuracy, and the second's is distinguishably lower on these validation images: their chance is not
+counted.
 
 Differences are paired by seed and counted in points; their intervals count the chance of the seeds and that of the test
 images. In a table with a baseline, all seeds are used, and the 95 % intervals and p are corrected for the number of
@@ -32,7 +33,8 @@ which is not corrected (tests ±), lies within the margin; that supports a claim
 first is not higher, the upper end alone counts. Otherwise a claim is supported or contradicted where its interval
 leaves out zero; one that two differ is contradicted, too, where they are equal in every run. Before the first look
 there is no verdict. Validation images chose what was chosen; test images were looked at once, after training. Every
-table is in `tables/` as CSV and for LaTeX, every figure in `figures/` as PNG and PDF."""
+table is in `tables/` as CSV, every figure in `figures/` as PNG; unless `--slim` left them out, tables are there for
+LaTeX and figures as PDF, too."""
 
 
 def write_heading(findings: Findings) -> str:
@@ -109,7 +111,8 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     seconds = sum(
         seeds * mean(findings.values(title, "seconds")) for seeds, titles in lacking.items() for title in titles
     )
-    command = findings.study.command("--until-decided")
+    limit = [] if next_look.seeds <= MOST_SEEDS else ["--most-seeds", str(next_look.seeds)]
+    command = findings.study.command("--until-decided", *limit)
     return f" The next is {next_look}: {runs}; about {_say_duration(seconds)} of one process: `{command}`"
 
 
@@ -208,9 +211,10 @@ def write_gaps(findings: Findings) -> Iterator[str]:
 
 def describe_training(experiment: Experiment) -> str:
     """Describe how an experiment trains: `adam with learning rate 0.001, batches of 64, 15 epochs at most`."""
+    every = f"every {experiment.lr_step_size} epochs" if experiment.lr_step_size != 1 else "each epoch"
     schedule = {
         "constant": "",
-        "step": f", times {experiment.lr_gamma:g} every {experiment.lr_step_size} epochs",
+        "step": f", times {experiment.lr_gamma:g} {every}",
         "cosine": ", falling to 0 (cosine)",
         "one_cycle": " at its peak (one cycle)",
     }[experiment.lr_scheduler]

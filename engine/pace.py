@@ -180,7 +180,7 @@ def time_rounds(experiment: Experiment, dataset: Dataset, candidates: list[int],
         The median of all rounds but the first, in which memory is allocated.
     """
     prepare_process("cpu", threads)
-    endless = replace(experiment, epochs=10**9)
+    endless = replace(experiment, epochs=1_000_000)
     trainers = {runs: Trainer(endless, dataset, list(range(runs)), "cpu") for runs in candidates}
     rounds: list[dict[int, float]] = []
     started = time.perf_counter()

@@ -1,7 +1,7 @@
 """Recipes: small networks that beat the best published accuracy of an assignment, within its limits.
 
-Each study begins with a network of the assignment and changes one thing at a time, so that it shows what each change is
-worth. docs/results/recipes.md tells how the changes were found.
+Each study goes from a network of the assignment to the recipe in steps, and shows what each step is worth.
+docs/results/recipes.md tells how the steps were found.
 """
 
 from itertools import pairwise
@@ -24,7 +24,8 @@ def list_steps(first: Experiment, changes: dict[str, Settings]) -> dict[str, Ent
 def compare_steps(steps: dict[str, Entry]) -> list[Claim]:
     """List the claims that each step but the first has a higher test accuracy than the step before."""
     return [
-        Claim("own", f"{step} helps", step, (before,), "test_accuracy", "higher") for before, step in pairwise(steps)
+        Claim("own", f"this step helps: {step}", step, (before,), "test_accuracy", "higher")
+        for before, step in pairwise(steps)
     ]
 
 

@@ -21,6 +21,7 @@ NAME = re.compile(rf"{NOT_RESERVED}[a-z0-9]+(-[a-z0-9]+)*")
 NOT_IN_TITLES = r'<>:"/\|?*'
 TITLE = re.compile(rf"{NOT_RESERVED}(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
 LONGEST_TITLE = 75  # bytes
+MOST_SEEDS = 40  # that --until-decided trains of an experiment, unless --most-seeds gives another number
 LONGEST_GROUP = 60  # bytes
 KINDS = ("as run", "corrected", "control", "own")
 CLAIM_METRICS = (

@@ -37,6 +37,13 @@ def test_two_verdicts_agree_or_not(here, there, expected):
     assert judge_agreement(one, other) == judge_agreement(other, one) == expected
 
 
+@pytest.mark.parametrize("direction", ["same", "not higher"])
+def test_a_difference_and_one_too_small_to_matter_can_both_be_so(direction):
+    claim = replace(CLAIM, direction=direction)
+    one, other = (Judgement(claim, verdict) for verdict in ("supported", "contradicted"))
+    assert judge_agreement(one, other) == judge_agreement(other, one) == "compatible"
+
+
 @pytest.fixture
 def two_folders(tmp_path, digits, monkeypatch):
     """Record a study twice: in the first folder L1 costs accuracy, in the second it raises it."""
@@ -63,7 +70,7 @@ def test_the_report_shows_both_verdicts_and_that_seeds_are_shared(two_folders, t
     here, there = two_folders
     report.main(["--runs-dir", str(here), "--against", str(there), "--out", str(tmp_path / "report")])
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert "Verdicts of mine: 1 contradict." in text
+    assert "Verdicts of mine, by claims: contradict: 1." in text
     assert "The two share seeds, so they are not independent: plain seeds 0-4, L1 seeds 0-4." in text
     row = read_rows(text, "together")["L1 costs accuracy"]
     assert (row["verdict here"], row["verdict there"], row["together"]) == ("supported", "contradicted", "contradict")

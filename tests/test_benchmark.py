@@ -84,3 +84,5 @@ def test_prices_are_not_measured_on_a_gpu(tmp_path, capsys, monkeypatch):
         error
         == "benchmark.py: error: --device cuda: --settings measures the seconds of the CPU; leave one of the two out\n"
     )
+    error = end_with(2, ["--settings", "--epochs", "4", "--out", str(tmp_path / "result.json")], capsys)
+    assert error == "benchmark.py: error: --epochs 4: --settings always trains 2 epochs; leave one of the two out\n"

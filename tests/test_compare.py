@@ -126,6 +126,12 @@ def test_holms_correction_rejects_what_it_does_in_a_published_example():
     assert [each.holm_p for each in corrected] == pytest.approx([min(1, max(steps[: n + 1])) for n in range(15)])
 
 
+def test_equal_ps_are_corrected_equally():
+    corrected = correct_holm([with_p(0.001), with_p(0.004), with_p(0.001), with_p(0.02)])
+    assert [each.tests for each in corrected] == [4, 2, 4, 1]
+    assert corrected[0].interval() == corrected[2].interval()
+
+
 def test_one_seed_does_not_disturb_holms_order():
     corrected = correct_holm([replace(with_p(0.5), seeds=1), with_p(0.01)])
     assert corrected[1].tests == 2

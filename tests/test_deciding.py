@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from helpers import write_runs
+from helpers import write_report, write_runs
 
 import train
+from analysis import wording
 from analysis.deciding import find_next_step
 from engine import records
 from experiments import Experiment, UserError
@@ -50,6 +51,13 @@ def test_undecided_claims_are_trained_to_the_next_look(runs, digits):
     step = find_next_step(MINE, found, runs, most_seeds=40)
     assert (step.titles, step.seeds) == (["dropout", "plain"], 10)
     assert step.says == '1 of 2 claims are decided; look 2 (10 seeds) is next, for "dropout", "plain"'
+
+
+@pytest.mark.parametrize(("most_seeds", "limit"), [(40, ""), (10, ""), (9, " --most-seeds 10")])
+def test_the_report_names_a_command_that_reaches_the_next_look(most_seeds, limit, runs, digits, monkeypatch):
+    record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
+    monkeypatch.setattr(wording, "MOST_SEEDS", most_seeds)
+    assert f"`python train.py --study mine --until-decided{limit}`" in write_report(runs)
 
 
 def test_the_earliest_look_comes_first(runs, digits):

@@ -265,6 +265,17 @@ def test_the_results_are_those_of_the_published_reports():
     assert accuracies == {}
 
 
+@pytest.mark.parametrize("study", ["modern", "modern-cnn"])
+def test_the_claims_about_newer_regularizers_are_those_of_the_published_reports(study):
+    part = DOCUMENTS["docs/results/README.md"].partition(f"`python train.py --study {study}`")[2]
+    part = part.partition("`python train.py --study ")[0]
+    rows = re.findall(r"^\| (.+?) \| (\S+) ± (\S+) \| (.+) \|$", part, re.MULTILINE)
+    shown = {re.sub(r" \(.*?\)", "", claim): tuple(cells) for claim, *cells in rows}
+    for claim in read_csv(ROOT / "docs" / "results" / study / "tables" / f"{study}-claims.csv"):
+        difference = f"{float(claim['difference']):+.2f}".replace("-", "−"), f"{float(claim['difference ±']):.2f}"
+        assert shown[claim["claim"]] == (*difference, claim["verdict"].partition(":")[0])
+
+
 def test_the_steps_of_a_recipe_are_those_of_the_published_report():
     tables = ROOT / "docs" / "results" / "recipe-fashion" / "tables"
     rows = [line.split("|")[1:-1] for line in DOCUMENTS["docs/results/recipes.md"].splitlines() if "±" in line]
@@ -273,7 +284,7 @@ def test_the_steps_of_a_recipe_are_those_of_the_published_report():
     for row in read_csv(tables / "recipe-fashion-accuracy.csv"):
         (step, _, accuracy, difference, verdict), *shown = shown
         assert (step, accuracy) == (row["experiment"], f"{float(row['test %']):.2f} ± {float(row['test % ±']):.2f}")
-        if claim := differences.get(f"{step} helps"):
+        if claim := differences.get(f"this step helps: {step}"):
             assert difference == f"{float(claim['difference']):+.2f} ± {float(claim['difference ±']):.2f}", step
             assert verdict == claim["verdict"].partition(":")[0], step
     assert shown == []

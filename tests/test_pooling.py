@@ -81,6 +81,14 @@ def test_each_persons_difference_is_that_of_their_seeds(pooled):
     assert compared.p == pytest.approx(stats.f_oneway(differences[:3], differences[3:]).pvalue)
 
 
+def test_a_difference_between_the_runs_of_two_people_is_nobodys(pooled):
+    findings, givers = pooled
+    mixed = givers | {key: "Bob" for key in givers if key[1] == "dropout" and key[2] in (1, 2)}
+    (compared,) = compare_by_person(findings, mixed)
+    assert {person: each.seeds for person, each in compared.people.items()} == {"Ann": 1, "Bob": 3}
+    assert compared.pooled.seeds == 6
+
+
 def test_the_table_tells_who_gave_which_seeds_on_how_many_machines(pooled):
     findings, givers = pooled
     findings.trained["dropout"].results[0]["platform"] = "another"

@@ -185,7 +185,7 @@ def test_dropout_drops_its_share_and_scales_the_rest(dropout):
         assert (run == 0).float().mean().item() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / 200_000) ** 0.5)
 
 
-@pytest.mark.parametrize("p", [1e-9, 0.001, 0.01, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("p", [1e-300, 1e-9, 0.001, 0.01, 0.1, 0.5, 0.9, 0.999])
 def test_dropouts_share_and_neighbours_are_those_of_independent_draws(dropout, p):
     n = 1_000_000
     dropped = dropout(p, [0])(torch.ones(1000, 1000)).view(-1) == 0
