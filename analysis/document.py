@@ -8,8 +8,10 @@ document.write(Path("report"))      # report.md, report.html, figures/curves.png
 
 import base64
 import os
+import re
 import shutil
 from collections.abc import Callable
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -133,6 +135,7 @@ def render_page(markdown: str, folder: Path) -> str:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    parser.add_render_rule("code_inline", lambda _, tokens, number, *__: _render_code(tokens[number].content))
     tokens = parser.parse(markdown)
     for token in tokens:
         if token.type == "th_open":
@@ -151,3 +154,9 @@ def render_page(markdown: str, folder: Path) -> str:
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         content=Markup(parser.renderer.render(tokens, parser.options, {})),
     )
+
+
+def _render_code(code: str) -> str:
+    """Render code as HTML in which no line breaks at the hyphens of a flag; style.css has the rule for it."""
+    flags = re.sub(r"--[a-z0-9-]+", r"<span>\g<0></span>", escape(code))
+    return f"<code>{flags}</code>"

@@ -75,6 +75,13 @@ def test_tables_say_what_their_headers_head_and_can_be_scrolled(folder):
     ]
 
 
+def test_no_line_breaks_within_a_flag(folder):
+    html = render_page("# T\n\n`train.py --lr-step-size 3 'a <b>' --flip`", folder)
+    code = "train.py <span>--lr-step-size</span> 3 &#x27;a &lt;b&gt;&#x27; <span>--flip</span>"
+    assert f"<code>{code}</code>" in html
+    assert "code span { white-space: nowrap; }" in html
+
+
 def test_html_in_the_students_words_is_text(folder):
     html = render_page("# T\n\n<script>alert(1)</script> [x](javascript:alert(1))", folder)
     assert "<script" not in html
