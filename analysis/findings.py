@@ -133,10 +133,10 @@ class Findings:
         if len(self.trained) < 2:
             return "alone"
         best, second = (self.trained[title] for title in self.by_validation[:2])
-        at_looks = [[comparison] for comparison in compare_at_looks(best, second, "val_accuracy", self.study.seeds)]
+        at_looks = compare_at_looks(best, second, "val_accuracy", self.study.needed_seeds)
         if not at_looks:
             return "too few seeds"
-        return decide_at_looks([Question("higher", None, at_looks)], tests=1)[0].verdict
+        return decide_at_looks([Question("higher", None, [[each] for each in at_looks])], tests=1)[0].verdict
 
     @property
     def margin(self) -> float:

@@ -10,7 +10,7 @@ from analysis.findings import Findings
 from analysis.metrics import METRICS
 from analysis.tables import Number, escaped, show_difference
 from experiments import Experiment, join_settings
-from studies.study import FEWEST_SEEDS, MOST_SEEDS
+from studies.study import MOST_SEEDS
 
 HOW_TO_READ = """\
 Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
@@ -193,7 +193,7 @@ def write_gaps(findings: Findings) -> Iterator[str]:
     if findings.diverged:
         yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
     counts = {title: len(record.results) + len(record.diverged) for title, record in findings.trained.items()}
-    planned = FEWEST_SEEDS if study.overrides else study.seeds
+    planned = study.needed_seeds
     if few := [title for title, count in counts.items() if count < planned]:
         if study.is_single:
             commands = [findings.trained[title].experiment.command for title in few]

@@ -271,7 +271,7 @@ def check_report(submission: Submission) -> Iterator[str]:
 def check_completeness(submission: Submission) -> Generator[str, None, str | None]:
     """Every experiment that was asked for is there with its settings and seeds."""
     checked, study, seeds = submission.records, submission.options.study, submission.options.seeds
-    fewest = study.seeds if study and not study.overrides else FEWEST_SEEDS
+    fewest = study.needed_seeds if study else FEWEST_SEEDS
     asked = format_seeds(seeds) if seeds else f"at least {fewest} seeds"
     if study:
         asked = f"every experiment of {study.group}, {asked}"

@@ -207,6 +207,11 @@ class Study:
         return (*self.experiments, *self.left_out)
 
     @property
+    def needed_seeds(self) -> int:
+        """The number of seeds that a comparison needs: as many as planned or, with overrides, the fewest."""
+        return FEWEST_SEEDS if self.overrides else self.seeds
+
+    @property
     def group(self) -> str:
         """The name of the study's folder under runs/, with the overrides: `mnist-norms,epochs=3`."""
         return shorten(join_settings(self.name, self.overrides), LONGEST_GROUP)

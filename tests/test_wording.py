@@ -66,6 +66,17 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits)
     assert f"{few}`{command} 0.1 --seeds 0-4`, `{command} 0.2 --seeds 0-4`\n" in text
 
 
+@pytest.mark.parametrize(("seeds", "tells"), [(5, True), (4, False)])
+def test_with_overrides_five_seeds_tell_the_best_from_the_second(seeds, tells, runs, digits):
+    study = override("fashion-mlp", epochs=3)
+    for title, accuracy in (("third", 0.9), ("L1", 0.5)):
+        accuracies = [accuracy + seed / 1000 for seed in range(seeds)]
+        write_runs(runs, digits, study.experiments[title].experiment, accuracies, study, title)
+    text = write_report(runs)
+    assert ("By validation accuracy the best is *third*, distinguishably above *L1*." in text) == tells
+    assert ("with too few seeds in common to tell them apart" in text) != tells
+
+
 def test_the_limits_of_a_study_are_said_with_what_comes_near_them(runs, digits, monkeypatch):
     study = replace(STUDIES["fashion-mlp"], most_parameters=120_000, most_epochs=20)
     monkeypatch.setitem(STUDIES, "fashion-mlp", study)
