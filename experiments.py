@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Settings] = dict.fromkeys(("mlp1", "mlp2", "mlp3", "mlp"), _
     cnn2=dict(dataset="mnist", norm="batch", norm_position="after", dropout=0.01, group_size=1),
     cnn3=dict(dataset="mnist", norm="batch", norm_position="after", dropout=0.04, group_size=4),
     resnet=dict(dataset="cifar10", norm="batch", norm_position="after", dropout=0.1, groups=2),
+    resnet2=dict(dataset="cifar10", norm="batch", norm_position="before", dropout=0.0, groups=4),
 )
 GHOST_SPLITS = 2
 

@@ -45,6 +45,12 @@ CNNS: dict[str, list[Conv | str]] = {
         *(Conv(16, 1), "max pool"),
         *(Conv(32, padding=1), Conv(32, padding=1, residual=True), Conv(32, padding=1, residual=True), "mean", LOGITS),
     ],
+    "resnet2": [
+        *(Conv(16, padding=1), Conv(16, padding=1, residual=True), "max pool"),
+        *(Conv(28, padding=1), Conv(28, padding=1, residual=True), "max pool"),
+        *(Conv(36, padding=1), Conv(36, padding=1, residual=True), "max pool"),
+        *(Conv(40, 1), "mean", LOGITS),
+    ],
 }
 
 

@@ -21,6 +21,7 @@ MODEL_DEFAULTS = {
     "cnn2": ("mnist", dict(norm="batch", norm_position="after", dropout=0.01), dict(group_size=1)),
     "cnn3": ("mnist", dict(norm="batch", norm_position="after", dropout=0.04), dict(group_size=4)),
     "resnet": ("cifar10", dict(norm="batch", norm_position="after", dropout=0.1), dict(groups=2)),
+    "resnet2": ("cifar10", dict(norm="batch", norm_position="before", dropout=0.0), dict(groups=4)),
 }
 
 # For each setting, an experiment in which it is not the default, with as few other settings as it needs.
@@ -125,7 +126,7 @@ def settings_of(model):
 # Refusals
 
 RANGES = [
-    (dict(model="mlp9"), "--model mlp9: expected one of mlp1, mlp2, mlp3, mlp, cnn1, cnn2, cnn3, resnet"),
+    (dict(model="mlp9"), "--model mlp9: expected one of mlp1, mlp2, mlp3, mlp, cnn1, cnn2, cnn3, resnet, resnet2"),
     (dict(model=None), "--model: expected one of mlp1"),
     (dict(dataset="imagenet"), "--dataset imagenet: expected one of fashion_mnist, mnist, cifar10"),
     (dict(norm="instance"), "--norm instance: expected one of none, batch, ghost, layer, group, layer_chw"),

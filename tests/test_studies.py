@@ -226,15 +226,20 @@ def test_each_modern_setting_stands_alone_against_its_baseline():
     assert (STUDIES["modern"].seeds, study.seeds) == (10, 5)
 
 
-def test_each_step_of_a_recipe_changes_what_its_note_says_and_is_compared_with_the_one_before():
-    study = STUDIES["recipe-fashion"]
+@pytest.mark.parametrize(
+    ("name", "published", "limits"),
+    [("recipe-fashion", 0.8846, (120_000, None, 10)), ("recipe-cifar", 0.7327, (50_000, 20, 5))],
+)
+def test_each_step_of_a_recipe_changes_what_its_note_says_and_is_compared_with_the_one_before(name, published, limits):
+    study = STUDIES[name]
     for before, step in pairwise(study.titles):
-        changed = differences(experiment(study.name, step), experiment(study.name, before))
+        changed = differences(experiment(name, step), experiment(name, before))
         words = study.experiments[step].note.split()
         assert changed == {word[2:].replace("-", "_") for word in words if word.startswith("--")}, step
         assert any((claim.subject, claim.against) == (step, (before,)) for claim in study.claims), step
-    assert {claim.against for claim in study.claims if claim.subject == study.titles[-1]} >= {0.8846}
-    assert max(count_parameters(study, title) for title in study.titles) <= study.most_parameters == 120_000
+    assert {claim.against for claim in study.claims if claim.subject == study.titles[-1]} >= {published}
+    assert (study.most_parameters, study.most_epochs, study.seeds) == limits
+    assert max(count_parameters(study, title) for title in study.titles) <= study.most_parameters
 
 
 def test_layer_normalization_per_pixel_has_the_parameters_that_its_note_names():
