@@ -73,8 +73,8 @@ def grade_submission(submission: Submission, name: str) -> Graded:
         if record.diverged
     ]
     if diverged:
-        remark = f"diverged, so only the end of their histories is checked: {list_names(diverged)}"
-        graded.remarks.append(make_printable(remark))
+        named = make_printable(list_names(diverged, "experiments"))
+        graded.remarks.append(f"diverged, so only the end of their histories is checked: {named}")
     try:
         for record, _, _ in submission.runs:
             load_recorded(record, submission.options.data_dir)

@@ -250,10 +250,10 @@ def _has_same_lines(first: Path, second: Path) -> bool:
     return first_lines == second_lines
 
 
-def list_names(names: list[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
+def list_names(names: list[str], kind: str = "files") -> str:
+    """Return the first names of a list, and how many more of this kind there are."""
     more = len(names) - MOST_SHOWN
-    return f"{', '.join(names[:MOST_SHOWN])}{f' and {more} more files' if more > 0 else ''}"
+    return f"{', '.join(names[:MOST_SHOWN])}{f' and {more} more {kind}' if more > 0 else ''}"
 
 
 def _hash_file(path: Path) -> str:

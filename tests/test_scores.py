@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from helpers import HANDED_IN, change_result, refresh
+from helpers import HANDED_IN, change_result, end_history, refresh
 
 from engine import run_files
 from experiments import UserError
@@ -76,6 +76,21 @@ def make_graded(**settings):
     failed = Result("report", 20, "the report is right", ["first", "second"])
     unmade = Result("originality", 10, "", ["not checked"], is_made=False)
     return Graded("one.zip", [passed, failed, unmade], seeds={0, 1, 2}, **settings)
+
+
+def test_runs_that_diverged_are_named_and_a_forged_one_costs(unpacked):
+    run = next(unpacked.glob(f"runs/single/{HANDED_IN}/seed-0"))
+    change_result(run, diverged=True, stop_reason="diverged: so")
+    refresh(unpacked)
+    forged = scores.grade(unpacked, GradeOptions())
+    assert any("finite" in problem for result in forged.results for problem in result.problems)
+    assert not any("diverged" in remark for remark in forged.remarks)
+    end_history(run)
+    refresh(unpacked)
+    diverged = scores.grade(unpacked, GradeOptions())
+    says = f"diverged, so only the end of their histories is checked: single/{HANDED_IN}, seed 0"
+    assert says in diverged.remarks
+    assert not any("finite" in problem for result in diverged.results for problem in result.problems)
 
 
 def test_points_are_those_of_the_checks_that_passed_and_a_copy_costs_none():
