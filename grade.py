@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import flags
+from engine.seeds import parse_seeds
 from experiments import Experiment, UserError, flag_of
 from grading.gradescope import telling_failures
 from studies import STUDIES
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     with telling_failures(argv), flags.answer_in_one_line(parser, describe_kept):
         args = parser.parse(argv)
         submissions = args.submissions
-        seeds = None if args.seeds is None else flags.parse_seeds(args.seeds)
+        seeds = None if args.seeds is None else parse_seeds(args.seeds)
         if args.gradescope and len(submissions) > 1:
             raise UserError(f"--gradescope {args.gradescope}: takes one submission, found {len(submissions)}")
         check_output("--csv", args.csv, ".csv")
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
             why = "there is no such folder; name the folder that holds the data sets"
             raise UserError(f"--data-dir {args.data_dir}: {why}")
         check_retrain(args.retrain)
-        check_submissions(submissions, are_of_a_class=not args.gradescope)
+        flags.check_submissions(submissions, are_of_a_class=not args.gradescope)
         submissions = list({path.resolve(): path for path in submissions}.values())  # without repeated paths
 
         with flags.importing():  # late, because importing torch takes seconds
@@ -149,17 +150,6 @@ def check_retrain(name: str | None) -> None:
     if study and title not in study.experiments:
         known = ", ".join(f'"{known}"' for known in study.experiments)
         raise UserError(f'--retrain "{name}": expected an experiment of {study.name}: {known}')
-
-
-def check_submissions(paths: list[Path], are_of_a_class: bool) -> None:
-    """Check that every submission exists and, unless one person handed everything in, is no folder of submissions."""
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: not found; expected a submission.zip or its unpacked folder")
-        if not are_of_a_class or not path.is_dir() or (path / "manifest.json").exists():
-            continue
-        if sum(len(list(path.glob(pattern))) for pattern in ("*.zip", "*/*.zip", "*/manifest.json")) > 1:
-            raise UserError(f"{path}: is a folder of submissions; name the submissions: {path / '*'}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     study, out, bundle, warning = args.study, args.out, args.bundle, ""
     check_flags(parser, args)
     with flags.answer_in_one_line(parser, lambda _: "not everything is written; the same command starts again"):
+        flags.check_submissions(args.pool or (), are_of_a_class=True)
         if not args.pool:
             check_runs(args.runs_dir, study)
         if args.against:
@@ -53,10 +54,11 @@ def main(argv: list[str] | None = None) -> None:
             found, problems = untrusted.read_runs(runs_dir, study)
             problems = [*pool.left_out, *problems]
             if args.pool and not any(record.results for record in found):
-                reasons = "; ".join(problems) or f"none has a run of {study}"
-                raise UserError(f"--pool: no run of any submission can be taken ({reasons})")
+                left_out = "; ".join(problems) or f"none has a run of {study}"
+                raise UserError(f"--pool: no run of any submission can be taken ({left_out})")
             if not any(record.results for record in found):
-                refuse_without_runs(runs_dir, study, problems)
+                reasons = {f"{record.folder}: {why}": None for record in found for why in record.diverged.values()}
+                refuse_without_runs(runs_dir, study, [*problems, *reasons])
             against = None
             if args.against:
                 others, damaged = untrusted.read_runs(args.against, study)
@@ -134,9 +136,6 @@ def check_flags(parser: flags.OneLineParser, args: argparse.Namespace) -> None:
         parser.error(f"--out {out}: is a folder of code; name one for the report alone, such as report")
     if args.against and args.against.resolve() == args.runs_dir.resolve():
         parser.error(f"--against {args.against}: is --runs-dir itself; name another folder of runs")
-    for path in args.pool or ():
-        if not path.exists():
-            parser.error(f"--pool {path}: not found; expected a submission.zip or its unpacked folder")
 
 
 def check_runs(runs_dir: Path, study: str | None, flag: str = "--runs-dir") -> None:

@@ -25,6 +25,7 @@ from dataclasses import replace
 from functools import partial
 
 from engine import flags
+from engine.seeds import continue_seeds
 from experiments import UserError, flag_of
 from studies import STUDIES
 from studies.study import MOST_SEEDS
@@ -49,8 +50,10 @@ def main(argv: list[str] | None = None) -> None:
             from engine.plan import TrainOptions, make_plan, make_tasks
 
             if args.until_decided:
-                from analysis.deciding import find_next_step
+                from analysis.deciding import find_next_step, list_seeds
                 from grading.untrusted import read_runs
+
+                seeds = continue_seeds(list_seeds(study, read_runs(args.runs_dir, study.name)[0]), study.seeds)
 
         if args.list:
             for listed in [study] if args.study else STUDIES.values():
@@ -90,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
                 print(step.says, flush=True)
                 if not step.titles:
                     break
-                titles, options = step.titles, replace(options, seeds=list(range(step.seeds)), force=False)
+                titles = step.titles
+                options = replace(options, seeds=continue_seeds(list_seeds(study, found), step.seeds), force=False)
         if failures:
             failures.append("finished runs are kept; the same command tries the others again\n")
         if failures or elsewhere:

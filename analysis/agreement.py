@@ -10,7 +10,7 @@ from analysis.claims import Judgement
 from analysis.document import Document
 from analysis.findings import Findings
 from analysis.tables import Table, escaped, show_difference
-from engine.flags import format_seeds
+from engine.seeds import format_seeds
 
 AGREE, ONE_UNDECIDED, BOTH_UNDECIDED, CONTRADICT = "agree", "one undecided", "both undecided", "contradict"
 COMPATIBLE = "compatible"  # a difference, and one too small to matter: both can be so

@@ -16,8 +16,8 @@ from analysis.findings import Findings
 from analysis.metrics import METRICS, compare_records, list_common_seeds, name_other
 from analysis.plots import GREY, in_style, wrap_title
 from analysis.tables import Number, Table, show_difference
-from engine.flags import format_seeds
 from engine.records import Record
+from engine.seeds import format_seeds
 
 Givers = dict[tuple[str, str, int], str]  # {(group, title, seed): the person who gave the run}
 COLUMNS = 3  # panels of the figure beside each other

@@ -28,8 +28,8 @@ from analysis.wording import (
     write_gaps,
     write_heading,
 )
-from engine.flags import format_seeds
 from engine.records import Record, RecordError
+from engine.seeds import format_seeds
 
 LONGEST_NOTES = 2**20  # bytes
 # Folders in a command line, which only say where things lay on somebody's machine.

@@ -1,7 +1,8 @@
 """The sentences of the report: the findings, what is missing, and how to read the report."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from statistics import mean
 
 from analysis.claims import Judgement
@@ -9,6 +10,7 @@ from analysis.compare import Comparison, compute_mean_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
 from analysis.tables import Number, escaped, show_difference
+from engine.seeds import continue_seeds, format_seeds
 from experiments import Experiment, join_settings
 from studies.study import MOST_SEEDS
 
@@ -196,17 +198,23 @@ def write_gaps(findings: Findings) -> Iterator[str]:
     planned = study.needed_seeds
     if few := [title for title, count in counts.items() if count < planned]:
         if study.is_single:
-            commands = [findings.trained[title].experiment.command for title in few]
+            commands = {findings.trained[title].experiment.command: [title] for title in few}
         else:
-            commands = [study.command() if few == list(findings.trained) else study.command("--only", *few)]
+            commands = {study.command() if few == list(findings.trained) else study.command("--only", *few): few}
         no_verdict = "there is no verdict" if findings.judgements else "intervals are wide"
-        typed = ", ".join(f"`{command} --seeds 0-{planned - 1}`" for command in commands)
+        typed = ", ".join(f"`{each} --{_continue(findings, titles, planned)}`" for each, titles in commands.items())
         yield f"Under {planned} seeds {no_verdict}, and with one there is no interval: {typed}"
     if study.overrides and study.claims:
         yield escaped(
             "The claims are not judged: the study was trained with other settings than its own "
             f"({join_settings('', study.overrides).removeprefix(',')})."
         )
+
+
+def _continue(findings: Findings, titles: Iterable[str], planned: int) -> str:
+    """Return `seeds 0-4`: the seeds of some experiments, and those after them."""
+    trained = [findings.trained[title] for title in titles]
+    return format_seeds(continue_seeds(chain(*(chain(each.results, each.diverged) for each in trained)), planned))
 
 
 def describe_training(experiment: Experiment) -> str:

@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 
 from engine import files, records
 from engine.files import RecordError
-from engine.flags import format_seeds
+from engine.seeds import format_seeds
 from experiments import UserError
 from training import State
 

@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine import console
+from engine.seeds import parse_seeds
 from experiments import Experiment, Settings, UserError, flag_of, kind_of, takes_list
 from sources.catalogue import OWN_RULE, SOURCES, is_own
 from studies import STUDIES
 from studies.study import Study
 
 DEVICES = ("cpu", "cuda", "mps")
-LARGEST_SEED = 2**32 - 1
-MOST_SEEDS = 1000  # in one command
 RUNS_DIR = Path("runs")
 MOST_SUGGESTED = 3  # flags for the beginning of a flag
 REFUSED, READER_GONE, OF_SIGNAL = 2, 141, 128  # exit statuses; a signal's number is added to the last
@@ -251,58 +250,26 @@ def read_folder(text: str) -> Path:
     return read_path(text)
 
 
+def check_submissions(paths: Iterable[Path], are_of_a_class: bool) -> None:
+    """Check that every submission exists and, unless one person handed everything in, is no folder of submissions.
+
+    Raises:
+        UserError: one does not exist or is a folder of submissions.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: not found; expected a submission.zip or its unpacked folder")
+        if not are_of_a_class or not path.is_dir() or (path / "manifest.json").exists():
+            continue
+        if sum(len(list(path.glob(pattern))) for pattern in ("*.zip", "*/*.zip", "*/manifest.json")) > 1:
+            raise UserError(f"{path}: is a folder of submissions; name the submissions: {path / '*'}")
+
+
 def positive(text: str) -> int:
     """Read a whole number from 1 to 1024, such as a number of processes."""
     if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1 to 1024")
     return int(text)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Seeds
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Parse a list of seeds and ranges of seeds, such as `0,3,5-9`.
-
-    Raises:
-        UserError: the text is not such a list, a range falls, or seeds are repeated, too large or too many.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        numbers = [first, last] if dash else [first]
-        if not all(number.isascii() and number.isdecimal() and len(number) <= 10 for number in numbers):
-            raise UserError(f"--seeds {text}: expected seeds such as 0-4, 7 or 0,3,5-9, found {part.strip()!r}")
-        low, high = int(first), int(last or first)
-        if high > LARGEST_SEED:
-            raise UserError(f"--seeds {text}: expected seeds of at most {LARGEST_SEED}, found {high}")
-        if low > high:
-            raise UserError(f"--seeds {text}: the range {part.strip()} falls; write {high}-{low}")
-        if high - low >= MOST_SEEDS:
-            raise UserError(f"--seeds {text}: expected at most {MOST_SEEDS} seeds, found {high - low + 1}")
-        seeds.extend(range(low, high + 1))
-        if len(seeds) > MOST_SEEDS:
-            raise UserError(
-                f"--seeds {text[:40]}: expected at most {MOST_SEEDS} seeds; name the others in a second command"
-            )
-    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if repeated:
-        raise UserError(f"--seeds {text}: seed {repeated[0]} is named twice; each seed is one run")
-    return seeds
-
-
-def format_seeds(seeds: Iterable[int]) -> str:
-    """Format seeds as `--seeds` takes them, after the word `seed` or `seeds`: `seeds 0-2,5`."""
-    ranges: list[list[int]] = []
-    for seed in sorted(seeds):
-        if ranges and seed == ranges[-1][1] + 1:
-            ranges[-1][1] = seed
-        else:
-            ranges.append([seed, seed])
-    text = ",".join(f"{low}-{high}" if high > low else str(low) for low, high in ranges)
-    is_one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
-    return f"seed {text}" if is_one else f"seeds {text}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

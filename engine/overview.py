@@ -9,8 +9,8 @@ from tabulate import tabulate
 import models
 from engine import folder_names, records
 from engine.files import RecordError
-from engine.flags import format_seeds
 from engine.plan import check_network
+from engine.seeds import format_seeds
 from experiments import Experiment
 from sources.catalogue import SOURCES
 from sources.finding import DataNotFound

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from data import Dataset, Split
 from engine.files import RecordError, check_types, read_json, write_whole
-from engine.flags import MOST_SEEDS
 from engine.plan import Plan, Task, TrainOptions, make_plan, measured_for
 from engine.provenance import read_cpu_name
+from engine.seeds import MOST_SEEDS
 from engine.workers import prepare_process, run_in_processes
 from experiments import Experiment
 from sources.finding import find_cache

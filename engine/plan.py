@@ -22,7 +22,7 @@ import regularizers
 from data import Dataset
 from engine import checkpoints, folder_names, records
 from engine.checkpoints import Checkpoint
-from engine.flags import format_seeds
+from engine.seeds import format_seeds
 from experiments import Experiment, UserError
 from sources.catalogue import SOURCES
 from sources.finding import DataNotFound

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from engine import console
-from engine.flags import format_seeds
+from engine.seeds import format_seeds
 from training import Row
 
 

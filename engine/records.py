@@ -37,8 +37,8 @@ from engine.files import (
     write_json,
     write_whole,
 )
-from engine.flags import format_seeds
 from engine.run_files import HISTORY
+from engine.seeds import format_seeds
 from experiments import LONGEST_NAME, Experiment, Settings, join_settings, shorten
 from sources.catalogue import SOURCES
 from studies import STUDIES

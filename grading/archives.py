@@ -61,7 +61,9 @@ def open_files(path: Path, limits: Limits) -> Iterator[Contents]:
         OSError: this machine cannot read it.
     """
     with contextlib.ExitStack() as stack:
-        with blaming(f"{path.name}: empty, cut off, or not a zip archive"):
+        if path.is_file() and path.stat().st_size == 0:
+            raise SubmissionError(f"{path.name}: an empty file, expected an archive")
+        with blaming(f"{path.name}: cut off, or not a zip archive"):
             if path.is_dir():
                 entries = _list_folder(path)
             elif _begins_with(path, GZIP):

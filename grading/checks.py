@@ -28,9 +28,9 @@ from data import Dataset
 from early_stopping import EarlyStopping
 from engine import records, run_files
 from engine.files import RecordError
-from engine.flags import format_seeds
 from engine.plan import measured_for
 from engine.records import Record
+from engine.seeds import format_seeds
 from experiments import Experiment
 from grading.copies import find_copies
 from grading.differences import EXACT, RELATIVE, compare_report, is_alike

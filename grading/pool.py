@@ -13,10 +13,10 @@ from pathlib import Path
 
 from analysis.findings import is_of
 from analysis.pooling import Givers
-from engine.flags import format_seeds
+from engine.seeds import format_seeds
 from experiments import Experiment
 from grading.scores import Graded, grade_submission, name_copies
-from grading.submission import GradeOptions, Submission, read_submission
+from grading.submission import ARCHIVES, GradeOptions, Submission, read_submission
 from studies import STUDIES
 
 
@@ -58,7 +58,9 @@ def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions) -> Poo
 
 def _name_people(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     """Yield each submission once, with a person's name that no other submission has."""
-    names = {path: path.name.removesuffix(".zip") for path in dict.fromkeys(path.resolve() for path in paths)}
+    names = {path.resolve(): path.resolve().name for path in paths}
+    for path, name in names.items():
+        names[path] = next((name.removesuffix(ending) for ending in ARCHIVES if name.endswith(ending)), name)
     counts, named = Counter(names.values()), Counter[str]()
     for path, name in names.items():
         if counts[name] > 1:  # submissions of one name lie in folders with their people's names

@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 from analysis.findings import load_recorded
-from engine.flags import format_seeds
+from engine.seeds import format_seeds
 from engine.workers import prepare_process
 from experiments import UserError
 from grading import gradescope

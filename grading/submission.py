@@ -93,8 +93,10 @@ def read_submission(path: Path, workshop: Path, options: GradeOptions, limits: L
     folder = workshop / "submission"
     folder.mkdir(parents=True)
     try:
-        with _open_submission(path, workshop, limits) as contents:
+        with _open_submission(path, workshop, limits) as (contents, beside):
             damage, remarks = take_files(contents, folder, limits)
+            if beside:
+                remarks.append(f"beside the archive, so not looked at: {list_names(sorted(beside))}")
     except SubmissionError as error:
         return Submission(folder, options, damage=[str(error)])
     found, unreadable = read_runs(folder / "runs", limits=limits)
@@ -102,17 +104,23 @@ def read_submission(path: Path, workshop: Path, options: GradeOptions, limits: L
 
 
 @contextmanager
-def _open_submission(path: Path, workshop: Path, limits: Limits) -> Iterator[Contents]:
-    """Open a submission, also if it was packed again, or lies as an archive in a folder of a person's files."""
+def _open_submission(path: Path, workshop: Path, limits: Limits) -> Iterator[tuple[Contents, list[str]]]:
+    """Open a submission, also if it was packed again, or lies as an archive in a folder of a person's files.
+
+    Yields:
+        (its files, the names of the files beside it if it is an archive in a folder or in another archive).
+    """
+    beside: list[str] = []
     with ExitStack() as stack:
         for number in range(MOST_NESTED):
             contents = stack.enter_context(open_files(path, limits))
             archives = [name for name in contents.files if name.lower().endswith(ARCHIVES)]
             if not archives or any(_is_manifest(name) for name in contents.files):
-                yield contents
+                yield contents, beside
                 return
             if len(archives) > 1:
                 raise SubmissionError(f"holds {len(archives)} archives and no {MANIFEST}: {list_names(archives)}")
+            beside += [name for name in contents.files if name not in archives]
             path = workshop / f"archive-{number}" / Path(archives[0]).name
             entry = contents.files[archives[0]]
             _check_limits([entry], limits)
@@ -129,6 +137,8 @@ def take_files(contents: Contents, folder: Path, limits: Limits = LIMITS) -> tup
     Raises:
         SubmissionError: there are several manifests, another version made the submission, or it exceeds the limits.
     """
+    if not contents.files:
+        raise SubmissionError("holds no files, expected a submission made by report.py --bundle")
     top = find_top(contents.files)
     files = {name.removeprefix(top): entry for name, entry in contents.files.items() if name.startswith(top)}
     damage: list[str] = []

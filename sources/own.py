@@ -123,10 +123,11 @@ def _read(path: Path, *_: int) -> Own:
     _, channels, height, width = train.shape
     classes = tuple(map(str, names))
     check_images((channels, height, width), classes)
-    if train.max() <= 1:
-        raise ValueError("x_train has no value above 1, so all images are black; scale its values to 0 to 255")
     if test.shape[1:] != train.shape[1:]:
         raise ValueError(f"train images have the shape {train.shape[1:]}, test images {test.shape[1:]}")
+    for part, images in (("train", train), ("test", test)):
+        if images.max() <= 1:
+            raise ValueError(f"x_{part} has no value above 1, so all images are black; scale its values to 0 to 255")
     _check_labels(len(classes), train=labels, test=test_labels)
     source = Source(path.parent, {}, (), classes, (channels, height, width), len(labels) // OF_CLASS["train"])
     checksums = "".join(hashlib.sha256(encode_idx(array)).hexdigest() for array in found.values())

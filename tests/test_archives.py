@@ -184,7 +184,7 @@ def test_half_an_archive_is_refused_in_a_line_wherever_it_was_cut(kind, tmp_path
     content, half = path.read_bytes(), tmp_path / f"half.{kind}"
     for cut in (0, 1, 10, 600, 5500, len(content) - 600):
         half.write_bytes(content[:cut])
-        with pytest.raises(SubmissionError, match="empty, cut off, or not a zip archive") as caught:
+        with pytest.raises(SubmissionError, match=r"cut off, or not a zip archive|an empty file") as caught:
             list_files(half)
         assert "\n" not in str(caught.value)
 

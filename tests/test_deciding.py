@@ -101,6 +101,17 @@ def test_the_command_trains_only_what_is_undecided(runs, capsys):
     assert "claims are decided" in shown
 
 
+def test_whoever_was_given_other_seeds_goes_on_with_them(runs, capsys):
+    words = ["--study", "mine", "--runs-dir", str(runs), "--jobs", "1"]
+    train.main([*words, "--seeds", "5-6"])
+    text = write_report(runs)
+    assert "`python train.py --study mine --seeds 5-9`" in text
+    train.main([*words, "--until-decided", "--most-seeds", "5"])
+    assert "to train: seeds 7-9" in capsys.readouterr().out
+    trained = {record.title: sorted(record.results) for record in records.read_all(runs)[0]}
+    assert trained == {title: [5, 6, 7, 8, 9] for title in MINE.experiments}
+
+
 @pytest.mark.usefixtures("offline")
 def test_no_sample_takes_the_place_of_the_data_that_claims_are_judged_on(tmp_path, capsys):
     runs = tmp_path / "runs"

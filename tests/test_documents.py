@@ -160,6 +160,7 @@ def test_a_study_of_ones_own_is_one_more_file(tmp_path):
         "engine/__init__.py",
         "engine/console.py",
         "engine/flags.py",
+        "engine/seeds.py",
     )
     for name in ("train.py", "experiments.py", *files):
         shutil.copy(ROOT / name, tmp_path / name)

@@ -15,7 +15,7 @@ import grade
 import report
 import train
 from engine import flags
-from experiments import Experiment, UserError, default_of, flag_of
+from experiments import Experiment, default_of, flag_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -361,51 +361,3 @@ def test_what_a_shells_nohup_ignores_stays_ignored():
     process = subprocess.run(["nohup", sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (process.returncode, process.stdout) == (143, "begun\n")
     assert process.stderr.endswith(STOPPED)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Seeds
-
-
-def test_seeds_are_named_as_a_printer_takes_pages():
-    assert flags.parse_seeds("0-4") == [0, 1, 2, 3, 4]
-    assert flags.parse_seeds("7") == [7]
-    assert flags.parse_seeds("0,3,5-9") == [0, 3, 5, 6, 7, 8, 9]
-    assert flags.parse_seeds("4, 2") == [4, 2]
-    assert flags.parse_seeds("0-999") == list(range(1000))
-    assert flags.parse_seeds("4294967295") == [2**32 - 1]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("3,3", "--seeds 3,3: seed 3 is named twice; each seed is one run"),
-        ("0-4,2", "--seeds 0-4,2: seed 2 is named twice"),
-        ("4-0", "--seeds 4-0: the range 4-0 falls; write 0-4"),
-        ("a", "--seeds a: expected seeds such as 0-4, 7 or 0,3,5-9, found 'a'"),
-        ("", "--seeds : expected seeds such as 0-4"),
-        ("1-2-3", "--seeds 1-2-3: expected seeds such as 0-4"),
-        ("-1", "--seeds -1: expected seeds such as 0-4"),
-        ("٣", "--seeds ٣: expected seeds such as 0-4"),
-        ("9" * 5000, f"--seeds {'9' * 5000}: expected seeds such as 0-4"),
-        ("99999999999", "--seeds 99999999999: expected seeds such as 0-4"),
-        ("4294967296", "--seeds 4294967296: expected seeds of at most 4294967295, found 4294967296"),
-        ("0-5000", "--seeds 0-5000: expected at most 1000 seeds, found 5001"),
-        (
-            "0-999,1000-1999",
-            "--seeds 0-999,1000-1999: expected at most 1000 seeds; name the others in a second command",
-        ),
-    ],
-    ids=lambda text: text[:20],
-)
-def test_what_names_no_seeds_is_refused(text, message):
-    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
-        flags.parse_seeds(text)
-
-
-def test_seeds_are_written_in_the_form_in_which_they_are_read():
-    for text in ("0-4", "0,3,5-9", "3-4", "0,2"):
-        assert flags.format_seeds(flags.parse_seeds(text)) == f"seeds {text}"
-    assert flags.format_seeds([7]) == "seed 7"
-    assert flags.format_seeds([5, 0, 2, 1]) == "seeds 0-2,5"
-    assert flags.format_seeds(iter((4, 3))) == "seeds 3-4"

@@ -8,6 +8,7 @@ import pytest
 from helpers import FIRST, change_text, refresh
 
 import grade
+from engine import flags
 from experiments import UserError
 from grading import scores
 from grading.scores import UNCHECKED
@@ -137,10 +138,10 @@ def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, unpacked, tmp_pat
 
 
 def test_an_unpacked_submission_is_not_a_folder_of_submissions(unpacked):
-    grade.check_submissions([unpacked, unpacked.parent], are_of_a_class=True)  # the second as if packed again
+    flags.check_submissions([unpacked, unpacked.parent], are_of_a_class=True)  # the second as if packed again
     (unpacked / "submission.zip").write_bytes(b"")
     (unpacked / "data.zip").write_bytes(b"")
-    grade.check_submissions([unpacked], are_of_a_class=True)
+    flags.check_submissions([unpacked], are_of_a_class=True)
 
 
 def test_a_study_is_asked_for_as_its_folder_is_named_in_any_order():

@@ -25,10 +25,11 @@ ALLOWED: dict[str, set[str]] = {
     "studies": {"experiments"},
     "training": CHAPTERS,
     "engine.console": set(),
-    "engine.flags": {"experiments", "studies", "sources.catalogue", "engine.console"},
+    "engine.seeds": {"experiments"},
+    "engine.flags": {"experiments", "studies", "sources.catalogue", "engine.console", "engine.seeds"},
     "engine": CHAPTERS | {"training", "studies", "sources"},
     "analysis": CHAPTERS
-    | {"training", "studies", "sources", "engine.records", "engine.run_files", "engine.files", "engine.flags"},
+    | {"training", "studies", "sources", "engine.records", "engine.run_files", "engine.files", "engine.seeds"},
     "grading": CHAPTERS | {"training", "studies", "sources", "engine", "analysis"},
     **dict.fromkeys(COMMANDS, OURS - COMMANDS),
 }
@@ -37,6 +38,7 @@ DESCRIBE = (
     "studies",
     "sources.catalogue",
     "engine.flags",
+    "engine.seeds",
     "engine.console",
 )  # imported by commands before they parse
 LATE = {  # imports inside functions

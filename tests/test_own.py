@@ -130,6 +130,7 @@ REFUSED = [
     (dict(y_test=None), "lacks y_test; expected the arrays x_train, y_train, x_test, y_test"),
     (dict(x_train=IMAGES / 255), "x_train holds float64, expected whole numbers from 0 to 255"),
     (dict(x_train=IMAGES.astype(np.int16) - 10), "x_train holds int16 from -1 to -1, expected whole numbers"),
+    (dict(x_test=IMAGES[:12] // 9), "x_test has no value above 1, so all images are black; scale its values"),
     (dict(x_train=IMAGES // 9), "x_train has no value above 1, so all images are black; scale its values"),
     (
         dict(x_train=IMAGES / 255),

@@ -178,6 +178,16 @@ def test_what_a_student_added_and_what_is_ignored_is_named(honest, tmp_path):
     assert ignored.endswith(" more files")
 
 
+def test_what_lies_beside_an_archive_is_named(honest, tmp_path):
+    folder = tmp_path / "ann"
+    folder.mkdir()
+    REPACKINGS["as it was"](honest, folder)
+    (folder / "essay.pdf").write_bytes(b"%PDF")
+    graded = scores.grade(folder, GradeOptions())
+    assert graded.points == FULL
+    assert "beside the archive, so not looked at: essay.pdf" in graded.remarks
+
+
 def test_runs_that_were_added_count_nowhere(honest, tmp_path):
     """Neither as runs, as seeds or as copies, nor in the report."""
     names = [name for name in honest if name.startswith(f"{FIRST}/seed-0/")]
@@ -297,4 +307,6 @@ def test_several_archives_without_a_submission_and_archives_without_end_are_refu
 def test_a_folder_or_an_archive_of_something_else_is_refused(tmp_path):
     assert refuse(ADDED, tmp_path) == "manifest.json is missing: expected a submission made by report.py --bundle"
     (tmp_path / "empty").mkdir()
-    assert "manifest.json is missing" in refuse({}, tmp_path, lambda files, place: place / "empty")
+    assert refuse({}, tmp_path, lambda files, place: place / "empty").startswith(
+        "holds no files, expected a submission"
+    )

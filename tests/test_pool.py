@@ -108,6 +108,16 @@ def test_when_every_submission_is_left_out_their_reasons_are_the_answer(tmp_path
     assert error.count("\n") == 1
 
 
+def test_a_folder_of_submissions_is_refused(tmp_path, capsys):
+    for name in ("ann", "ben"):
+        (tmp_path / f"{name}.zip").write_bytes(b"")
+    with pytest.raises(SystemExit) as caught:
+        report.main(["--pool", str(tmp_path), "--out", str(tmp_path / "class")])
+    assert caught.value.code == 2
+    says = f"{tmp_path}: is a folder of submissions; name the submissions: {tmp_path / '*'}"
+    assert capsys.readouterr().err == f"report.py: error: {says}\n"
+
+
 def test_a_submission_that_is_missing_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         report.main(["--pool", str(tmp_path / "none.zip"), "--out", str(tmp_path / "class")])

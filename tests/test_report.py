@@ -45,6 +45,11 @@ def test_where_everything_was_left_out_the_reasons_are_told_in_one_line(runs, di
     assert "no finished run (single/mlp1,dataset=mnist_sample/experiment.json: format 1" in refused(made, capsys)
 
 
+def test_where_every_run_diverged_the_reason_is_told(runs, digits, made, capsys):
+    write_runs(runs, digits, PLAIN, [0.9, 0.9], diverged=True, stop_reason="diverged: so")
+    assert "no finished run (single/mlp1,dataset=mnist_sample: diverged: so); train one: " in refused(made, capsys)
+
+
 def test_without_a_run_the_report_says_how_to_make_one(tmp_path, made, capsys):
     named = f"python train.py --runs-dir {tmp_path / 'runs'}"
     assert f"train one: {named} --study l1-path, or name" in refused(made, capsys, "--study", "l1-path")

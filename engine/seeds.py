@@ -1,0 +1,65 @@
+"""Seeds as a command line names them, in the way of a printer's pages.
+
+parse_seeds("0,3,5-9")          # [0, 3, 5, 6, 7, 8, 9]
+format_seeds([5, 0, 2, 1])      # "seeds 0-2,5"
+"""
+
+from collections.abc import Iterable
+
+from experiments import UserError
+
+LARGEST_SEED = 2**32 - 1
+MOST_SEEDS = 1000  # in one command
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Parse a list of seeds and ranges of seeds, such as `0,3,5-9`.
+
+    Raises:
+        UserError: the text is not such a list, a range falls, or seeds are repeated, too large or too many.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        numbers = [first, last] if dash else [first]
+        if not all(number.isascii() and number.isdecimal() and len(number) <= 10 for number in numbers):
+            raise UserError(f"--seeds {text}: expected seeds such as 0-4, 7 or 0,3,5-9, found {part.strip()!r}")
+        low, high = int(first), int(last or first)
+        if high > LARGEST_SEED:
+            raise UserError(f"--seeds {text}: expected seeds of at most {LARGEST_SEED}, found {high}")
+        if low > high:
+            raise UserError(f"--seeds {text}: the range {part.strip()} falls; write {high}-{low}")
+        if high - low >= MOST_SEEDS:
+            raise UserError(f"--seeds {text}: expected at most {MOST_SEEDS} seeds, found {high - low + 1}")
+        seeds.extend(range(low, high + 1))
+        if len(seeds) > MOST_SEEDS:
+            raise UserError(
+                f"--seeds {text[:40]}: expected at most {MOST_SEEDS} seeds; name the others in a second command"
+            )
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise UserError(f"--seeds {text}: seed {repeated[0]} is named twice; each seed is one run")
+    return seeds
+
+
+def format_seeds(seeds: Iterable[int]) -> str:
+    """Format seeds as `--seeds` takes them, after the word `seed` or `seeds`: `seeds 0-2,5`."""
+    ranges: list[list[int]] = []
+    for seed in sorted(seeds):
+        if ranges and seed == ranges[-1][1] + 1:
+            ranges[-1][1] = seed
+        else:
+            ranges.append([seed, seed])
+    text = ",".join(f"{low}-{high}" if high > low else str(low) for low, high in ranges)
+    is_one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
+    return f"seed {text}" if is_one else f"seeds {text}"
+
+
+def continue_seeds(seeds: Iterable[int], count: int) -> list[int]:
+    """List the first `count` of some seeds, in the order of their numbers, and the numbers after them if they are few.
+
+    So whoever was given the seeds 5-9 trains 10-14 next, which nobody else has.
+    """
+    first = sorted(set(seeds))[:count]
+    start = first[-1] + 1 if first else 0
+    return [*first, *range(start, start + count - len(first))]
