@@ -321,7 +321,8 @@ def test_ten_lines_are_a_study_that_trains(tmp_path, monkeypatch, capsys):
 def project(tmp_path):
     """Copy the part of the project that a command needs before it imports torch."""
     (tmp_path / "engine").mkdir()
-    for file in ("experiments.py", "train.py", "engine/__init__.py", "engine/console.py", "engine/flags.py"):
+    engine = [f"engine/{name}.py" for name in ("__init__", "console", "flags", "seeds")]
+    for file in ("experiments.py", "train.py", *engine):
         shutil.copy(ROOT / file, tmp_path / file)
     for folder in ("studies", "sources"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("samples", "__pycache__"))
