@@ -31,8 +31,9 @@ def main(argv: list[str] | None = None) -> None:
     study, out, bundle, warning = args.study, args.out, args.bundle, ""
     check_flags(parser, args)
     with flags.answer_in_one_line(parser, lambda _: "not everything is written; the same command starts again"):
-        flags.check_submissions(args.pool or (), are_of_a_class=True)
-        if not args.pool:
+        if args.pool:
+            flags.check_submissions(args.pool, are_of_a_class=True)
+        else:
             check_runs(args.runs_dir, study)
         if args.against:
             check_runs(args.against, study, "--against")

@@ -28,7 +28,7 @@ from engine import flags
 from engine.seeds import continue_seeds
 from experiments import UserError, flag_of
 from studies import STUDIES
-from studies.study import MOST_SEEDS
+from studies.study import MOST_TO_DECIDE
 
 FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command is training some of the experiments
 
@@ -46,14 +46,12 @@ def main(argv: list[str] | None = None) -> None:
         args.data_dir = flags.choose_data_dir(args)
 
         with flags.importing():  # late, because importing torch takes seconds
-            from engine import cluster, overview, pace, workers
+            from engine import checkpoints, cluster, overview, pace, workers
             from engine.plan import TrainOptions, make_plan, make_tasks
 
             if args.until_decided:
-                from analysis.deciding import find_next_step, list_seeds
+                from analysis.deciding import find_next_step
                 from grading.untrusted import read_runs
-
-                seeds = continue_seeds(list_seeds(study, read_runs(args.runs_dir, study.name)[0]), study.seeds)
 
         if args.list:
             for listed in [study] if args.study else STUDIES.values():
@@ -65,7 +63,9 @@ def main(argv: list[str] | None = None) -> None:
         names = ("runs_dir", "data_dir", "device", "jobs", "threads", "runs_at_once", "force")
         command = shlex.join(["train.py", *flags.leave_out_folder(sys.argv[1:] if argv is None else argv, args)])
         given = {name: getattr(args, name) for name in names}
-        # Claims are not judged on a sample.
+        group = args.runs_dir / study.group
+        if args.until_decided:  # on its own data alone, because claims are not judged on a sample
+            seeds = continue_seeds(checkpoints.find_seeds(group), study.seeds)
         options = plan_options = TrainOptions(seeds, **given, takes_sample=not args.until_decided, command=command)
         failures: list[str] = []
         with contextlib.ExitStack() as stack:
@@ -89,12 +89,12 @@ def main(argv: list[str] | None = None) -> None:
                 if failures or elsewhere or not args.until_decided:
                     break
                 found, _ = read_runs(args.runs_dir, study.name)
-                step = find_next_step(study, found, args.data_dir, args.most_seeds or MOST_SEEDS, step)
+                step = find_next_step(study, found, args.data_dir, args.most_seeds or MOST_TO_DECIDE, step)
                 print(step.says, flush=True)
                 if not step.titles:
                     break
-                titles = step.titles
-                options = replace(options, seeds=continue_seeds(list_seeds(study, found), step.seeds), force=False)
+                seeds = continue_seeds(checkpoints.find_seeds(group), step.seeds)
+                titles, options = step.titles, replace(options, seeds=seeds, force=False)
         if failures:
             failures.append("finished runs are kept; the same command tries the others again\n")
         if failures or elsewhere:
@@ -127,7 +127,7 @@ def make_train_parser() -> flags.OneLineParser:
     group.add_argument("--only", nargs="+", metavar="TITLE", help="train only these experiments of the study")
     about = "train a study's planned seeds, and then more seeds of what its undecided claims compare"
     group.add_argument("--until-decided", action="store_true", help=about)
-    about = f"no more seeds of an experiment than these, with --until-decided (default: {MOST_SEEDS})"
+    about = f"no more seeds of an experiment than these, with --until-decided (default: {MOST_TO_DECIDE})"
     group.add_argument("--most-seeds", type=flags.positive, metavar="N", help=about)
     group.add_argument(
         "--list",

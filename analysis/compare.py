@@ -134,7 +134,8 @@ def correct_holm(comparisons: Sequence[Comparison], tests: int | None = None) ->
         return math.inf if comparison.seeds < 2 else comparison.p / comparison.level
 
     ratios = list(map(ratio, comparisons))
-    corrected, left, holm_ratio, is_significant, before = list(comparisons), planned, 0.0, True, -1.0
+    corrected, left, holm_ratio, is_significant = list(comparisons), planned, 0.0, True
+    before = -1.0  # the ratio of the comparison before
     for place, index in enumerate(sorted(range(len(comparisons)), key=ratios.__getitem__)):
         comparison = comparisons[index]
         if is_significant and ratios[index] > before:  # equal ratios have equal intervals

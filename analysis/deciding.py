@@ -23,11 +23,6 @@ class Step:
     says: str  # one line; without titles, a line more for each claim that stays undecided
 
 
-def list_seeds(study: Study, found: Iterable[Record]) -> set[int]:
-    """List the seeds of all finished runs of a study."""
-    return {seed for record in found if record.group == study.group for seed in (*record.results, *record.diverged)}
-
-
 def find_next_step(
     study: Study, found: Iterable[Record], data_dir: Path, most_seeds: int, last: Step | None = None
 ) -> Step:

@@ -201,8 +201,7 @@ def add_classes(document: Document, findings: Findings, dataset: Dataset) -> Non
     document.add_figure(
         f"{findings.name}-confusion",
         f"Confusion {'matrices' if len(shown) > 1 else 'matrix'} of {' and '.join(shown)} on the test images, in "
-        "percent of each class, means over seeds; "
-        "less than 0.05 % is left blank",
+        "percent of each class, means over seeds; less than 0.05 % is left blank",
         lambda: plots.plot_confusion(_relabel(findings, {title: share_predictions(title) for title in shown}), names),
     )
     document.add_figure(

@@ -93,10 +93,10 @@ def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
         if pooled is None:
             continue
         people = {}
-        seeds_there = _group_seeds(two, list(two.results), givers) if isinstance(two, Record) else None
         for person, seeds in _group_seeds(one, list_common_seeds(one, two), givers).items():
-            own = [seed for seed in seeds if seeds_there is None or seed in seeds_there.get(person, [])]
-            if own and (comparison := compare_records(one, two, metric, labels, own)):
+            if isinstance(two, Record):
+                seeds = [seed for seed in seeds if givers[two.group, two.title, seed] == person]
+            if seeds and (comparison := compare_records(one, two, metric, labels, seeds)):
                 people[person] = comparison
         label = f"{subject} − {name_other(other, metric)}"
         yield ByPerson(label, metric, people, pooled, measure_homogeneity(people.values()))

@@ -142,21 +142,20 @@ def make_commands_table(findings: Findings) -> Table:
 def _describe_changes(experiment: Experiment, reference: Experiment) -> str:
     values = ((setting.name, getattr(experiment, setting.name)) for setting in fields(experiment))
     changed = {name: value for name, value in values if value != getattr(reference, name)}
-    flags = {name: f"no {flag_of(name)}" if value is False else flag_of(name) for name, value in changed.items()}
-    return " ".join(f"{flag} {_describe_value(changed[name])}".strip() for name, flag in flags.items())
+    return " ".join(_describe_setting(flag_of(name), value) for name, value in changed.items())
 
 
-def _describe_value(value: object) -> str:
+def _describe_setting(flag: str, value: object) -> str:
     match value:
-        case tuple():
-            return " ".join(map(str, value))
         case bool():
-            return ""
+            return flag if value else f"no {flag}"
         case None:
-            return "none"
+            return f"{flag} none"
+        case tuple():
+            return " ".join([flag, *map(str, value)])
         case float():
-            return f"{value:g}"
-    return str(value)
+            return f"{flag} {value:g}"
+    return f"{flag} {value}"
 
 
 def make_accuracy_table(findings: Findings) -> Table:

@@ -12,7 +12,7 @@ from analysis.metrics import METRICS
 from analysis.tables import Number, escaped, show_difference
 from engine.seeds import continue_seeds, format_seeds
 from experiments import Experiment, join_settings
-from studies.study import MOST_SEEDS
+from studies.study import MOST_TO_DECIDE
 
 HOW_TO_READ = """\
 Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
@@ -113,7 +113,7 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     seconds = sum(
         seeds * mean(findings.values(title, "seconds")) for seeds, titles in lacking.items() for title in titles
     )
-    limit = [] if next_look.seeds <= MOST_SEEDS else ["--most-seeds", str(next_look.seeds)]
+    limit = [] if next_look.seeds <= MOST_TO_DECIDE else ["--most-seeds", str(next_look.seeds)]
     command = findings.study.command("--until-decided", *limit)
     return f" The next is {next_look}: {runs}; about {_say_duration(seconds)} of one process: `{command}`"
 
@@ -194,7 +194,7 @@ def write_gaps(findings: Findings) -> Iterator[str]:
         yield f"`{baseline.name}`, the baseline of {_name(first)}{more}, is not trained yet: `{baseline.command}`"
     if findings.diverged:
         yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
-    counts = {title: len(record.results) + len(record.diverged) for title, record in findings.trained.items()}
+    counts = {title: len(record.seeds) for title, record in findings.trained.items()}
     planned = study.needed_seeds
     if few := [title for title, count in counts.items() if count < planned]:
         if study.is_single:
@@ -213,8 +213,8 @@ def write_gaps(findings: Findings) -> Iterator[str]:
 
 def _continue(findings: Findings, titles: Iterable[str], planned: int) -> str:
     """Return `seeds 0-4`: the seeds of some experiments, and those after them."""
-    trained = [findings.trained[title] for title in titles]
-    return format_seeds(continue_seeds(chain(*(chain(each.results, each.diverged) for each in trained)), planned))
+    seeds = chain.from_iterable(findings.trained[title].seeds for title in titles)
+    return format_seeds(continue_seeds(seeds, planned))
 
 
 def describe_training(experiment: Experiment) -> str:

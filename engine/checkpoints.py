@@ -194,6 +194,15 @@ def find_unfinished(folder: Path) -> list[Checkpoint]:
     return found
 
 
+def find_seeds(group: Path) -> set[int]:
+    """Find the seeds of all finished and begun runs in a group's folder, which need not exist."""
+    found: set[int] = set()
+    for folder in group.glob("*/"):
+        found.update(records.finished_seeds(folder))
+        found.update(seed for checkpoint in find_unfinished(folder) for seed in checkpoint.seeds)
+    return found
+
+
 def find_begun(runs_dir: Path, study: str | None = None) -> list[Path]:
     """Find the folders of experiments with unfinished training, in all studies or in one."""
     folders = sorted({checkpoint.parent for checkpoint in runs_dir.glob("*/*/checkpoint-*.pt")})

@@ -77,6 +77,11 @@ class Record:
         return name if self.study or len(name) <= LONGEST_NAME else self.experiment.name
 
     @property
+    def seeds(self) -> list[int]:
+        """The seeds of all finished runs, also of those that diverged."""
+        return sorted((*self.results, *self.diverged))
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images; of a data set of one's own, as recorded."""
         source = SOURCES.get(self.dataset["name"])

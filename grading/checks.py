@@ -287,7 +287,7 @@ def check_completeness(submission: Submission) -> Generator[str, None, str | Non
             if not is_of(study, record):
                 yield f"{record.group}/{record.title} has other settings than the study"
     for record in checked:
-        name, trained = f"{record.group}/{record.title}", record.results.keys() | record.diverged.keys()
+        name, trained = f"{record.group}/{record.title}", record.seeds
         if missing := [seed for seed in seeds or () if seed not in trained]:
             yield f"{name}: {format_seeds(missing)} missing"
         elif seeds is None and len(trained) < fewest:

@@ -202,8 +202,8 @@ def simplify(experiment: Experiment) -> Experiment:
     early_stopping: dict[str, Any] = dict(
         patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
     )
-    may_end_before = experiment.patience is not None or (experiment.lr_step_size or 0) >= experiment.epochs
-    if experiment.lr_step_size and may_end_before:  # no step may ever be taken
+    step_size = experiment.lr_step_size
+    if step_size and (step_size >= experiment.epochs or experiment.patience is not None):  # none may ever be taken
         experiment = replace(experiment, lr_scheduler="constant", lr_step_size=None, lr_gamma=default_of("lr_gamma"))
     depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
     epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits

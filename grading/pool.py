@@ -58,15 +58,17 @@ def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions) -> Poo
 
 def _name_people(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     """Yield each submission once, with a person's name that no other submission has."""
-    names = {path.resolve(): path.resolve().name for path in paths}
-    for path, name in names.items():
-        names[path] = next((name.removesuffix(ending) for ending in ARCHIVES if name.endswith(ending)), name)
+    names = {path: _leave_out_ending(path.name) for path in dict.fromkeys(path.resolve() for path in paths)}
     counts, named = Counter(names.values()), Counter[str]()
     for path, name in names.items():
         if counts[name] > 1:  # submissions of one name lie in folders with their people's names
             name = f"{path.parent.name}/{name}"
         named[name] += 1
         yield name if named[name] == 1 else f"{name} ({named[name]})", path
+
+
+def _leave_out_ending(name: str) -> str:
+    return next((name.removesuffix(ending) for ending in ARCHIVES if name.endswith(ending)), name)
 
 
 def _find_reasons(graded: Graded, passed: list[Graded]) -> Iterator[str]:
@@ -91,7 +93,7 @@ def _add(submission: Submission, person: str, pool: Pool, folder: Path) -> Itera
             yield f"{person}: {record.group}/{record.title}: other settings or other data than the others have"
             continue
         target = folder / record.group / record.title
-        for seed in [*record.results, *record.diverged]:
+        for seed in record.seeds:
             giver = pool.givers.setdefault((*experiment, seed), person)
             if giver != person:
                 taken.setdefault((giver, record.group), set()).add(seed)

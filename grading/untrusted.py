@@ -83,13 +83,13 @@ def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = 
             path = record.folder / "experiment.json"
             problems.append(f"{path}: not an experiment of this version ({error})")
             record.results, record.diverged = {}, {}
-        for of_seeds, read_files in ((record.results, _read_files), (record.diverged, _read_diverged)):
-            for seed in tuple(of_seeds):
-                try:
-                    read_files(record, seed, limits)
-                except RecordError as error:
-                    problems.append(f"{error}; train it again: {record.command('--seeds', str(seed), '--force')}")
-                    del of_seeds[seed]
+        for seed in record.seeds:
+            try:
+                _read_files(record, seed, limits)
+            except RecordError as error:
+                problems.append(f"{error}; train it again: {record.command('--seeds', str(seed), '--force')}")
+                record.results.pop(seed, None)
+                record.diverged.pop(seed, None)
     return [record for record in found if record.results or record.diverged], problems
 
 
@@ -117,12 +117,15 @@ def _check_result(result: dict[str, Any]) -> None:
 
 
 def _read_files(record: Record, seed: int, limits: Limits | None) -> None:
-    """Read the files of a run once, to find damage.
+    """Read the files of a run once, to find damage; of a run that diverged, only the history is ever used.
 
     Raises:
         RecordError: a file cannot be read, does not fit the others, or exceeds the limits.
     """
     folder = record.run_folder(seed)
+    if seed in record.diverged:
+        run_files.read_history(folder, has_diverged=True)
+        return
     try:
         _check_result(record.results[seed])
     except ValueError as error:
@@ -132,15 +135,6 @@ def _read_files(record: Record, seed: int, limits: Limits | None) -> None:
     run_files.read_history(folder)
     run_files.read_weights(folder, record.results[seed]["layers"])
     read_predictions(record, seed, record.dataset["test"])
-
-
-def _read_diverged(record: Record, seed: int, _: Limits | None) -> None:
-    """Read the history of a run that is said to have diverged; nothing else of it is ever used.
-
-    Raises:
-        RecordError: it cannot be read, or its numbers are finite to the end.
-    """
-    run_files.read_history(record.run_folder(seed), has_diverged=True)
 
 
 def _check_size(folder: Path, limits: Limits) -> None:

@@ -10,6 +10,8 @@ from experiments import Experiment, Settings, flag_of
 from studies.cifar_norms import C_BATCH
 from studies.study import Claim, Entry, Study
 
+CHOICE = "A study of our own. The changes were chosen by their validation accuracies alone."
+
 
 def list_steps(first: Experiment, changes: dict[str, Settings]) -> dict[str, Entry]:
     """List experiments, {title: entry}, of which each keeps the settings of the one before and changes some."""
@@ -55,7 +57,7 @@ RECIPE_FASHION = Study(
         *compare_steps(FASHION_STEPS),
         Claim("own", "the recipe beats the best published accuracy", "standardized", 0.8846, "test_accuracy", "higher"),
     ),
-    deviations=("A study of our own. The changes were chosen by their validation accuracies alone.",),
+    deviations=(CHOICE,),
     seeds=10,
     most_parameters=120_000,
 )
@@ -83,7 +85,7 @@ RECIPE_CIFAR = Study(
             "own", "the recipe beats the best published accuracy", "smaller moves", 0.7327, "test_accuracy", "higher"
         ),
     ),
-    deviations=("A study of our own. The changes were chosen by their validation accuracies alone.",),
+    deviations=(CHOICE,),
     most_parameters=50_000,
     most_epochs=20,
 )

@@ -9,6 +9,7 @@ import train
 from analysis import wording
 from analysis.deciding import find_next_step
 from engine import records
+from engine.checkpoints import Checkpoint, find_seeds
 from experiments import Experiment, UserError
 from studies import STUDIES
 from studies.study import Claim, Entry, Study
@@ -56,7 +57,7 @@ def test_undecided_claims_are_trained_to_the_next_look(runs, digits):
 @pytest.mark.parametrize(("most_seeds", "limit"), [(40, ""), (10, ""), (9, " --most-seeds 10")])
 def test_the_report_names_a_command_that_reaches_the_next_look(most_seeds, limit, runs, digits, monkeypatch):
     record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
-    monkeypatch.setattr(wording, "MOST_SEEDS", most_seeds)
+    monkeypatch.setattr(wording, "MOST_TO_DECIDE", most_seeds)
     assert f"`python train.py --study mine --until-decided{limit}`" in write_report(runs)
 
 
@@ -110,6 +111,18 @@ def test_whoever_was_given_other_seeds_goes_on_with_them(runs, capsys):
     assert "to train: seeds 7-9" in capsys.readouterr().out
     trained = {record.title: sorted(record.results) for record in records.read_all(runs)[0]}
     assert trained == {title: [5, 6, 7, 8, 9] for title in MINE.experiments}
+
+
+def test_seeds_that_were_begun_are_not_left_for_others(runs):
+    """As when the second unit of a training was finished before the first, and then it was interrupted."""
+    words = ["--study", "mine", "--runs-dir", str(runs), "--jobs", "1"]
+    train.main([*words, "--seeds", "3-4"])
+    Checkpoint(runs / "mine" / "plain", [0, 1, 2], 1, [[0, 1, 2], [3, 4]]).write(0, None)
+    assert find_seeds(runs / "mine") == {0, 1, 2, 3, 4}
+    train.main([*words, "--until-decided", "--most-seeds", "5"])
+    trained = {record.title: sorted(record.results) for record in records.read_all(runs)[0]}
+    assert trained == {title: [0, 1, 2, 3, 4] for title in MINE.experiments}
+    assert find_seeds(runs / "nothing") == set()
 
 
 @pytest.mark.usefixtures("offline")
