@@ -5,10 +5,11 @@
     floats = augmentation(images, drawn)              # uint8 (n, channels, height, width) -> floats 0..1
 
 Pixels and distributions equal those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and
-ColorJitter, applied in this order with the default interpolation (nearest), the last to float images and the others to
-PIL images; a scale alone may pick the neighbour of one pixel in a thousand. torchvision uses the same
-random parameters for a whole batch, so it would have to be called for each image; here a batch takes a few passes.
-Cutout comes last. `mix` mixes pairs of augmented images.
+ColorJitter, applied in this order, the last to float images and the others to PIL images; a scale alone may pick the
+neighbour of one pixel in a thousand. Bilinear pixels are those of uint8 tensors, but one in a hundred may differ by a
+gray level, and places outside the image count as `fill` with their weight. torchvision uses the same random parameters
+for a whole batch, so it would have to be called for each image; here a batch takes a few passes. Cutout comes last.
+`mix` mixes pairs of augmented images.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ PARAMETERS = (
     "brightness",
     "contrast",
     "contrast_first",
-)  # and of cutout, which draws after them
+)  # and of cutout and the elastic deformation, which draw after them
+NODES = 5  # a side; of the grid of points that `elastic` moves
 VALUES_AT_ONCE = 1 << 18  # larger chunks make malloc return memory to the system each call, which doubles the time
 GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights for red, green and blue
 Numbers = Tensor | float
@@ -50,6 +52,8 @@ class Augmentation:
     affine_degrees: float = 0.0  # ± degrees
     affine_translate: float = 0.0  # ± share of width and height
     affine_scale: float = 0.0  # factor 1 ± this, below 1
+    elastic: float = 0.0  # standard deviation of the nodes' displacements, in pixels
+    interpolation: str = "nearest"  # of the pixels that are moved by the above; or `bilinear`
     brightness: float = 0.0  # factor 1 ± this
     contrast: float = 0.0  # factor 1 ± this
     cutout: int | None = None  # side of a square that is covered, in pixels
@@ -62,7 +66,8 @@ class Augmentation:
     def draw(self, count: int, shape: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
         """Draw random parameters for `count` images of `shape` (channels, height, width).
 
-        Returns {name: (count,)} for the names in `PARAMETERS` whose step is switched on. Positive degrees turn an image
+        Returns {name: (count,)} for the parameters of each step that is switched on, but (count, 2, NODES, NODES) for
+        `elastic`: the displacements of nodes, down and right, in pixels. Positive degrees turn an image
         counterclockwise in a rotation and clockwise in an affine transform, as in torchvision.
         """
         if self == Augmentation():
@@ -97,6 +102,9 @@ class Augmentation:
             for name, size in (("cutout_top", shape[1]), ("cutout_left", shape[2])):
                 center = torch.randint(size, (count,), generator=generator, device=generator.device)
                 drawn[name] = center - self.cutout // 2
+        if self.elastic:  # last, so that switching it on does not change the other numbers
+            nodes = torch.randn(count, 2, NODES, NODES, generator=generator, device=generator.device)
+            drawn["elastic"] = nodes * self.elastic
         return drawn
 
     def __call__(self, images: Tensor, drawn: dict[str, Tensor], mean: Sequence[float] = ()) -> Tensor:
@@ -119,10 +127,11 @@ class Augmentation:
         if self.crop_padding or self.flip:
             images = self._crop_and_flip(images, drawn)
         if self.rotation:
-            images = _turn(images, drawn["rotation"], self.rotation_fill)
+            images = _turn(images, self.interpolation, self.rotation_fill, drawn["rotation"])
         if self._has_affine:
             shift_and_scale = (drawn[name] for name in ("affine_right", "affine_down", "affine_scale"))
-            images = _turn(images, -drawn["affine_degrees"], 0, *shift_and_scale)
+            degrees, nodes = -drawn["affine_degrees"], drawn["elastic"] if self.elastic else None
+            images = _turn(images, self.interpolation, 0, degrees, *shift_and_scale, nodes)
         floats = images.to(torch.get_default_dtype()).div_(255)
         if self.brightness or self.contrast:
             self._jitter(floats, drawn)
@@ -132,7 +141,7 @@ class Augmentation:
 
     @property
     def _has_affine(self) -> bool:
-        return bool(self.affine_degrees or self.affine_translate or self.affine_scale)
+        return bool(self.affine_degrees or self.affine_translate or self.affine_scale or self.elastic)
 
     def _crop_and_flip(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         rows, columns = _index_pixels(images)
@@ -146,7 +155,7 @@ class Augmentation:
                 last - (last - indices.abs()).abs()
                 for indices, last in ((rows, images.shape[2] - 1), (columns, images.shape[3] - 1))
             )
-        return _pick(images, rows + 1, columns + 1, 0)
+        return _pick(images, rows + 1, columns + 1, 0)[0]
 
     def _jitter(self, floats: Tensor, drawn: dict[str, Tensor]) -> None:
         if self.brightness and self.contrast:
@@ -160,24 +169,59 @@ class Augmentation:
 
 
 def _turn(
-    images: Tensor, degrees: Tensor, fill: int, right: Numbers = 0, down: Numbers = 0, scale: Numbers = 1
+    images: Tensor,
+    interpolation: str,
+    fill: int,
+    degrees: Tensor,
+    right: Numbers = 0,
+    down: Numbers = 0,
+    scale: Numbers = 1,
+    nodes: Tensor | None = None,
 ) -> Tensor:
-    """Rotate images counterclockwise around the center, scale them, and shift them by whole pixels.
+    """Rotate images counterclockwise around the center, scale them, shift them by whole pixels, and then bend them.
 
-    `degrees` is (n,), as are the shifts and the scale if they are tensors. The source of each pixel is computed as in
-    PIL, in 65,536ths of a pixel (`affine_fixed` in PIL's Geometry.c), so that the same pixels are picked.
+    `degrees` is (n,), as are the shifts and the scale if they are tensors. `nodes`, (n, 2, NODES, NODES), are the
+    displacements of points on a grid from corner to corner, down and right; between them the displacements are bicubic
+    (Ronneberger, Fischer and Brox 2015, with a grid of 3 × 3 points; Simard et al. 2003 smooth noise). The source of
+    each pixel is computed as in PIL, in 65,536ths of a pixel (`affine_fixed` in PIL's Geometry.c), so that the same
+    pixels are picked.
     """
     height, width = images.shape[2:]
     radians = degrees.deg2rad()
     cos, sin = radians.cos() / scale, radians.sin() / scale
+    side = 2 if interpolation == "bilinear" else 1
     # The first output pixel's center, relative to the image's center. Source positions include the border of `_pick`.
     x, y = 0.5 - width / 2 - right, 0.5 - height / 2 - down
-    first_row, first_column = sin * x + cos * y + (height / 2 + 1), cos * x - sin * y + (width / 2 + 1)
+    first_row, first_column = sin * x + cos * y + (height / 2 + side), cos * x - sin * y + (width / 2 + side)
     numbers = torch.stack([first_row, first_column, sin, cos, cos, -sin])
     first, per_column, per_row = numbers.mul_(65536).add_(0.5).floor_().int().view(3, 2, -1, 1, 1)
     rows, columns = _index_pixels(images)
-    source_rows, source_columns = (first + per_column * columns + per_row * rows).bitwise_right_shift_(16)
-    return _pick(images, source_rows, source_columns, fill)
+    sources = first + per_column * columns + per_row * rows
+    if nodes is not None:
+        of_rows, of_columns = (_weigh_nodes(size, nodes) for size in (height, width))
+        down, right = (of_rows @ nodes @ of_columns.T).unbind(1)
+        sources += (per_column * right + per_row * down).round_().int()
+    if interpolation == "bilinear":
+        return _mix_neighbours(images, sources, fill)
+    return _pick(images, *sources.bitwise_right_shift_(16), fill)[0]
+
+
+def _weigh_nodes(size: int, nodes: Tensor) -> Tensor:
+    """Return the bicubic weights of the nodes at each of `size` pixels, (size, NODES)."""
+    identity = torch.eye(NODES, dtype=nodes.dtype, device=nodes.device)
+    return F.interpolate(identity[None, None], (size, NODES), mode="bicubic", align_corners=True)[0, 0]
+
+
+def _mix_neighbours(images: Tensor, sources: Tensor, fill: int) -> Tensor:
+    """Average the four pixels around each source, weighted by nearness, and round to whole gray levels.
+
+    `sources` holds rows and columns, (2, n, height, width), in 65,536ths of a pixel from the border's corner.
+    """
+    sources.sub_(32768)  # so that whole numbers are the pixels' centers
+    down, right = (sources & 65535).to(torch.get_default_dtype()).div_(65536).unsqueeze(2)
+    corners = _pick(images.to(down.dtype), *sources.bitwise_right_shift_(16), fill, side=2)
+    above, below = torch.lerp(corners[0], corners[1], right), torch.lerp(corners[2], corners[3], right)
+    return torch.lerp(above, below, down).round_().to(torch.uint8)
 
 
 def _index_pixels(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,16 +230,22 @@ def _index_pixels(images: Tensor) -> tuple[Tensor, Tensor]:
     return rows.view(1, -1, 1), columns.view(1, 1, -1)
 
 
-def _pick(images: Tensor, rows: Tensor, columns: Tensor, fill: int) -> Tensor:
-    """Gather pixels by row and column; places outside the image get `fill`.
+def _pick(images: Tensor, rows: Tensor, columns: Tensor, fill: int, side: int = 1) -> list[Tensor]:
+    """Gather a square of side × side pixels for each pixel of images; places outside the image get `fill`.
 
-    `rows` and `columns` are int32, broadcast to (n, height, width), and are clamped in place, which is faster than a
-    mask. The image has a border of one pixel, so index 0 is the border and index 1 the first pixel.
+    `rows` and `columns` are those of the squares' first pixels, int32, broadcast to (n, height, width), and are clamped
+    in place, which is faster than a mask. The image has a border of `side` pixels, where they begin with 0.
+
+    Returns:
+        A tensor of the images' shape for each place in the square, row by row.
     """
     height, width = images.shape[2:]
-    bordered = F.pad(images, (1, 1, 1, 1), value=fill).flatten(2)
-    index = torch.add(columns.clamp_(0, width + 1), rows.clamp_(0, height + 1), alpha=width + 2).long()
-    return bordered.gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
+    stride = width + 2 * side
+    bordered = F.pad(images, (side,) * 4, value=fill).flatten(2)
+    index = torch.add(columns.clamp_(0, width + side), rows.clamp_(0, height + side), alpha=stride).long()
+    index = index.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    offsets = (row * stride + column for row in range(side) for column in range(side))
+    return [bordered[:, :, offset:].gather(2, index).view(images.shape) for offset in offsets]
 
 
 def _blend(floats: Tensor, factors: Tensor, is_contrast: Tensor | bool) -> None:

@@ -36,6 +36,7 @@ PRICED: tuple[Settings, ...] = (  # what --settings measures, each alone
     *(dict(norm="batch"), dict(norm="ghost"), dict(norm="layer"), dict(norm="group")),
     *(dict(dropout=0.25), dict(channel_dropout=0.1), dict(label_smoothing=0.1), dict(mixup=0.2), dict(cutout=14)),
     *(dict(max_norm=3.0), dict(average=0.999), dict(clip_norm=1.0), dict(lr_scheduler="cosine", warmup=1)),
+    *(dict(rotation=7.0), dict(rotation=7.0, interpolation="bilinear")),
 )
 
 
@@ -131,7 +132,7 @@ def make_benchmark_parser() -> flags.OneLineParser:
     """Make the parser for benchmark.py's command line."""
     parser = flags.make_parser("benchmark.py", __doc__)
     parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="network to time (default: %(default)s)")
-    about = "measure what each regularizer, normalization and schedule adds to an epoch, instead of the loops"
+    about = "measure what each regularizer, normalization, schedule and rotation adds to an epoch, instead of the loops"
     parser.add_argument("--settings", action="store_true", help=about)
     parser.add_argument("--dataset", choices=SOURCES, help="default: the model's data set")
     flags.add_data_dir(parser)

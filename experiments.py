@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Settings] = dict.fromkeys(("mlp1", "mlp2", "mlp3", "mlp"), _
     cnn1=dict(dataset="mnist", norm="batch", norm_position="before", dropout=0.0, group_size=4),
     cnn2=dict(dataset="mnist", norm="batch", norm_position="after", dropout=0.01, group_size=1),
     cnn3=dict(dataset="mnist", norm="batch", norm_position="after", dropout=0.04, group_size=4),
+    cnn4=dict(dataset="mnist", norm="batch", norm_position="before", dropout=0.0, group_size=2),
     resnet=dict(dataset="cifar10", norm="batch", norm_position="after", dropout=0.1, groups=2),
     resnet2=dict(dataset="cifar10", norm="batch", norm_position="before", dropout=0.0, groups=4),
 )
@@ -61,10 +62,7 @@ class Experiment:
         choices=MODELS,
     )
     hidden: tuple[int, ...] | None = _network(
-        None,
-        "widths of the hidden layers of --model mlp; no widths: multinomial logistic regression",
-        at_least=1,
-        at_most=4096,
+        None, "widths of the hidden layers of --model mlp; no widths: logistic regression", at_least=1, at_most=4096
     )
     dataset: str | None = _data(
         None,
@@ -74,19 +72,17 @@ class Experiment:
     split_seed: int = _data(
         0, "seed of the split into train, validation and (mnist_sample only) test images", at_least=0, at_most=2**32 - 1
     )
-    standardize: bool = _data(
-        False, "subtract the train images' mean and divide by their standard deviation, per channel"
-    )
+    standardize: bool = _data(False, "subtract the train images' mean, divide by their standard deviation, per channel")
     crop_padding: int = _data(0, "pad train images by this many pixels, then crop at random", at_least=0, at_most=16)
     crop_mode: str = _data("zero", "what --crop-padding pads with", choices=("zero", "reflect"))
     flip: bool = _data(False, "mirror train images left to right, with probability 1/2")
     rotation: float = _data(0.0, "rotate train images by up to ± this many degrees", at_least=0, at_most=180)
     rotation_fill: int = _data(0, "gray level, 0 to 255, of corners that --rotation uncovers", at_least=0, at_most=255)
-    affine_degrees: float = _data(
-        0.0, "rotation of an affine transform after --rotation, up to ± this many degrees", at_least=0, at_most=180
-    )
+    affine_degrees: float = _data(0.0, "affine rotation, up to ± this many degrees", at_least=0, at_most=180)
     affine_translate: float = _data(0.0, "affine shift, up to ± this share of the image's size", at_least=0, at_most=1)
     affine_scale: float = _data(0.0, "affine scale, 1 ± up to this", at_least=0, below=1)
+    elastic: float = _data(0.0, "standard deviation of elastic displacements, in pixels", at_least=0, at_most=32)
+    interpolation: str = _data("nearest", "take the nearest pixel, or mix four", choices=("nearest", "bilinear"))
     brightness: float = _data(0.0, "scale the brightness of train images by 1 ± up to this", at_least=0)
     contrast: float = _data(0.0, "scale the contrast of train images by 1 ± up to this", at_least=0)
     epochs: int = _optimization(15, "maximum number of passes over the train images", at_least=1, at_most=1_000_000)
@@ -130,9 +126,7 @@ class Experiment:
     cutout: int | None = _other(None, "cover a random square of this many pixels a side", at_least=1, at_most=32)
     channel_dropout: float | None = _other(None, "probability to drop each channel of a CNN's layer", above=0, below=1)
     max_norm: float | None = _other(None, "largest norm of the weights that lead to a unit or channel", above=0)
-    average: float | None = _other(
-        None, "decay of a moving average of the weights, which is evaluated and recorded instead", above=0, below=1
-    )
+    average: float | None = _other(None, "decay of the weights' moving average, which is recorded", above=0, below=1)
     dropout: float | None = _network(
         None, "probability to drop each output of a hidden layer (default: the model's)", at_least=0, below=1
     )
@@ -269,6 +263,11 @@ DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
     ("hidden", lambda e: e.model == "mlp", "needs --model mlp; the other networks have fixed widths"),
     ("crop_mode", lambda e: e.crop_padding, "needs --crop-padding above 0"),
     ("rotation_fill", lambda e: e.rotation, "needs --rotation above 0"),
+    (
+        "interpolation",
+        lambda e: e.rotation or e.affine_degrees or e.affine_scale or e.elastic,
+        "needs --rotation, --affine-degrees, --affine-scale or --elastic above 0",
+    ),
     ("lr_scheduler", lambda e: e.lr_scheduler != "step" or e.lr_step_size, "needs --lr-step-size, such as 5"),
     ("lr_step_size", lambda e: e.lr_scheduler == "step", "needs --lr-scheduler step"),
     ("lr_gamma", lambda e: e.lr_scheduler == "step", "needs --lr-scheduler step"),

@@ -57,18 +57,18 @@ def main(argv: list[str] | None = None) -> None:
         try:
             for path in submissions:
                 all_graded.append(scores.grade(path, options))
-                scores.show(all_graded[-1], is_alone=len(submissions) == 1)
                 if args.csv:  # now, too, in case the system ends this process
                     scores.write_csv(args.csv, all_graded)
+                scores.show(all_graded[-1], is_alone=len(submissions) == 1)
         finally:  # what is graded before Ctrl-C is written, too
             scores.name_copies(all_graded)
-            for graded in all_graded:
-                for copy in graded.copies:
-                    print(f"SHARED  {graded.name}: {copy}")
             if args.csv:
                 scores.write_csv(args.csv, all_graded)
             if args.gradescope and all_graded and not all_graded[0].cannot:
                 scores.write_gradescope(args.gradescope, all_graded[0])
+            for graded in all_graded:
+                for copy in graded.copies:
+                    print(f"SHARED  {graded.name}: {copy}")
         reasons = sorted({graded.cannot for graded in all_graded if graded.cannot})
         if reasons:
             not_graded = ", ".join(graded.name for graded in all_graded if graded.cannot)

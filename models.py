@@ -39,6 +39,10 @@ CNNS: dict[str, list[Conv | str]] = {
         *(Conv(8, dropout=False), Conv(16, dropout=False), Conv(8, 1, block=False), "max pool"),
         *(Conv(12, dropout=False), Conv(16), Conv(16), Conv(16, padding=1, dropout=False), "mean", LOGITS),
     ],
+    "cnn4": [
+        *(Conv(8), Conv(8), "max pool", Conv(14, padding=1), Conv(14, padding=1), "max pool"),
+        *(Conv(14), Conv(14), Conv(None, 2, block=False)),
+    ],
     "resnet": [
         *(Conv(20, padding=1), Conv(20, padding=1, residual=True), Conv(16, 1), "max pool"),
         *(Conv(26, padding=1), Conv(26, padding=1, residual=True), Conv(26, padding=1, residual=True)),
@@ -235,9 +239,6 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
     def __init__(self, num_features: int, splits: int) -> None:
         super().__init__(num_features)
         self.splits = splits
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, splits={self.splits}"
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.dim() not in (2, 4):

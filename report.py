@@ -34,9 +34,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.pool:
             flags.check_submissions(args.pool, are_of_a_class=True)
         else:
-            check_runs(args.runs_dir, study)
+            check_runs(args, args.runs_dir)
         if args.against:
-            check_runs(args.against, study, "--against")
+            check_runs(args, args.against, "--against")
 
         with flags.importing():  # late, because importing torch takes seconds
             from analysis.sections import make_report
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
                 raise UserError(f"--pool: no run of any submission can be taken ({left_out})")
             if not any(record.results for record in found):
                 reasons = {f"{record.folder}: {why}": None for record in found for why in record.diverged.values()}
-                refuse_without_runs(runs_dir, study, [*problems, *reasons])
+                refuse_without_runs(args, runs_dir, [*problems, *reasons])
             against = None
             if args.against:
                 others, damaged = untrusted.read_runs(args.against, study)
@@ -139,18 +139,21 @@ def check_flags(parser: flags.OneLineParser, args: argparse.Namespace) -> None:
         parser.error(f"--against {args.against}: is --runs-dir itself; name another folder of runs")
 
 
-def check_runs(runs_dir: Path, study: str | None, flag: str = "--runs-dir") -> None:
+def check_runs(args: argparse.Namespace, runs_dir: Path, flag: str = "--runs-dir") -> None:
     """Check that a run exists, before slow modules are imported."""
-    if not runs_dir.is_dir() or not any(runs_dir.glob("*/*/seed-*")):
-        refuse_without_runs(runs_dir, study, [], flag)
+    if not runs_dir.is_dir() or not any(runs_dir.glob("[!.]*/[!.]*/seed-*")):
+        refuse_without_runs(args, runs_dir, [], flag)
 
 
-def refuse_without_runs(runs_dir: Path, study: str | None, problems: list[str], flag: str = "--runs-dir") -> None:
+def refuse_without_runs(
+    args: argparse.Namespace, runs_dir: Path, problems: list[str], flag: str = "--runs-dir"
+) -> None:
     """Raise an error that says that no run was found and how to train one.
 
     Raises:
         UserError: always.
     """
+    study = args.study
     command = f"python train.py --study {study}" if study else "python train.py --model mlp3"
     found = "there is no such folder"
     if runs_dir.is_dir():
@@ -160,9 +163,9 @@ def refuse_without_runs(runs_dir: Path, study: str | None, problems: list[str], 
     if flag != "--runs-dir":
         raise UserError(f"{flag} {runs_dir}: {found}; name a folder of runs")
     advice = f"train one: {command}"
-    if any(runs_dir.glob("*/*/checkpoint-*.pt")):
+    if any(runs_dir.glob("[!.]*/[!.]*/checkpoint-*.pt")):
         advice = "type the command that was interrupted once more; it resumes"
-    commands = flags.name_folders(f"{found}; {advice}", runs_dir, Path(flags.default_data_dir()))
+    commands = flags.name_folders(f"{found}; {advice}", runs_dir, args.data_dir)
     raise UserError(f"{runs_dir}: {commands}, or name another --runs-dir")
 
 

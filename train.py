@@ -88,7 +88,8 @@ def main(argv: list[str] | None = None) -> None:
                         failures = workers.train_and_record(plan, options, train_units)
                 if failures or elsewhere or not args.until_decided:
                     break
-                found, _ = read_runs(args.runs_dir, study.name)
+                found, problems = read_runs(args.runs_dir, study.name)
+                print("".join(f"{problem}\n" for problem in problems), end="", file=sys.stderr)
                 step = find_next_step(study, found, args.data_dir, args.most_seeds or MOST_TO_DECIDE, step)
                 print(step.says, flush=True)
                 if not step.titles:

@@ -237,7 +237,7 @@ def draw_batches(
         shares = torch.stack(of_runs, 1).to(device)
     for start, end in data.batch_bounds(count, experiment.batch_size):
         images = train_set.images.index_select(0, order[start:end].flatten())
-        of_batch = {name: values[start:end].flatten() for name, values in parameters.items()}
+        of_batch = {name: values[start:end].flatten(0, 1) for name, values in parameters.items()}
         floats = dataset.standardize_(augmentation(images, of_batch, dataset.mean))
         batch = floats.view(end - start, -1, *shape[1:]), labels[start:end]
         yield mix(*batch, shares[start:end], len(dataset.classes)) if experiment.mixup else batch

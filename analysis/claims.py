@@ -18,7 +18,7 @@ from analysis.verdicts import DECIDED, Answer, Question, can_be_decided, decide_
 from engine.records import Record
 from studies.study import Claim, Study
 
-TOO_SMALL = "the test set is too small to tell"
+TOO_SMALL = "the test set is too small for any look to decide it if the difference stays"
 
 
 @dataclass(frozen=True)

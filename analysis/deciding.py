@@ -19,7 +19,7 @@ class Step:
     """The experiments that need more seeds, and what is known before they are trained."""
 
     titles: list[str]  # empty: nothing is left to train
-    seeds: int  # how many each of these experiments needs in all
+    seeds: int  # how many each of these experiments needs in all, with others in place of those that diverged
     says: str  # one line; without titles, a line more for each claim that stays undecided
 
 
@@ -33,12 +33,13 @@ def find_next_step(
     Args:
         found: the records of the study, as far as it is trained.
         most_seeds: a look that needs more seeds than this is not planned.
-        last: the step that was just trained; the same step again would train nothing, because some runs diverged.
+        last: the step that was just trained; the same step again would train nothing, because some runs are damaged.
 
     Raises:
         UserError: the claims cannot be judged.
     """
-    of_study = [each for each in gather(found, data_dir)[0] if each.group == study.group]
+    found = [record for record in found if record.group == study.group]
+    of_study = gather(found, data_dir)[0]
     if not of_study:
         raise UserError(f"--until-decided: no run of {study.group} on its own data set, so its claims are not judged")
     findings = of_study[0]
@@ -54,6 +55,7 @@ def find_next_step(
     compared = [title for each in judgements if each.next_look == look for title in each.claim.titles]
     titles = list(dict.fromkeys(study.trained_as[title] for title in compared))
     named = ", ".join(f'"{title}"' for title in titles)
-    if last and (last.titles, last.seeds) == (titles, look.seeds):
-        return Step([], 0, f"{says}; {look} is not reached by {named}: some of their runs diverged")
-    return Step(titles, look.seeds, f"{says}; {look} is next, for {named}")
+    seeds = look.seeds + len({seed for record in found if record.title in titles for seed in record.diverged})
+    if seeds > most_seeds or (last and (last.titles, last.seeds) == (titles, seeds)):
+        return Step([], 0, f"{says}; {look} is not reached by {named}: too many of their runs diverged or are damaged")
+    return Step(titles, seeds, f"{says}; {look} is next, for {named}")

@@ -83,7 +83,7 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
         titles = [title for n in range(0, len(shown), columns) for title in (*shown[n : n + columns], *blank)]
         return plots.plot_gallery(images.numpy(), titles, columns)
 
-    augmented = ", and three times as the training augments it" if is_augmented else ""
+    augmented = f", and three times as the training of {baseline.title} augments it" if is_augmented else ""
     document.add_figure(f"{findings.name}-samples", f"A train image of each class{augmented}", draw)
 
 
@@ -148,7 +148,8 @@ def add_weights(document: Document, findings: Findings) -> None:
     )
     if any(experiments[title].l1 for title in shown):
         caption += ". The subgradient of L1 leaves small weights, its proximal step zeros"
-    if any(experiments[title].model.startswith("mlp") and not experiments[title].standardize for title in shown):
+    has_dead_inputs = findings.dataset and (findings.dataset.train.images.amax(0) == 0).any()
+    if has_dead_inputs and any(e.model.startswith("mlp") and not e.standardize for e in experiments.values()):
         caption += (
             ". A penalty drives weights of pixels that are always black towards zero, which changes no prediction"
         )

@@ -235,6 +235,8 @@ def load_test_set(record: Record, data_dir: Path) -> tuple[Dataset | None, str]:
         return None, str(error)
     if dataset.checksum != record.dataset["checksum"]:
         return None, f"{record.dataset['name']} in {dataset.found_in} is not what {record.title} was trained on"
+    if (dataset.shape, len(dataset.classes)) != (record.shape, len(record.classes)):
+        return None, f"{record.title} was recorded with another shape or number of classes than {dataset.found_in} has"
     return dataset, ""
 
 

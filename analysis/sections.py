@@ -218,11 +218,11 @@ def add_layers(document: Document, findings: Findings) -> None:
 
 def add_provenance(document: Document, all_findings: list[Findings]) -> None:
     """Add the provenance of all runs: devices, commits, versions, data checksums and commands."""
-    data_sets, commands, versions, rows = {}, set(), set(), []
+    data_sets, commands, versions, rows = set(), set(), set(), []
     for findings in all_findings:
         for title, record in findings.trained.items():
             results = record.results.values()
-            data_sets[findings.dataset_name] = record.dataset["checksum"]
+            data_sets.add((findings.dataset_name, record.dataset["checksum"]))
             commands |= {FOLDERS.sub("", result["command"]) for result in results}
             versions |= {f"torch {result['versions']['torch']}" for result in results}
             rows.append(
@@ -231,23 +231,24 @@ def add_provenance(document: Document, all_findings: list[Findings]) -> None:
                     title,
                     format_seeds(record.results).partition(" ")[2],
                     Number(sum(result["seconds"] for result in results) / 60, places=1),
-                    *(_range_of(results, name) for name in ("device", "threads", "commit", "finished")),
+                    *(_list_values(results, name) for name in ("device", "threads", "commit", "finished")),
                 )
             )
     header = ("group", "experiment", "seeds", "minutes, all seeds", "device", "threads", "commit", "finished")
     document.add_table(Table("provenance", header, rows), "Where, when and with what every experiment was trained")
     document.say(f"Trained with {', '.join(sorted(versions))}.")
-    document.say(*[f"SHA-256 of {name}: `{checksum}`" for name, checksum in sorted(data_sets.items())])
+    document.say(*[f"SHA-256 of {name}: `{checksum}`" for name, checksum in sorted(data_sets)])
     lines = "\n".join(f"    python {command}" for command in sorted(commands))
     document.say("The commands, without the folders of the machine:", lines)
 
 
-def _range_of(results: Iterable[dict[str, Any]], name: str) -> str:
-    """Return the value that all runs share, or `first … last`; commits are cut to ten digits, times to the day."""
-    values = {str(result.get(name) or "unknown") for result in results}
-    if name == "commit":
-        values = {re.sub("^([0-9a-f]{10})[0-9a-f]+", r"\1", value) for value in values}
+def _list_values(results: Iterable[dict[str, Any]], name: str) -> str:
+    """List the values that runs have, in the order of their seeds; commits are cut to ten digits.
+
+    Of times, only the first day and the last are shown, `first … last`.
+    """
+    values = dict.fromkeys(str(result.get(name) or "unknown") for result in results)
     if name == "finished":
-        values = {value.partition("T")[0] for value in values}
-    first, last = min(values), max(values)
-    return first if first == last else f"{first} … {last}"
+        days = sorted(value.partition("T")[0] for value in values)
+        return days[0] if days[0] == days[-1] else f"{days[0]} … {days[-1]}"
+    return ", ".join(dict.fromkeys(re.sub("^([0-9a-f]{10})[0-9a-f]+", r"\1", value) for value in values))

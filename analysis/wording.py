@@ -19,24 +19,24 @@ Accuracies are percentages, mean ± half-width of the 95 % Student-t interval ov
 are measured in evaluation mode on plain images, at the epoch that the run hands in; losses are means over images,
 without penalty. Zeros and < 0.001 are the shares of weights that are exactly zero, and below 0.001 in size; ‖w‖ is the
 root of their sum of squares. Seconds are a process's, divided by the runs side by side in it. An experiment in bold has
-the best validation accuracy, and the second's is distinguishably lower on these validation images: their chance is not
-counted.
+the best validation accuracy, and the second's is distinguishably lower over the seeds; the chance of the validation
+images is not counted.
 
-Differences are paired by seed and counted in points; their intervals count the chance of the seeds and that of the test
-images. In a table with a baseline, all seeds are used, and the 95 % intervals and p are corrected for the number of
-comparisons (Holm).
+Differences are paired by seed and counted in points. Their intervals count the chance of the seeds and, for metrics of
+test images (test accuracy, test loss, gap), the chance of these images. In a table with a baseline, all seeds are used,
+and the 95 % intervals and p are corrected for the number of comparisons (Holm).
 
 Verdicts are taken at planned looks alone, one after the other: at the number of seeds that the study plans, at its
 double, its fourfold and its eightfold, with the first seeds in the order of their numbers. The first decision stands.
 Whoever judges again after every few seeds errs more often than the 5 % allow, so look 1 spends 3 % of error, and each
 later look half of the one before it. Each claim's interval has this level, corrected for the comparisons of all claims
-of the study (Holm). A difference is no practical one where the interval of two one-sided tests at the look's level,
-which is not corrected (tests ±), lies within the margin; that supports a claim that two are the same; for one that the
-first is not higher, the upper end alone counts. Otherwise a claim is supported or contradicted where its interval
-leaves out zero; one that two differ is contradicted, too, where they are equal in every run. Before the first look
-there is no verdict. Validation images chose what was chosen; test images were looked at once, after training. Every
-table is in `tables/` as CSV, every figure in `figures/` as PNG; unless `--slim` left them out, tables are there for
-LaTeX and figures as PDF, too."""
+of the study (Holm); before look 1 it is a corrected 95 % interval, without a verdict. A difference is no practical one
+where the interval of two one-sided tests at the look's level, which is not corrected (tests ±), lies within the margin;
+that supports a claim that two are the same; for one that the first is not higher, the upper end alone counts. Otherwise
+a claim is supported or contradicted where its interval leaves out zero; one that two differ is contradicted, too, where
+they are equal in every run. Validation images chose what was chosen within a run, and each run was tested once, after
+its training. Every table is in `tables/` as CSV, every figure in `figures/` as PNG; unless `--slim` left them out,
+tables are there for LaTeX and figures as PDF, too."""
 
 
 def write_heading(findings: Findings) -> str:
@@ -104,8 +104,11 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     if next_look is None:
         return ""
     lacking: dict[int, list[str]] = {}  # {number of seeds: titles that lack so many}
-    for title in dict.fromkeys(findings.study.trained_as[title] for each in judgements for title in each.claim.titles):
-        lacking.setdefault(next_look.seeds - len(findings.record(title).results), []).append(title)
+    titles = dict.fromkeys(findings.study.trained_as[title] for each in judgements for title in each.claim.titles)
+    diverged = {seed for title in titles for seed in findings.record(title).diverged}  # others are needed in all titles
+    for title in titles:
+        needed = next_look.seeds + len(diverged) - len(findings.record(title).seeds)
+        lacking.setdefault(needed, []).append(title)
     lacking = {seeds: titles for seeds, titles in lacking.items() if seeds > 0}
     if not lacking:
         return f" The next is {next_look}, but the experiments do not have the same seeds."

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from engine import files, records
+from engine import files, folder_names, records
 from engine.files import RecordError
 from engine.seeds import format_seeds
 from experiments import UserError
@@ -199,13 +199,14 @@ def find_seeds(group: Path) -> set[int]:
     found: set[int] = set()
     for folder in group.glob("*/"):
         found.update(records.finished_seeds(folder))
-        found.update(seed for checkpoint in find_unfinished(folder) for seed in checkpoint.seeds)
+        if (folder / "experiment.json").exists():  # without it, no checkpoint can be read; training writes it again
+            found.update(seed for checkpoint in find_unfinished(folder) for seed in checkpoint.seeds)
     return found
 
 
 def find_begun(runs_dir: Path, study: str | None = None) -> list[Path]:
     """Find the folders of experiments with unfinished training, in all studies or in one."""
-    folders = sorted({checkpoint.parent for checkpoint in runs_dir.glob("*/*/checkpoint-*.pt")})
+    folders = folder_names.find_folders(runs_dir, "checkpoint-*.pt")
     if study is None:
         return folders
     found = []

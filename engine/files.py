@@ -34,6 +34,18 @@ def write_whole(path: Path, content: bytes) -> None:
         workshop.unlink(missing_ok=True)
 
 
+def write_answer(path: Path, text: str) -> None:
+    """Replace a text file that a flag names, completely or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        write_whole(path, text.encode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
 def flush(path: Path) -> None:
     """Write a file's content to the disk, not only to the system's cache."""
     with open(path, "rb+") as file:

@@ -1,4 +1,4 @@
-"""Command lines: a parser and commands whose errors are one line, the flags that commands share, lists of seeds.
+"""Command lines: a parser and commands whose errors are one line, the flags that commands share.
 
 parser = make_parser("train.py", "Train an experiment.\n\nexamples: ...")
 add_settings(parser)

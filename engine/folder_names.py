@@ -1,4 +1,4 @@
-"""The names of the folders under runs/, as they are cut today and as earlier versions wrote them.
+"""The folders of experiments under runs/, and their names as they are cut today and as earlier versions wrote them.
 
 folder = locate(Path("runs"), study, "L1", experiment)      # runs/fashion-mlp/L1
 """
@@ -11,6 +11,19 @@ from studies import STUDIES
 from studies.study import LONGEST_GROUP, SINGLE, Study
 
 EARLIER_LONGEST_NAME = 120  # bytes in a folder's name, in format 2 and at first in format 3
+
+
+def find_folders(runs_dir: Path, *inside: str) -> list[Path]:
+    """Find the folders of experiments, sorted; without hidden ones, as no group and no title begins with a dot.
+
+    Args:
+        inside: patterns of names, of which a folder must hold one; without them, those of its records.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    patterns = inside or ("experiment.json", "seed-*")
+    return sorted({path.parent for pattern in patterns for path in runs_dir.glob(f"[!.]*/[!.]*/{pattern}")})
 
 
 def cut(whole_name: str, longest: int) -> list[str]:

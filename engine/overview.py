@@ -11,7 +11,7 @@ from engine import folder_names, records
 from engine.files import RecordError
 from engine.plan import check_network
 from engine.seeds import format_seeds
-from experiments import Experiment
+from experiments import Experiment, UserError
 from sources.catalogue import SOURCES
 from sources.finding import DataNotFound
 from sources.own import describe_source
@@ -51,6 +51,8 @@ def _count_parameters(experiment: Experiment, study: Study, title: str, data_dir
         return f"{models.count_parameters(check_network(experiment, study, title, data_dir)):,}"
     except DataNotFound:  # a data set of one's own, which decides the number
         return f"no {experiment.dataset}"
+    except UserError:  # the command that trains it says why
+        return "refused"
 
 
 def describe_change(folder: Path, experiment: Experiment) -> str:

@@ -1,4 +1,4 @@
-"""The format on disk: only this module writes finished runs and reads them back.
+"""The format on disk: this module alone writes finished runs; `run_files` reads what is not JSON.
 
     runs/<group>/<experiment>/experiment.json      the settings and the data, shared by all seeds
     runs/<group>/<experiment>/seed-0/result.json   metrics of one finished run, and how it was trained
@@ -175,6 +175,8 @@ def _compare_description(path: Path, description: dict[str, Any]) -> str | None:
         return str(error).removeprefix(f"{path}: ")
     if content.get("format") == 2:  # only the folders' names have the study, title and overrides
         description = dict(format=2, experiment=description["experiment"], dataset=description["dataset"])
+    if isinstance(recorded := content.get("experiment"), dict):  # an earlier version had fewer settings
+        content["experiment"] = {setting.name: setting.default for setting in fields(Experiment)} | recorded
     return find_difference(content, description)
 
 
@@ -240,6 +242,8 @@ def _read_results(folder: Path) -> Iterator[tuple[str, dict[str, Any] | RecordEr
             yield seed, RecordError(f"{path}: expected a folder named after its seed, such as seed-0; move it away")
             continue
         try:
+            if path.is_dir() and not any(path.iterdir()):  # it would be lost in an archive
+                continue
             if missing := [file for file in FILES if not (path / file).is_file()]:
                 raise RecordError(f"{path}: {', '.join(missing)} missing")
             result = read_json(path / "result.json")
@@ -262,8 +266,7 @@ def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], li
     records, problems = [], []
     folders: dict[tuple[str, str], Path] = {}  # of each group and title
     try:
-        runs = runs_dir.glob("*/*/seed-*")
-        paths = sorted({*runs_dir.glob("*/*/experiment.json"), *(run.parent / "experiment.json" for run in runs)})
+        paths = [folder / "experiment.json" for folder in folder_names.find_folders(runs_dir)]
     except OSError as error:
         return [], [f"{runs_dir}: cannot be read ({error.strerror})"]
     for path in paths:

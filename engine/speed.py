@@ -32,7 +32,7 @@ from sources.downloading import import_torchvision
 from training import MOMENTUM, build_network, train
 
 LATE_RATIO = "late_over_first_epoch_with_l2"
-LATE = 10  # epochs after which L2 has driven the weights of always-black pixels towards denormal numbers
+LATE = 10  # epochs after which L2 has driven the weights of pixels that are hardly ever lit to denormal numbers
 SIDE, PRODUCTS = 2048, 10  # side of the large matrices whose product is timed, and how often
 
 
@@ -167,8 +167,8 @@ def measure_rate() -> float:
 def compare_late_epoch(dataset: Dataset) -> float:
     """Return the ratio of a late epoch's time (after `LATE` epochs with L2) to a first epoch's time.
 
-    Both are medians of four epochs. An L2 penalty drives the weights of always-black pixels into denormal numbers,
-    which make arithmetic slow unless they are flushed to zero.
+    Both are medians of four epochs. An L2 penalty drives the weights of pixels that are hardly ever lit into
+    denormal numbers, which make arithmetic slow unless they are flushed to zero.
     """
     prepare_process("cpu", threads=1)
 
@@ -217,7 +217,7 @@ def print_prices(prices: dict[str, float], name: str, machine: dict[str, Any]) -
 
 
 def measure_peak_memory() -> int | None:
-    """Return the largest resident memory (MB) of any training process, or None if the system does not report it."""
+    """Return the largest resident memory (MB) of this process and its children, or None if the system does not tell."""
     try:
         import resource
     except ImportError:
@@ -225,7 +225,8 @@ def measure_peak_memory() -> int | None:
 
     get_reusable_executor().shutdown(wait=True)  # processes are counted only after they end
     kilobytes = 1024 if sys.platform == "darwin" else 1
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // kilobytes // 1024
+    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF))
+    return max(peaks) // kilobytes // 1024
 
 
 def describe_computer(device: str) -> dict[str, Any]:

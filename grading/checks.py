@@ -329,6 +329,9 @@ def check_retraining(submission: Submission) -> Generator[str, None, str | None]
     accuracies = []
     for start in range(0, len(fresh), at_once):
         runs = training.train(record.experiment, fresh[start : start + at_once], dataset)
+        if diverged := [run.seed for run in runs if run.result["diverged"]]:
+            yield f"{name} cannot be compared: trained again, {format_seeds(diverged)} diverged"
+            return None
         accuracies += [run.result["test_accuracy"] for run in runs]
     low, high = compute_prediction_interval(accuracies, draws=len(record.results))
     for seed, result in record.results.items():

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.files import write_whole
+from engine.files import write_answer
 from experiments import UserError
 
 MOST_CHARACTERS = 1_000  # of a line
@@ -63,10 +63,7 @@ def write_results(path: Path, tests: list[dict[str, Any]], lines: list[str]) -> 
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        write_whole(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    write_answer(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def join_lines(lines: list[str]) -> str:

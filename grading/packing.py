@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from analysis.document import CONTENTS, read_contents
 from analysis.findings import load_test_set
-from engine import records, run_files
+from engine import folder_names, records, run_files
 from engine.files import RecordError
 from engine.provenance import ROOT, code_files
 from engine.records import Record
@@ -93,7 +93,7 @@ def _find_experiments(runs_dir: Path, study: str | None) -> Iterator[Path]:
 
     If an experiment.json cannot be read, the name of the folder above tells the study.
     """
-    for folder in {path.parent for name in ("experiment.json", "seed-*") for path in runs_dir.glob(f"*/*/{name}")}:
+    for folder in folder_names.find_folders(runs_dir):
         try:
             name = records.read_description(folder / "experiment.json").study
         except RecordError:

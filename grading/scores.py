@@ -12,9 +12,9 @@ from itertools import combinations
 from pathlib import Path
 
 from analysis.findings import load_recorded
+from engine.files import write_answer
 from engine.seeds import format_seeds
 from engine.workers import prepare_process
-from experiments import UserError
 from grading import gradescope
 from grading.checks import CHECKS, Result, run_checks
 from grading.copies import Trace, find_copies
@@ -157,7 +157,7 @@ def write_csv(path: Path, all_graded: list[Graded]) -> None:
                 "; ".join(graded.remarks),
             ]
         )
-    _write(path, table.getvalue())
+    write_answer(path, table.getvalue())
 
 
 def write_gradescope(path: Path, graded: Graded) -> None:
@@ -172,10 +172,3 @@ def write_gradescope(path: Path, graded: Graded) -> None:
         output = join_lines(result.problems or [result.about])
         tests.append(dict(name=result.name, score=score, max_score=result.points, status=status, output=output))
     gradescope.write_results(path, tests, [*graded.remarks, UNCHECKED])
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None

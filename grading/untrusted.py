@@ -8,8 +8,10 @@ it is unpacked. `grade.py` applies the limits before it reads the content of a s
 """
 
 import contextlib
+import math
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,7 @@ def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = 
     found, problems = records.read_all(runs_dir, study)
     for record in found:
         try:
-            _check_description(record)
+            _check_description(record, limits)
         except ValueError as error:
             path = record.folder / "experiment.json"
             problems.append(f"{path}: not an experiment of this version ({error})")
@@ -93,7 +95,7 @@ def read_runs(runs_dir: Path, study: str | None = None, limits: Limits | None = 
     return [record for record in found if record.results or record.diverged], problems
 
 
-def _check_description(record: Record) -> None:
+def _check_description(record: Record, limits: Limits | None) -> None:
     check_types(record.dataset, DATASET, "dataset")
     name = record.dataset["name"]
     if is_own(name):
@@ -101,6 +103,9 @@ def _check_description(record: Record) -> None:
         check_images(record.dataset["shape"], record.dataset["classes"])
     elif name not in SOURCES:
         raise ValueError(f"dataset name is {name[:40]!r}, expected one of {', '.join(SOURCES)}, {OWN_RULE}")
+    widths = math.prod(record.shape), *(record.experiment.hidden or ()), len(record.classes)
+    if limits and (weights := sum(map(math.prod, pairwise(widths)))) * 4 > limits.file:  # would be built before a check
+        raise ValueError(f"hidden asks for {weights:,} weights, more than a file of {limits.file:,} bytes holds")
     for name, value in record.overrides.items():
         trained_with = getattr(record.experiment, name)
         if value != trained_with:

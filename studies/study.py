@@ -24,14 +24,7 @@ LONGEST_TITLE = 75  # bytes
 MOST_TO_DECIDE = 40  # seeds of an experiment that --until-decided trains, unless --most-seeds gives another number
 LONGEST_GROUP = 60  # bytes
 KINDS = ("as run", "corrected", "control", "own")
-CLAIM_METRICS = (
-    "test_accuracy",
-    "test_loss",
-    "train_accuracy",
-    "gap",
-    "epochs",
-    "zeros",
-)  # metrics that claims can compare
+CLAIM_METRICS = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")
 DIRECTIONS = ("higher", "lower", "not higher", "same")
 # Differences in accuracy within the margin have no practical importance; a study can set its own margin.
 MARGIN = 0.005
@@ -107,6 +100,12 @@ class Study:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r}: expected a study's name of lower-case letters, digits and hyphens")
+        whole = dict(seeds=self.seeds, most_parameters=self.most_parameters, most_epochs=self.most_epochs)
+        for name, number in whole.items():
+            if type(number) is not int and (name == "seeds" or number is not None):
+                raise ValueError(f"{name} is {number!r}, expected a whole number")
+        if not isinstance(self.mistakes, tuple) or [type(number) for number in self.mistakes] != [int, int]:
+            raise ValueError(f"mistakes is {self.mistakes!r}, expected two whole numbers, such as (10, 5)")
         for title, entry in self.experiments.items():
             if not self.is_single and not TITLE.fullmatch(title):
                 raise ValueError(
@@ -131,7 +130,9 @@ class Study:
             )
         for claim in self.claims:
             about = f"claim {claim.says!r}"
-            if not isinstance(claim.against, tuple | int | float):
+            if not claim.subjects:
+                raise ValueError(f"{about}: about no experiment, expected a title")
+            if not isinstance(claim.against, tuple | int | float) or claim.against == ():
                 raise ValueError(
                     f"{about}: compared with {claim.against!r}, expected a tuple of titles, such as ('third',), "
                     "or a number"

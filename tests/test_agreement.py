@@ -7,7 +7,7 @@ from helpers import read_rows, write_nothing, write_runs
 
 import report
 from analysis import plots
-from analysis.agreement import find_shared_seeds, judge_agreement
+from analysis.agreement import compare_verdicts, find_shared_seeds, judge_agreement
 from analysis.claims import Judgement
 from analysis.findings import gather
 from engine import records
@@ -76,6 +76,14 @@ def test_the_report_shows_both_verdicts_and_that_seeds_are_shared(two_folders, t
     assert (row["verdict here"], row["verdict there"], row["together"]) == ("supported", "contradicted", "contradict")
     assert row["difference here"].startswith("−9")
     assert row["there"].startswith("+9")
+
+
+def test_differences_of_different_experiments_do_not_stand_side_by_side(two_folders):
+    """A claim on the best of several may be about another one in the other folder."""
+    here, there = (gather(records.read_all(folder)[0], folder)[0][0] for folder in two_folders)
+    here.judgements[0] = replace(here.judgements[0], subject="plain")
+    ((*_, compared, difference_here, difference_there, _, _, _),) = compare_verdicts(here, there)[0].rows
+    assert (compared, difference_here, difference_there) == ("", "", "")
 
 
 def test_disjoint_seeds_are_independent(two_folders):

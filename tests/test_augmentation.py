@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from augmentation import Augmentation, draw_shares, find_correct, mix
+from augmentation import NODES, Augmentation, draw_shares, find_correct, mix
 from sources import downloading
 
 AFFINE = dict(affine_degrees=10.0, affine_translate=0.1, affine_scale=0.1)
@@ -93,6 +93,83 @@ def test_scaling_alone_picks_nearly_every_pixel_as_torchvision_does(functional, 
     assert (augmentation(images, drawn) * 255 != expected).double().mean() < 1e-3
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(rotation=15.0),
+        dict(rotation=180.0, rotation_fill=200),
+        dict(affine_degrees=30.0),
+        dict(affine_scale=0.3),
+        dict(rotation=7.0, rotation_fill=77, **AFFINE),
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+@pytest.mark.parametrize("height", [slice(None), slice(6, -3)], ids=["square", "wide"])
+def test_bilinear_pixels_are_torchvisions(functional, images, settings, height):
+    """Positions are whole 65,536ths of a pixel, so a mixture near a half may be rounded to the other gray level."""
+    augmentation, images = Augmentation(interpolation="bilinear", **settings), images[:, :, height]
+    drawn = draw(augmentation, images)
+    moved = []
+    for image, values in zip(images, parameters_by_image(drawn, len(images)), strict=True):
+        # torchvision's own fill counts a pixel at the edge by its weight twice, so the image gets a wide border first.
+        bordered = functional.pad(image, 20, fill=augmentation.rotation_fill)
+        turned = functional.rotate(bordered, values["rotation"], functional.InterpolationMode.BILINEAR)
+        turned = functional.center_crop(turned, list(image.shape[1:]))
+        shift, shear = [int(values["affine_right"]), int(values["affine_down"])], [0.0, 0.0]
+        scale, mode = values["affine_scale"], functional.InterpolationMode.BILINEAR
+        moved.append(functional.affine(turned, values["affine_degrees"], shift, scale, shear, mode))
+    differences = (augmentation(images, drawn) * 255 - torch.stack(moved)).abs()
+    assert differences.max() <= 1
+    assert (differences > 0.5).double().mean() < 0.01
+    assert not torch.equal(augmentation(images, drawn), Augmentation(**settings)(images, drawn))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize("height", [slice(None), slice(6, -3)], ids=["square", "wide"])
+def test_an_elastic_deformation_is_torchvisions_with_bicubic_displacements(functional, images, interpolation, height):
+    augmentation, images = Augmentation(elastic=1.5, interpolation=interpolation), images[:, :, height]
+    drawn, mode = draw(augmentation, images), getattr(functional.InterpolationMode, interpolation.upper())
+    size = list(images.shape[2:])
+    displacements = torch.nn.functional.interpolate(drawn["elastic"], size, mode="bicubic", align_corners=True)
+    in_halves = (displacements * 2 / torch.tensor(size).view(2, 1, 1)).flip(1).permute(0, 2, 3, 1)  # of the image: x, y
+    bent = [
+        functional.elastic_transform(image, displacement[None], mode, None)
+        for image, displacement in zip(images, in_halves, strict=True)
+    ]
+    differences = (augmentation(images, drawn) * 255 - torch.stack(bent)).abs()
+    assert (differences > (1 if interpolation == "bilinear" else 0)).double().mean() < 1e-4
+    assert (differences > 0.5).double().mean() < 0.01
+    assert not torch.equal(torch.stack(bent), images)
+
+
+def test_the_elastic_deformation_comes_after_the_affine_transform():
+    """So an image that is scaled by a factor is scaled with its displacements."""
+    columns = torch.arange(28.0).expand(1, 1, 28, 28).byte() * 8  # a ramp, so that gray levels tell places
+    settings = dict(affine_scale=0.3, interpolation="bilinear")
+    bending, straight = Augmentation(**settings, elastic=1.0), Augmentation(**settings)
+    drawn = draw(bending, columns)
+    drawn["elastic"][:] = torch.tensor([0.0, 1.5]).view(1, 2, 1, 1)  # all nodes to the right alike
+    moved = (bending(columns, drawn) - straight(columns, drawn))[0, 0, 10:18, 10:18] * 255 / 8
+    torch.testing.assert_close(moved, (1.5 / drawn["affine_scale"]).float().expand(8, 8), rtol=0, atol=0.2)
+
+
+def test_nodes_are_displaced_normally_and_leave_the_other_numbers_as_they_were(images):
+    drawn = Augmentation(elastic=2.0).draw(2000, (1, 20, 28), torch.Generator().manual_seed(1))
+    assert drawn["elastic"].shape == (2000, 2, NODES, NODES)
+    assert stats.kstest(drawn["elastic"].flatten()[:20_000].numpy() / 2, "norm").pvalue > 0.001
+    everything, bending = Augmentation(**EVERYTHING, cutout=5), Augmentation(**EVERYTHING, cutout=5, elastic=2.0)
+    before, after = draw(everything, images), draw(bending, images)
+    assert after.keys() - before.keys() == {"elastic"}
+    assert all(torch.equal(after[name], values) for name, values in before.items())
+
+
+def test_where_nothing_turns_bilinear_pixels_are_the_nearest(images):
+    settings = dict(crop_padding=2, flip=True, affine_translate=0.2)
+    drawn = draw(Augmentation(**settings), images)
+    bilinear = Augmentation(**settings, interpolation="bilinear")(images, drawn)
+    assert torch.equal(bilinear, Augmentation(**settings)(images, drawn))
+
+
 def test_images_need_not_be_square(functional, images):
     augmentation = Augmentation(crop_padding=3, flip=True, rotation=40.0, **AFFINE)
     images = images[:, :, 6:-3]
@@ -179,8 +256,9 @@ def test_draws_depend_on_the_generator_alone(images):
     assert all(torch.equal(values, first[name]) for name, values in fewer.items())
 
 
-def test_an_image_is_augmented_alike_in_any_batch(images, monkeypatch):
-    augmentation = Augmentation(**EVERYTHING)
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_an_image_is_augmented_alike_in_any_batch(interpolation, images, monkeypatch):
+    augmentation = Augmentation(**EVERYTHING, elastic=1.0, interpolation=interpolation)
     drawn = draw(augmentation, images)
     before = images.clone(), {name: values.clone() for name, values in drawn.items()}
     together = augmentation(images, drawn)
@@ -194,8 +272,9 @@ def test_an_image_is_augmented_alike_in_any_batch(images, monkeypatch):
     assert all(torch.equal(values, before[1][name]) for name, values in drawn.items())
 
 
-def test_double_precision_gives_the_same_picture(images, float64):
-    augmentation = Augmentation(**EVERYTHING)
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_double_precision_gives_the_same_picture(interpolation, images, float64):
+    augmentation = Augmentation(**EVERYTHING, interpolation=interpolation)
     drawn = draw(augmentation, images)
     doubles = augmentation(images, drawn)
     torch.set_default_dtype(torch.float32)

@@ -8,6 +8,7 @@ from helpers import write_report, write_runs
 import train
 from analysis import wording
 from analysis.deciding import find_next_step
+from analysis.findings import gather
 from engine import records
 from engine.checkpoints import Checkpoint, find_seeds
 from experiments import Experiment, UserError
@@ -79,7 +80,32 @@ def test_the_same_step_twice_ends(runs, digits):
     step = find_next_step(MINE, found, runs, most_seeds=40)
     again = find_next_step(MINE, found, runs, most_seeds=40, last=step)
     assert again.titles == []
-    assert "some of their runs diverged" in again.says
+    assert "too many of their runs diverged or are damaged" in again.says
+
+
+def test_other_seeds_take_the_place_of_those_that_diverged(runs, digits):
+    found = record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
+    for record in found:
+        record.diverged |= dict(plain={}, L1={5: "its loss was not finite"}, dropout={7: "its loss was not finite"})[
+            record.title
+        ]
+    step = find_next_step(MINE, found, runs, most_seeds=40)
+    assert (step.titles, step.seeds) == (["dropout", "plain"], 11)
+    (findings,) = gather(found, runs)[0]
+    text = " ".join(wording.write_findings(findings))
+    assert "The next is look 2 (10 seeds): 5 more of *dropout*; 6 more of *plain*" in text
+    assert find_next_step(MINE, found, runs, most_seeds=10).says.endswith("runs diverged or are damaged")
+
+
+def test_a_damaged_run_is_named_when_it_stops_the_training(runs, capsys):
+    words = ["--study", "mine", "--runs-dir", str(runs), "--jobs", "1"]
+    train.main([*words, "--seeds", "0-4"])
+    weights = runs / "mine" / "plain" / "seed-2" / "weights.pt"
+    weights.write_bytes(weights.read_bytes()[:100])
+    train.main([*words, "--until-decided", "--most-seeds", "10"])
+    said = capsys.readouterr()
+    assert f"{weights}: cannot be read" in said.err
+    assert "runs diverged or are damaged" in said.out
 
 
 def test_runs_with_overrides_decide_nothing(runs, digits):
@@ -123,6 +149,13 @@ def test_seeds_that_were_begun_are_not_left_for_others(runs):
     trained = {record.title: sorted(record.results) for record in records.read_all(runs)[0]}
     assert trained == {title: [0, 1, 2, 3, 4] for title in MINE.experiments}
     assert find_seeds(runs / "nothing") == set()
+
+
+def test_a_checkpoint_whose_experiment_json_is_gone_does_not_stop_the_search_for_seeds(runs):
+    train.main(["--study", "mine", "--runs-dir", str(runs), "--jobs", "1", "--seeds", "3-4"])
+    Checkpoint(runs / "mine" / "plain", [0, 1, 2], 1, [[0, 1, 2]]).write(0, None)
+    (runs / "mine" / "plain" / "experiment.json").unlink()
+    assert find_seeds(runs / "mine") == {3, 4}
 
 
 @pytest.mark.usefixtures("offline")

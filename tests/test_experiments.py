@@ -20,6 +20,7 @@ MODEL_DEFAULTS = {
     "cnn1": ("mnist", dict(norm="batch", norm_position="before", dropout=0.0), dict(group_size=4)),
     "cnn2": ("mnist", dict(norm="batch", norm_position="after", dropout=0.01), dict(group_size=1)),
     "cnn3": ("mnist", dict(norm="batch", norm_position="after", dropout=0.04), dict(group_size=4)),
+    "cnn4": ("mnist", dict(norm="batch", norm_position="before", dropout=0.0), dict(group_size=2)),
     "resnet": ("cifar10", dict(norm="batch", norm_position="after", dropout=0.1), dict(groups=2)),
     "resnet2": ("cifar10", dict(norm="batch", norm_position="before", dropout=0.0), dict(groups=4)),
 }
@@ -39,6 +40,8 @@ EXAMPLES = dict(
     affine_degrees=dict(affine_degrees=20.0),
     affine_translate=dict(affine_translate=0.1),
     affine_scale=dict(affine_scale=0.2),
+    elastic=dict(elastic=0.7),
+    interpolation=dict(rotation=7.5, interpolation="bilinear"),
     brightness=dict(brightness=0.3),
     contrast=dict(contrast=0.3),
     epochs=dict(epochs=20),
@@ -111,6 +114,8 @@ TOGETHER = [
     dict(model="cnn3", optimizer="sgd", momentum=0.9, lr_scheduler="step", lr_step_size=6, lr_gamma=0.5),
     dict(model="resnet", crop_padding=4, crop_mode="reflect", flip=True, rotation=15, lr_scheduler="one_cycle"),
     dict(model="resnet", affine_degrees=20, affine_translate=0.1, affine_scale=0.1, norm="group", group_size=2),
+    dict(model="cnn1", affine_scale=0.1, interpolation="bilinear"),
+    dict(model="cnn4", elastic=0.7, interpolation="bilinear"),
     dict(model="mlp3", label_smoothing=0.1, mixup=1, max_norm=3, average=0.99, lr_scheduler="cosine", warmup=1),
     dict(model="cnn3", cutout=8, channel_dropout=0.1, dropout=0.0, clip_norm=1, optimizer="sgd", momentum=0.9),
 ]
@@ -126,12 +131,16 @@ def settings_of(model):
 # Refusals
 
 RANGES = [
-    (dict(model="mlp9"), "--model mlp9: expected one of mlp1, mlp2, mlp3, mlp, cnn1, cnn2, cnn3, resnet, resnet2"),
+    (
+        dict(model="mlp9"),
+        "--model mlp9: expected one of mlp1, mlp2, mlp3, mlp, cnn1, cnn2, cnn3, cnn4, resnet, resnet2",
+    ),
     (dict(model=None), "--model: expected one of mlp1"),
     (dict(dataset="imagenet"), "--dataset imagenet: expected one of fashion_mnist, mnist, cifar10"),
     (dict(norm="instance"), "--norm instance: expected one of none, batch, ghost, layer, group, layer_chw"),
     (dict(norm="batch", norm_position="beside"), "--norm-position beside: expected one of before, after"),
     (dict(crop_padding=4, crop_mode="edge"), "--crop-mode edge: expected one of zero, reflect"),
+    (dict(rotation=5, interpolation="cubic"), "--interpolation cubic: expected one of nearest, bilinear"),
     (dict(optimizer="lion"), "--optimizer lion: expected one of adam, adamw, sgd"),
     (dict(lr_scheduler="linear"), "--lr-scheduler linear: expected one of constant, step, cosine, one_cycle"),
     (dict(l1=1.0, l1_reduction="max"), "--l1-reduction max: expected one of sum, mean"),
@@ -162,6 +171,7 @@ RANGES = [
     (dict(rotation=1, rotation_fill=256), "--rotation-fill 256: expected a whole number, at least 0 and at most 255"),
     (dict(affine_degrees=-1), "--affine-degrees -1.0: expected a finite number, at least 0 and at most 180"),
     (dict(affine_translate=1.1), "--affine-translate 1.1: expected a finite number, at least 0 and at most 1"),
+    (dict(elastic=-0.1), "--elastic -0.1: expected a finite number, at least 0 and at most 32"),
     (dict(affine_scale=1), "--affine-scale 1.0: expected a finite number, at least 0 and below 1"),
     (dict(brightness=-0.1), "--brightness -0.1: expected a finite number, at least 0"),
     (dict(contrast=-0.1), "--contrast -0.1: expected a finite number, at least 0"),
@@ -247,6 +257,13 @@ EXCLUDED = [
     (dict(crop_mode="reflect"), "--crop-mode reflect: needs --crop-padding above 0"),
     (dict(rotation_fill=1), "--rotation-fill 1: needs --rotation above 0"),
     (dict(affine_degrees=20, rotation_fill=1), "--rotation-fill 1: needs --rotation above 0"),
+    *(
+        (
+            settings | dict(interpolation="bilinear"),
+            "--interpolation bilinear: needs --rotation, --affine-degrees, --affine-scale or --elastic above 0",
+        )
+        for settings in ({}, dict(crop_padding=2, flip=True), dict(affine_translate=0.1))
+    ),
     # Normalization
     (dict(norm_position="after"), "--norm-position after: needs a --norm other than none"),
     (dict(model="cnn1", norm="none", norm_position="after"), "--norm-position after: needs a --norm other than none"),

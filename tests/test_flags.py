@@ -25,7 +25,8 @@ TRAIN_FLAGS = {
     "network": ["--model", "--hidden", "--dropout"],
     "data": [
         *("--dataset", "--split-seed", "--standardize", "--crop-padding", "--crop-mode", "--flip", "--rotation"),
-        *("--rotation-fill", "--affine-degrees", "--affine-translate", "--affine-scale", "--brightness", "--contrast"),
+        *("--rotation-fill", "--affine-degrees", "--affine-translate", "--affine-scale", "--elastic"),
+        *("--interpolation", "--brightness", "--contrast"),
     ],
     "optimization": [
         *("--epochs", "--batch-size", "--optimizer", "--lr", "--lr-scheduler", "--lr-step-size", "--lr-gamma"),

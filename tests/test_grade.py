@@ -137,6 +137,21 @@ def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, unpacked, tmp_pat
     assert len(table.read_text(encoding="utf-8").splitlines()) == 2
 
 
+def test_copies_are_in_the_table_though_nobody_reads_the_output(handed_in, unpacked, tmp_path, monkeypatch):
+    table, shown = tmp_path / "grades.csv", []
+
+    def show_once(graded, is_alone):
+        if shown:
+            raise BrokenPipeError
+        shown.append(graded)
+
+    monkeypatch.setattr(scores, "show", show_once)
+    with pytest.raises(SystemExit):
+        grade.main([str(handed_in), str(unpacked), "--csv", str(table)])
+    with open(table, newline="", encoding="utf-8") as file:
+        assert ["shared with" in row["copies"] for row in csv.DictReader(file)] == [True, True]
+
+
 def test_an_unpacked_submission_is_not_a_folder_of_submissions(unpacked):
     flags.check_submissions([unpacked, unpacked.parent], are_of_a_class=True)  # the second as if packed again
     (unpacked / "submission.zip").write_bytes(b"")

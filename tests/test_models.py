@@ -29,6 +29,7 @@ def test_every_model_that_can_be_named_can_be_built():
         ({"model": "cnn2", "norm": "batch"}, 6_765),
         ({"model": "cnn3", "norm": "batch"}, 8_880),
         ({"model": "cnn3", "norm": "group", "group_size": 4}, 8_880),
+        ({"model": "cnn4", "norm": "batch"}, 7_652),
         ({"model": "cnn3", "norm": "layer"}, 8_880),
         ({"model": "cnn3", "norm": "layer_chw"}, 44_712),
     ],

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_the_list_of_one_study_is_that_of_the_settings_beside_it(tmp_path, capsy
     assert "proximal" not in out
     train.main(["--study", "mnist-norms", "--only", "LN", "--norm", "batch", "--list"])  # GN would not go with it
     assert row_of(capsys.readouterr().out, "LN").startswith("LN as run ")
+
+
+def test_a_network_above_the_studys_limit_does_not_stop_the_list(tmp_path, capsys):
+    small = replace(STUDIES["fashion-mlp"], most_parameters=60_000)
+    overview.print_study(small, ["simple", "second"], tmp_path, tmp_path)
+    out = capsys.readouterr().out
+    assert row_of(out, "simple").startswith("simple as run 55,050")
+    assert row_of(out, "second").startswith("second as run refused")
 
 
 def test_a_sample_that_stood_in_is_listed_with_the_other_overrides(tmp_path, capsys):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import write_nothing, write_own
+from helpers import refresh, write_nothing, write_own
 
 import data
 import grade
@@ -377,6 +377,25 @@ def test_a_report_and_a_grade_find_the_file_by_its_content(folder, capsys):
     assert lines[:5] == [f"passed  {name}" for name in ("archive", "predictions", "weights", "originality", "report")]
     report.main(["--data-dir", "in", "--out", "again"])
     assert Path("again", "report.md").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_submission_that_forges_what_its_data_set_is_fails_its_checks(capsys):
+    with zipfile.ZipFile("submission.zip") as archive:
+        archive.extractall("unpacked")
+    for path in Path("unpacked").glob("runs/*/*/experiment.json"):
+        description = json.loads(path.read_text())
+        description["dataset"]["shape"] = [3, 28, 28]
+        path.write_text(json.dumps(description))
+    refresh(Path("unpacked"))
+    with pytest.raises(SystemExit) as exit_:
+        grade.main(["unpacked", "--data-dir", "in"])
+    assert exit_.value.code == 1
+    assert "recorded with another shape or number of classes" in capsys.readouterr().out
+    record = records.read_all(Path("runs"))[0][0]
+    assert findings.load_test_set(record, Path("in"))[0] is not None
+    record.dataset["classes"] = record.dataset["classes"][:2]
+    assert findings.load_test_set(record, Path("in"))[0] is None
 
 
 @pytest.mark.usefixtures("trained")

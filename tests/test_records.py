@@ -156,7 +156,8 @@ def test_another_experiment_in_the_folder_is_refused_with_the_field_and_the_ways
 def test_a_record_of_an_earlier_version_that_lacked_settings_is_of_the_same_experiment(folder, description):
     path = folder / "experiment.json"
     recorded = json.loads(path.read_text())
-    for name in ("warmup", "clip_norm", "label_smoothing", "mixup", "cutout", "channel_dropout", "max_norm", "average"):
+    modern = ("warmup", "clip_norm", "label_smoothing", "mixup", "cutout", "channel_dropout", "max_norm", "average")
+    for name in (*modern, "interpolation", "elastic"):
         del recorded["experiment"][name]
     path.write_text(json.dumps(recorded))
     records.open_folder(folder, description)
@@ -511,6 +512,10 @@ def test_unfinished_folders_are_not_seen(folder, tmp_path):
     (folder / "seed-x").mkdir()
     (folder / "seed-x" / "result.json").write_text("{}")
     (folder / "seed-5").mkdir()
+    (folder / "seed-5" / "history.csv").write_text("seed,epoch\n")
+    (folder / "seed-6").mkdir()  # empty, so an archive would lose it
+    shutil.copytree(folder, tmp_path / ".old" / folder.name)
+    shutil.copytree(folder, folder.with_name(".old"))
     assert records.finished_seeds(folder) == []
     recorded, problems = records.read_all(tmp_path)
     assert recorded == []

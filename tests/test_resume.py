@@ -50,6 +50,7 @@ MODERN += ["--mixup", "0.4", "--cutout", "8", "--label-smoothing", "0.1", "--ave
 MODERN += ["--clip-norm", "1", "--norm", "batch", "--patience", "3"]
 CNN = [*SMALL, "--model", "cnn1", "--seeds", "0-1", "--runs-at-once", "2", "--epochs", "3", "--batch-size", "50"]
 CNN += ["--optimizer", "sgd", "--lr", "0.1", "--lr-scheduler", "one_cycle", "--rotation", "10", "--dropout", "0.1"]
+CNN += ["--elastic", "0.5", "--interpolation", "bilinear"]
 
 
 @pytest.fixture(autouse=True)
@@ -383,13 +384,13 @@ def test_runs_that_are_trained_again_and_cannot_be_written_leave_the_old_runs(wh
 EVERY_FLAG = shlex.split("""
     --model cnn3 --dataset mnist_sample --split-seed 4294967295 --standardize --crop-padding 2 --crop-mode reflect
     --flip --rotation 7.123456789 --rotation-fill 1 --affine-degrees 7.123456789 --affine-translate 0.123456789
-    --affine-scale 0.123456789 --brightness 0.123456789 --contrast 0.123456789 --epochs 2 --batch-size 100
-    --optimizer sgd --lr 0.0123456789 --lr-scheduler step --lr-step-size 1 --lr-gamma 0.123456789
-    --momentum 0.123456789 --nesterov --weight-decay 1.23456789e-05 --l1 1.23456789e-05 --l1-mode proximal
-    --l2 1.23456789e-05 --l2-form norm --penalize all --dropout 0.123456789 --norm group --norm-position before
-    --group-size 2 --freeze-gamma --patience 2 --monitor val_accuracy --min-delta 1.23456789e-05
-    --start-from-epoch 2 --restore last --label-smoothing 0.123456789 --mixup 0.123456789 --cutout 3
-    --channel-dropout 0.123456789 --max-norm 1.23456789 --clip-norm 1.23456789
+    --affine-scale 0.123456789 --elastic 0.123456789 --interpolation bilinear --brightness 0.123456789
+    --contrast 0.123456789 --epochs 2 --batch-size 100 --optimizer sgd --lr 0.0123456789 --lr-scheduler step
+    --lr-step-size 1 --lr-gamma 0.123456789 --momentum 0.123456789 --nesterov --weight-decay 1.23456789e-05
+    --l1 1.23456789e-05 --l1-mode proximal --l2 1.23456789e-05 --l2-form norm --penalize all --dropout 0.123456789
+    --norm group --norm-position before --group-size 2 --freeze-gamma --patience 2 --monitor val_accuracy
+    --min-delta 1.23456789e-05 --start-from-epoch 2 --restore last --label-smoothing 0.123456789 --mixup 0.123456789
+    --cutout 3 --channel-dropout 0.123456789 --max-norm 1.23456789 --clip-norm 1.23456789
 """)
 
 

@@ -1,13 +1,14 @@
 """What submissions score: their points, what they share, and the files that tell other programs."""
 
 import csv
+import errno
 import shutil
 
 import pytest
 import torch
 from helpers import HANDED_IN, change_result, end_history, refresh
 
-from engine import run_files
+from engine import files, run_files
 from experiments import UserError
 from grading import scores
 from grading.checks import CHECKS, Result
@@ -144,6 +145,21 @@ def test_a_file_that_cannot_be_written_is_said_so(tmp_path):
     (tmp_path / "grades.csv").mkdir()
     with pytest.raises(UserError, match=r"grades\.csv: cannot be written \(Is a directory\)"):
         scores.write_csv(tmp_path / "grades.csv", [])
+
+
+def test_a_full_disk_leaves_the_rows_that_are_written(tmp_path, monkeypatch):
+    table = tmp_path / "grades.csv"
+    scores.write_csv(table, [make_graded()])
+    before = table.read_text(encoding="utf-8")
+
+    def fill(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "flush", fill)
+    with pytest.raises(UserError, match=r"grades\.csv: cannot be written \(No space left on device\)"):
+        scores.write_csv(table, [make_graded(), make_graded()])
+    assert table.read_text(encoding="utf-8") == before
+    assert list(tmp_path.iterdir()) == [table]
 
 
 def test_a_run_that_many_share_is_told_in_two_lines_each(monkeypatch):

@@ -76,7 +76,7 @@ def test_provenance_says_with_what_everything_was_trained(runs, digits):
     result.write_text(json.dumps(json.loads(result.read_text()) | change))
     text = write_report(runs)
     row = read_rows(text, "device")["single"]
-    assert (row["seeds"], row["device"], row["commit"]) == ("0-1", "cpu", "12345abcde-dirty … abc")
+    assert (row["seeds"], row["device"], row["commit"]) == ("0-1", "cpu", "abc, 12345abcde-dirty")
     assert row["finished"].endswith("2026-01-02")
     assert row["minutes, all seeds"] == "0.4"
     assert "Trained with torch 2." in text

@@ -73,7 +73,7 @@ NORMS = {
 }
 COMBINATIONS = [
     (model, norm)
-    for model in ("mlp3", "cnn1", "cnn2", "cnn3", "resnet", "resnet2")
+    for model in ("mlp3", "cnn1", "cnn2", "cnn3", "cnn4", "resnet", "resnet2")
     for norm in NORMS
     if (model, norm) not in (("mlp3", "layer_chw"), ("cnn2", "group"))  # refused; 11 channels
 ] + [("cnn2", "group of one")]

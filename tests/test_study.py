@@ -81,6 +81,30 @@ def test_a_study_over_two_data_sets_and_a_forgotten_comma_are_refused():
         Study("mine", "?", entries, "a", (Claim("own", "…", "a", ("b"), "test_accuracy", "higher"),))
 
 
+def test_a_claim_that_compares_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"^claim 'it does': compared with \(\), expected a tuple of titles"):
+        Study(**MINE, claims=(make_claim(against=()),))
+    with pytest.raises(ValueError, match=r"^claim 'it does': about no experiment, expected a title$"):
+        Study(**MINE, claims=(make_claim(subject=()),))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("seeds", 10.0, "a whole number"),
+        ("seeds", None, "a whole number"),
+        ("seeds", True, "a whole number"),
+        ("most_parameters", "8000", "a whole number"),
+        ("most_epochs", 2.5, "a whole number"),
+        ("mistakes", 10, r"two whole numbers, such as \(10, 5\)"),
+        ("mistakes", (10, 5, 2), r"two whole numbers, such as \(10, 5\)"),
+    ],
+)
+def test_numbers_of_a_study_that_are_not_whole_are_refused(setting, value, expected):
+    with pytest.raises(ValueError, match=f"^{setting} is {re.escape(repr(value))}, expected {expected}$"):
+        Study(**MINE | {setting: value})
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

@@ -11,6 +11,7 @@ import torch
 from helpers import FIRST, PLAIN, change_result, end_history, find_failures, override, refresh, write_runs
 
 from engine import records
+from experiments import Experiment
 from grading.untrusted import LIMITS, Limits, read_runs
 
 
@@ -76,6 +77,19 @@ def test_a_run_is_taken_as_diverged_only_if_its_history_ends_so(loss, runs, digi
     change_result(folder / "seed-1", diverged=False)
     (record,), (problem,) = read_runs(runs)
     assert (list(record.results), "a number is not finite" in problem) == ([0], True)
+
+
+def test_a_network_of_more_weights_than_a_file_can_hold_is_not_built(runs, digits):
+    large = Experiment(model="mlp", hidden=(4096,) * 3, dataset="mnist_sample")
+    folder = write_runs(runs, digits, large, [0.9])
+    (record,), problems = read_runs(runs)
+    assert (record.experiment, problems) == (large, []), "one's own runs may be large"
+    found, (problem,) = read_runs(runs, limits=LIMITS)
+    assert found == []
+    weights = 784 * 4096 + 2 * 4096**2 + 4096 * 10
+    assert problem.startswith(
+        f"{folder / 'experiment.json'}: not an experiment of this version (hidden asks for {weights:,}"
+    )
 
 
 @pytest.mark.parametrize(
