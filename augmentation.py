@@ -129,9 +129,9 @@ class Augmentation:
         if self.rotation:
             images = _turn(images, self.interpolation, self.rotation_fill, drawn["rotation"])
         if self._has_affine:
-            shift_and_scale = (drawn[name] for name in ("affine_right", "affine_down", "affine_scale"))
-            degrees, nodes = -drawn["affine_degrees"], drawn["elastic"] if self.elastic else None
-            images = _turn(images, self.interpolation, 0, degrees, *shift_and_scale, nodes)
+            right, down, scale = (drawn[name] for name in ("affine_right", "affine_down", "affine_scale"))
+            nodes = drawn["elastic"] if self.elastic else None
+            images = _turn(images, self.interpolation, 0, -drawn["affine_degrees"], right, down, scale, nodes)
         floats = images.to(torch.get_default_dtype()).div_(255)
         if self.brightness or self.contrast:
             self._jitter(floats, drawn)
@@ -199,11 +199,12 @@ def _turn(
     sources = first + per_column * columns + per_row * rows
     if nodes is not None:
         of_rows, of_columns = (_weigh_nodes(size, nodes) for size in (height, width))
-        down, right = (of_rows @ nodes @ of_columns.T).unbind(1)
-        sources += (per_column * right + per_row * down).round_().int()
+        further_down, further_right = (of_rows @ nodes @ of_columns.T).unbind(1)
+        sources += (per_column * further_right + per_row * further_down).round_().int()
     if interpolation == "bilinear":
-        return _mix_neighbours(images, sources, fill)
-    return _pick(images, *sources.bitwise_right_shift_(16), fill)[0]
+        return _interpolate(images, sources, fill)
+    source_rows, source_columns = sources.bitwise_right_shift_(16)
+    return _pick(images, source_rows, source_columns, fill)[0]
 
 
 def _weigh_nodes(size: int, nodes: Tensor) -> Tensor:
@@ -212,14 +213,15 @@ def _weigh_nodes(size: int, nodes: Tensor) -> Tensor:
     return F.interpolate(identity[None, None], (size, NODES), mode="bicubic", align_corners=True)[0, 0]
 
 
-def _mix_neighbours(images: Tensor, sources: Tensor, fill: int) -> Tensor:
+def _interpolate(images: Tensor, sources: Tensor, fill: int) -> Tensor:
     """Average the four pixels around each source, weighted by nearness, and round to whole gray levels.
 
     `sources` holds rows and columns, (2, n, height, width), in 65,536ths of a pixel from the border's corner.
     """
     sources.sub_(32768)  # so that whole numbers are the pixels' centers
     down, right = (sources & 65535).to(torch.get_default_dtype()).div_(65536).unsqueeze(2)
-    corners = _pick(images.to(down.dtype), *sources.bitwise_right_shift_(16), fill, side=2)
+    rows, columns = sources.bitwise_right_shift_(16)
+    corners = _pick(images.to(down.dtype), rows, columns, fill, side=2)
     above, below = torch.lerp(corners[0], corners[1], right), torch.lerp(corners[2], corners[3], right)
     return torch.lerp(above, below, down).round_().to(torch.uint8)
 
