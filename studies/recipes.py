@@ -72,10 +72,10 @@ MNIST_STEPS = list_steps(
         "network": dict(model="cnn4"),
         "cosine": dict(lr_scheduler="cosine", lr_step_size=None),
         "higher rate": dict(lr=0.1, nesterov=True, weight_decay=0.0002),
-        "smaller moves": dict(affine_degrees=7.0, affine_translate=0.05, affine_scale=0.05),
-        "bilinear": dict(interpolation="bilinear"),
-        "elastic": dict(elastic=0.7),
         "no jitter": dict(brightness=0.0, contrast=0.0),
+        "smaller moves": dict(affine_degrees=5.0, affine_translate=0.04, affine_scale=0.04),
+        "bilinear": dict(interpolation="bilinear"),
+        "elastic": dict(elastic=0.3),
     },
 )
 
@@ -86,7 +86,7 @@ RECIPE_MNIST = Study(
     baseline="assignment",
     claims=(
         *compare_steps(MNIST_STEPS),
-        Claim("own", "the recipe beats the best published accuracy", "no jitter", 0.9957, "test_accuracy", "higher"),
+        Claim("own", "the recipe beats the best published accuracy", "elastic", 0.9957, "test_accuracy", "higher"),
     ),
     deviations=(CHOICE,),
     most_parameters=8_000,
