@@ -277,12 +277,14 @@ def test_the_claims_about_newer_regularizers_are_those_of_the_published_reports(
         assert shown[claim["claim"]] == (*difference, claim["verdict"].partition(":")[0])
 
 
-def test_the_steps_of_a_recipe_are_those_of_the_published_report():
-    tables = ROOT / "docs" / "results" / "recipe-fashion" / "tables"
-    rows = [line.split("|")[1:-1] for line in DOCUMENTS["docs/results/recipes.md"].splitlines() if "±" in line]
+@pytest.mark.parametrize("study", ["recipe-fashion", "recipe-mnist"])
+def test_the_steps_of_a_recipe_are_those_of_the_published_report(study):
+    tables = ROOT / "docs" / "results" / study / "tables"
+    part = DOCUMENTS["docs/results/recipes.md"].partition(f"python train.py --study {study}\n")[2]
+    rows = [line.split("|")[1:-1] for line in part.partition("\n## ")[0].splitlines() if "±" in line]
     shown = [[cell.strip().strip("*").replace("−", "-") for cell in row] for row in rows if len(row) == 5]
-    differences = {row["claim"]: row for row in read_csv(tables / "recipe-fashion-claims.csv")}
-    for row in read_csv(tables / "recipe-fashion-accuracy.csv"):
+    differences = {row["claim"]: row for row in read_csv(tables / f"{study}-claims.csv")}
+    for row in read_csv(tables / f"{study}-accuracy.csv"):
         (step, _, accuracy, difference, verdict), *shown = shown
         assert (step, accuracy) == (row["experiment"], f"{float(row['test %']):.2f} ± {float(row['test % ±']):.2f}")
         if claim := differences.get(f"this step helps: {step}"):
