@@ -6,10 +6,10 @@
 
 Pixels and distributions equal those of torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and
 ColorJitter, applied in this order, the last to float images and the others to PIL images; a scale alone may pick the
-neighbour of one pixel in a thousand. Bilinear pixels are those of uint8 tensors, but one in a hundred may differ by a
-gray level, and places outside the image count as `fill` with their weight. torchvision uses the same random parameters
-for a whole batch, so it would have to be called for each image; here a batch takes a few passes. Cutout comes last.
-`mix` mixes pairs of augmented images.
+neighbour of one pixel in a thousand. Bilinear pixels are torchvision's of uint8 tensors, but one in a hundred may
+differ by a gray level, and places outside the image count as `fill` with their weight. torchvision uses the same random
+parameters for a whole batch, so it would have to be called for each image; here a batch takes a few passes. Cutout
+comes last. `mix` mixes pairs of augmented images.
 """
 
 from collections.abc import Sequence
@@ -98,13 +98,14 @@ class Augmentation:
                 scale_to(name, max(0, 1 - deviation), 1 + deviation)
         if self.brightness and self.contrast:
             drawn["contrast_first"] = uniform["contrast_first"] < 0.5
-        if self.cutout:
+        if self.cutout or self.elastic:  # centers are drawn for both, so that neither changes the other's numbers
             for name, size in (("cutout_top", shape[1]), ("cutout_left", shape[2])):
                 center = torch.randint(size, (count,), generator=generator, device=generator.device)
-                drawn[name] = center - self.cutout // 2
-        if self.elastic:  # last, so that switching it on does not change the other numbers
-            nodes = torch.randn(count, 2, NODES, NODES, generator=generator, device=generator.device)
-            drawn["elastic"] = nodes * self.elastic
+                if self.cutout:
+                    drawn[name] = center - self.cutout // 2
+        if self.elastic:
+            numbers = torch.empty(count, 2, NODES, NODES, dtype=torch.float32, device=generator.device)
+            drawn["elastic"] = numbers.normal_(0, self.elastic, generator=generator)
         return drawn
 
     def __call__(self, images: Tensor, drawn: dict[str, Tensor], mean: Sequence[float] = ()) -> Tensor:

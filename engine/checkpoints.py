@@ -197,7 +197,7 @@ def find_unfinished(folder: Path) -> list[Checkpoint]:
 def find_seeds(group: Path) -> set[int]:
     """Find the seeds of all finished and begun runs in a group's folder, which need not exist."""
     found: set[int] = set()
-    for folder in group.glob("*/"):
+    for folder in group.glob("[!.]*/"):
         found.update(records.finished_seeds(folder))
         if (folder / "experiment.json").exists():  # without it, no checkpoint can be read; training writes it again
             found.update(seed for checkpoint in find_unfinished(folder) for seed in checkpoint.seeds)

@@ -149,6 +149,7 @@ def test_the_elastic_deformation_comes_after_the_affine_transform():
     bending, straight = Augmentation(**settings, elastic=1.0), Augmentation(**settings)
     drawn = draw(bending, columns)
     drawn["elastic"][:] = torch.tensor([0.0, 1.5]).view(1, 2, 1, 1)  # all nodes to the right alike
+    drawn["affine_scale"][:] = 0.7
     moved = (bending(columns, drawn) - straight(columns, drawn))[0, 0, 10:18, 10:18] * 255 / 8
     torch.testing.assert_close(moved, (1.5 / drawn["affine_scale"]).float().expand(8, 8), rtol=0, atol=0.2)
 
@@ -157,10 +158,11 @@ def test_nodes_are_displaced_normally_and_leave_the_other_numbers_as_they_were(i
     drawn = Augmentation(elastic=2.0).draw(2000, (1, 20, 28), torch.Generator().manual_seed(1))
     assert drawn["elastic"].shape == (2000, 2, NODES, NODES)
     assert stats.kstest(drawn["elastic"].flatten()[:20_000].numpy() / 2, "norm").pvalue > 0.001
-    everything, bending = Augmentation(**EVERYTHING, cutout=5), Augmentation(**EVERYTHING, cutout=5, elastic=2.0)
-    before, after = draw(everything, images), draw(bending, images)
-    assert after.keys() - before.keys() == {"elastic"}
-    assert all(torch.equal(after[name], values) for name, values in before.items())
+    both = draw(Augmentation(**EVERYTHING, cutout=5, elastic=2.0), images)
+    for settings in (dict(cutout=5), dict(elastic=2.0)):  # each leaves the other's numbers as they are
+        alone = draw(Augmentation(**EVERYTHING, **settings), images)
+        assert both.keys() - alone.keys() == ({"elastic"} if "cutout" in settings else {"cutout_top", "cutout_left"})
+        assert all(torch.equal(both[name], values) for name, values in alone.items())
 
 
 def test_where_nothing_turns_bilinear_pixels_are_the_nearest(images):
@@ -274,10 +276,11 @@ def test_an_image_is_augmented_alike_in_any_batch(interpolation, images, monkeyp
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_double_precision_gives_the_same_picture(interpolation, images, float64):
-    augmentation = Augmentation(**EVERYTHING, interpolation=interpolation)
+    augmentation = Augmentation(**EVERYTHING, elastic=1.0, interpolation=interpolation)
     drawn = draw(augmentation, images)
     doubles = augmentation(images, drawn)
     torch.set_default_dtype(torch.float32)
+    assert torch.equal(draw(augmentation, images)["elastic"], drawn["elastic"])
     floats = augmentation(images, drawn)
     assert (doubles.dtype, floats.dtype) == (torch.float64, torch.float32)
     torch.testing.assert_close(doubles, floats.double(), rtol=0, atol=1e-6)
