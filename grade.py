@@ -11,6 +11,7 @@ No code from a submission is run; this toolkit's code evaluates the submission's
 """
 
 import argparse
+import contextlib
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -57,18 +58,18 @@ def main(argv: list[str] | None = None) -> None:
         try:
             for path in submissions:
                 all_graded.append(scores.grade(path, options))
-                if args.csv:  # now, too, in case the system ends this process
-                    scores.write_csv(args.csv, all_graded)
-                scores.show(all_graded[-1], is_alone=len(submissions) == 1)
+                with contextlib.ExitStack() as at_last:  # shown although the table cannot be written, and the reverse
+                    at_last.callback(scores.show, all_graded[-1], is_alone=len(submissions) == 1)
+                    if args.csv:  # now, too, in case the system ends this process
+                        scores.write_csv(args.csv, all_graded)
         finally:  # what is graded before Ctrl-C is written, too
             scores.name_copies(all_graded)
-            if args.csv:
-                scores.write_csv(args.csv, all_graded)
-            if args.gradescope and all_graded and not all_graded[0].cannot:
-                scores.write_gradescope(args.gradescope, all_graded[0])
-            for graded in all_graded:
-                for copy in graded.copies:
-                    print(f"SHARED  {graded.name}: {copy}")
+            with contextlib.ExitStack() as at_last:  # each of these is tried although another fails
+                at_last.callback(scores.show_copies, all_graded)
+                if args.gradescope and all_graded and not all_graded[0].cannot:
+                    at_last.callback(scores.write_gradescope, args.gradescope, all_graded[0])
+                if args.csv:
+                    at_last.callback(scores.write_csv, args.csv, all_graded)
         reasons = sorted({graded.cannot for graded in all_graded if graded.cannot})
         if reasons:
             not_graded = ", ".join(graded.name for graded in all_graded if graded.cannot)

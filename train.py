@@ -89,10 +89,10 @@ def main(argv: list[str] | None = None) -> None:
                 if failures or elsewhere or not args.until_decided:
                     break
                 found, problems = read_runs(args.runs_dir, study.name)
-                print("".join(f"{problem}\n" for problem in problems), end="", file=sys.stderr)
                 step = find_next_step(study, found, args.data_dir, args.most_seeds or MOST_TO_DECIDE, step)
                 print(step.says, flush=True)
                 if not step.titles:
+                    print("".join(f"{problem}\n" for problem in problems), end="", file=sys.stderr)
                     break
                 seeds = continue_seeds(checkpoints.find_seeds(group), step.seeds)
                 titles, options = step.titles, replace(options, seeds=seeds, force=False)

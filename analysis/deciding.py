@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.claims import Judgement
 from analysis.findings import gather
 from engine.records import Record
 from experiments import UserError
@@ -28,18 +29,18 @@ def find_next_step(
 ) -> Step:
     """Judge a study's claims, and find the experiments that undecided claims compare.
 
-    The claims at the earliest look come first, so that all experiments of a step need the same number of seeds.
+    The claims at the earliest look come first, and of these those that lost the fewest seeds to divergence, so that all
+    experiments of a step need the same number of seeds.
 
     Args:
         found: the records of the study, as far as it is trained.
-        most_seeds: a look that needs more seeds than this is not planned.
+        most_seeds: a look at more seeds than this is not planned; seeds that diverged do not count.
         last: the step that was just trained; the same step again would train nothing, because some runs are damaged.
 
     Raises:
         UserError: the claims cannot be judged.
     """
-    found = [record for record in found if record.group == study.group]
-    of_study = gather(found, data_dir)[0]
+    of_study = [each for each in gather(found, data_dir)[0] if each.group == study.group]
     if not of_study:
         raise UserError(f"--until-decided: no run of {study.group} on its own data set, so its claims are not judged")
     findings = of_study[0]
@@ -47,15 +48,18 @@ def find_next_step(
         raise UserError(f"--until-decided: {findings.problem}")
     judgements = findings.judgements
     says = f"{sum(each.is_decided for each in judgements)} of {len(judgements)} claims are decided"
-    looks = [each.next_look for each in judgements if each.next_look and each.next_look.seeds <= most_seeds]
-    if not looks:
-        undecided = [f"\n{each.explained}: {each.claim.says}" for each in judgements if not each.is_decided]
-        return Step([], 0, says + "".join(undecided))
-    look = min(looks, key=lambda look: look.seeds)
-    compared = [title for each in judgements if each.next_look == look for title in each.claim.titles]
-    titles = list(dict.fromkeys(study.trained_as[title] for title in compared))
+    undecided = "".join(f"\n{each.explained}: {each.claim.says}" for each in judgements if not each.is_decided)
+    waiting: dict[tuple[int, int], list[Judgement]] = {}  # {(seeds of the next look, needed seeds): claims}
+    for judgement in judgements:
+        look = judgement.next_look
+        if look and look.seeds <= most_seeds:
+            waiting.setdefault((look.seeds, findings.count_needed(judgement, look)), []).append(judgement)
+    within_reach = {at: claims for at, claims in waiting.items() if at[1] <= 2 * at[0]}  # or it might never end
+    if not within_reach:
+        return Step([], 0, f"{says}{'; too many runs diverged' if waiting else ''}{undecided}")
+    (_, needed), claims = min(within_reach.items(), key=lambda item: item[0])
+    titles = list(dict.fromkeys(title for claim in claims for title in findings.list_compared(claim)))
     named = ", ".join(f'"{title}"' for title in titles)
-    seeds = look.seeds + len({seed for record in found if record.title in titles for seed in record.diverged})
-    if seeds > most_seeds or (last and (last.titles, last.seeds) == (titles, seeds)):
-        return Step([], 0, f"{says}; {look} is not reached by {named}: too many of their runs diverged or are damaged")
-    return Step(titles, seeds, f"{says}; {look} is next, for {named}")
+    if last and (last.titles, last.seeds) == (titles, needed):
+        return Step([], 0, f"{says}; {claims[0].next_look} is not reached by {named}: runs are damaged{undecided}")
+    return Step(titles, needed, f"{says}; {claims[0].next_look} is next, for {named}")

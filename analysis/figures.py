@@ -20,7 +20,7 @@ from augmentation import Augmentation
 from data import Dataset
 from engine import run_files
 from engine.records import Record
-from experiments import shorten
+from experiments import Experiment, shorten
 from regularizers import SMALL
 
 AUGMENTED_ROWS = 3  # rows of augmented images in the figure of samples
@@ -148,8 +148,12 @@ def add_weights(document: Document, findings: Findings) -> None:
     )
     if any(experiments[title].l1 for title in shown):
         caption += ". The subgradient of L1 leaves small weights, its proximal step zeros"
+
+    def is_plain_mlp(experiment: Experiment) -> bool:
+        return experiment.model.startswith("mlp") and not experiment.standardize
+
     has_dead_inputs = findings.dataset and (findings.dataset.train.images.amax(0) == 0).any()
-    if has_dead_inputs and any(e.model.startswith("mlp") and not e.standardize for e in experiments.values()):
+    if has_dead_inputs and any(is_plain_mlp(experiments[title]) for title in shown):
         caption += (
             ". A penalty drives weights of pixels that are always black towards zero, which changes no prediction"
         )

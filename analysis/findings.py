@@ -18,6 +18,7 @@ from torch import nn
 import data
 from analysis.claims import Judgement, judge_claims
 from analysis.compare import Comparison
+from analysis.looks import Look
 from analysis.metrics import compare_at_looks, compare_with_baseline, read_metric, read_predictions
 from analysis.verdicts import Question, decide_at_looks
 from data import Dataset
@@ -143,6 +144,15 @@ class Findings:
         """The margin within which differences in accuracy make no practical difference."""
         return MARGINS.get(self.dataset_name, MARGIN) if self.study.margin is None else self.study.margin
 
+    def list_compared(self, judgement: Judgement) -> list[str]:
+        """List the titles under which the experiments that a claim compares are trained."""
+        return list(dict.fromkeys(self.study.trained_as[title] for title in judgement.claim.titles))
+
+    def count_needed(self, judgement: Judgement, look: Look) -> int:
+        """Count the seeds that a claim's experiments need for a look, with others in place of those that diverged."""
+        diverged = {seed for title in self.list_compared(judgement) for seed in self.record(title).diverged}
+        return look.seeds + len(diverged)
+
     def published(self, title: str) -> dict[str, float]:
         """Return the published metrics of an experiment; a study with overrides has none."""
         return self.study.experiments[title].published
@@ -183,7 +193,7 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
         if trained:
             first = next(iter(trained.values()))
             for title, record in list(trained.items()):
-                if record.dataset["checksum"] != first.dataset["checksum"]:  # a file of one's own that was changed
+                if _describe_data(record) != _describe_data(first):  # a file of one's own that was changed
                     problems.append(f"{record.folder}: trained on another {dataset_name} than {first.title}")
                     del trained[title]
             dataset, problem = load_test_set(first, data_dir)
@@ -205,6 +215,10 @@ def _study_of(records: dict[str, Record]) -> Study:
     for record in records.values():  # a record of format 2 may lack some overrides
         overrides |= record.overrides
     return STUDIES[first.study].with_overrides(overrides)
+
+
+def _describe_data(record: Record) -> tuple:
+    return record.dataset["checksum"], record.shape, record.classes
 
 
 def is_of(study: Study, record: Record) -> bool:

@@ -221,7 +221,7 @@ def add_provenance(document: Document, all_findings: list[Findings]) -> None:
     data_sets, commands, versions, rows = set(), set(), set(), []
     for findings in all_findings:
         for title, record in findings.trained.items():
-            results = record.results.values()
+            results = [record.results[seed] for seed in sorted(record.results)]
             data_sets.add((findings.dataset_name, record.dataset["checksum"]))
             commands |= {FOLDERS.sub("", result["command"]) for result in results}
             versions |= {f"torch {result['versions']['torch']}" for result in results}

@@ -103,12 +103,13 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     next_look = judgements[0].next_look
     if next_look is None:
         return ""
+    needed: dict[str, int] = {}
+    for judgement in judgements:
+        for title in findings.list_compared(judgement):
+            needed[title] = max(needed.get(title, 0), findings.count_needed(judgement, next_look))
     lacking: dict[int, list[str]] = {}  # {number of seeds: titles that lack so many}
-    titles = dict.fromkeys(findings.study.trained_as[title] for each in judgements for title in each.claim.titles)
-    diverged = {seed for title in titles for seed in findings.record(title).diverged}  # others are needed in all titles
-    for title in titles:
-        needed = next_look.seeds + len(diverged) - len(findings.record(title).seeds)
-        lacking.setdefault(needed, []).append(title)
+    for title, seeds in needed.items():
+        lacking.setdefault(seeds - len(findings.record(title).seeds), []).append(title)
     lacking = {seeds: titles for seeds, titles in lacking.items() if seeds > 0}
     if not lacking:
         return f" The next is {next_look}, but the experiments do not have the same seeds."

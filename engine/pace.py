@@ -204,7 +204,7 @@ def find_memory() -> Path:
 
 
 def name_work(task: Task, candidates: list[int], plan: Plan) -> str:
-    """Name what decides most which number of runs is fastest: network, batches, plan, this machine and torch."""
+    """Name what the fastest number of runs depends on: network, batches, plan, this machine and torch."""
     experiment, shape = task.experiment, "x".join(map(str, task.dataset.shape))
     return (
         f"{experiment.model}, hidden {experiment.hidden}, norm {experiment.norm}, batches of {experiment.batch_size}, "

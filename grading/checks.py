@@ -324,15 +324,15 @@ def check_retraining(submission: Submission) -> Generator[str, None, str | None]
     if dataset is None or problem:
         yield problem
         return None
-    fresh = [seed for seed in range(len(record.results) + FRESH_SEEDS) if seed not in record.results][:FRESH_SEEDS]
+    fresh = [seed for seed in range(len(record.seeds) + FRESH_SEEDS) if seed not in record.seeds][:FRESH_SEEDS]
     at_once, _ = measured_for(record.experiment.model)
     accuracies = []
     for start in range(0, len(fresh), at_once):
         runs = training.train(record.experiment, fresh[start : start + at_once], dataset)
-        if diverged := [run.seed for run in runs if run.result["diverged"]]:
-            yield f"{name} cannot be compared: trained again, {format_seeds(diverged)} diverged"
-            return None
-        accuracies += [run.result["test_accuracy"] for run in runs]
+        accuracies += [run.result["test_accuracy"] for run in runs if not run.result["diverged"]]
+    if len(accuracies) < 2:
+        yield f"{name} cannot be compared: of {FRESH_SEEDS} fresh seeds {len(accuracies)} did not diverge"
+        return None
     low, high = compute_prediction_interval(accuracies, draws=len(record.results))
     for seed, result in record.results.items():
         if not low <= result["test_accuracy"] <= high:

@@ -130,6 +130,13 @@ def show(graded: Graded, is_alone: bool) -> None:
         print(f"  {remark}", flush=True)
 
 
+def show_copies(all_graded: list[Graded]) -> None:
+    """Print a line for each submission's copies."""
+    for graded in all_graded:
+        for copy in graded.copies:
+            print(f"SHARED  {graded.name}: {copy}")
+
+
 def write_csv(path: Path, all_graded: list[Graded]) -> None:
     """Write a CSV file with a row for each submission.
 

@@ -57,6 +57,7 @@ class Limits:
     bytes: int = 4 * 2**30  # of all files, unpacked
     file: int = 2**26  # bytes of one file, unpacked
     manifest: int = 2**24  # bytes
+    layers: int = 102  # of an MLP, with its input and its output
     predictions: int = 2**26  # bytes of a run's log-probabilities, unpacked
 
 
@@ -104,7 +105,9 @@ def _check_description(record: Record, limits: Limits | None) -> None:
     elif name not in SOURCES:
         raise ValueError(f"dataset name is {name[:40]!r}, expected one of {', '.join(SOURCES)}, {OWN_RULE}")
     widths = math.prod(record.shape), *(record.experiment.hidden or ()), len(record.classes)
-    if limits and (weights := sum(map(math.prod, pairwise(widths)))) * 4 > limits.file:  # would be built before a check
+    if limits and len(widths) > limits.layers:  # the network would be built before any check
+        raise ValueError(f"hidden has {len(widths) - 2:,} widths, and grade.py takes at most {limits.layers - 2:,}")
+    if limits and (weights := sum(map(math.prod, pairwise(widths)))) * 4 > limits.file:
         raise ValueError(f"hidden asks for {weights:,} weights, more than a file of {limits.file:,} bytes holds")
     for name, value in record.overrides.items():
         trained_with = getattr(record.experiment, name)

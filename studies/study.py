@@ -76,8 +76,9 @@ class Study:
 
     Raises:
         ValueError: the name or a title cannot be a folder's name; a claim or the baseline names an unknown experiment;
-            a kind, metric or direction is unknown; too few seeds are planned; an experiment has more epochs than the
-            study allows; or the experiments use more than one data set.
+            a claim compares nothing; a kind, metric or direction is unknown; a number is not whole and above 0; too few
+            seeds are planned; an experiment has more epochs than the study allows; or the experiments use more than one
+            data set.
     """
 
     name: str
@@ -102,10 +103,10 @@ class Study:
             raise ValueError(f"{self.name!r}: expected a study's name of lower-case letters, digits and hyphens")
         whole = dict(seeds=self.seeds, most_parameters=self.most_parameters, most_epochs=self.most_epochs)
         for name, number in whole.items():
-            if type(number) is not int and (name == "seeds" or number is not None):
-                raise ValueError(f"{name} is {number!r}, expected a whole number")
-        if not isinstance(self.mistakes, tuple) or [type(number) for number in self.mistakes] != [int, int]:
-            raise ValueError(f"mistakes is {self.mistakes!r}, expected two whole numbers, such as (10, 5)")
+            if not (number is None and name != "seeds") and not _is_positive(number):
+                raise ValueError(f"{name} is {number!r}, expected a whole number of at least 1")
+        if not isinstance(self.mistakes, tuple) or [*map(_is_positive, self.mistakes)] != [True, True]:
+            raise ValueError(f"mistakes is {self.mistakes!r}, expected two whole numbers above 0, such as (10, 5)")
         for title, entry in self.experiments.items():
             if not self.is_single and not TITLE.fullmatch(title):
                 raise ValueError(
@@ -254,6 +255,10 @@ class Study:
             if value is not True:
                 given.append(str(value))
         return f"python train.py {shlex.join(['--study', self.name, *given, *words])}"
+
+
+def _is_positive(number: object) -> bool:
+    return type(number) is int and number >= 1
 
 
 def _check_word(about: str, word: str, known: tuple[str, ...]) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import FIRST, HANDED_IN, change_result, change_text, find_failures, refresh, write_nothing
+from helpers import FIRST, HANDED_IN, change_result, change_text, end_history, find_failures, refresh, write_nothing
 
 import data
 import report
+import training
 from analysis import plots
 from engine import run_files
 from engine.records import Record
@@ -349,3 +350,19 @@ def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked)
     assert "fresh seeds predict" in find_failures(unpacked, retrain=name)["retraining"]
     failures = find_failures(unpacked, retrain="single/none")
     assert 'the submission has no "single/none", only "single/' in failures["retraining"]
+
+
+def test_seeds_that_diverge_again_are_no_fresh_seeds_and_predict_nothing(unpacked, monkeypatch):
+    trained, plain = [], training.train
+    change_result(unpacked / FIRST / "seed-1", diverged=True)
+    end_history(unpacked / FIRST / "seed-1")
+    refresh(unpacked)
+
+    def train(experiment, seeds, dataset):
+        trained.extend(seeds)
+        return plain(replace(experiment, optimizer="sgd", lr=1e9), seeds, dataset)
+
+    monkeypatch.setattr(training, "train", train)
+    failure = find_failures(unpacked, retrain=f"single/{HANDED_IN}")["retraining"]
+    assert "cannot be compared: of 5 fresh seeds 0 did not diverge" in failure
+    assert set(trained).isdisjoint({0, 1})

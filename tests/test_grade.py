@@ -138,18 +138,27 @@ def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, unpacked, tmp_pat
 
 
 def test_copies_are_in_the_table_though_nobody_reads_the_output(handed_in, unpacked, tmp_path, monkeypatch):
-    table, shown = tmp_path / "grades.csv", []
+    table = tmp_path / "grades.csv"
 
-    def show_once(graded, is_alone):
-        if shown:
-            raise BrokenPipeError
-        shown.append(graded)
+    def fail(*_, **__):
+        raise BrokenPipeError
 
-    monkeypatch.setattr(scores, "show", show_once)
+    monkeypatch.setattr(scores, "show_copies", fail)
     with pytest.raises(SystemExit):
         grade.main([str(handed_in), str(unpacked), "--csv", str(table)])
     with open(table, newline="", encoding="utf-8") as file:
         assert ["shared with" in row["copies"] for row in csv.DictReader(file)] == [True, True]
+
+
+def test_each_output_is_written_though_another_fails(handed_in, tmp_path, capsys, monkeypatch):
+    def fail(path, all_graded):
+        raise UserError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(scores, "write_csv", fail)
+    results = tmp_path / "results.json"
+    said = refused(capsys, handed_in, "--csv", tmp_path / "grades.csv", "--gradescope", results, status=2)
+    assert "grades.csv: cannot be written" in said
+    assert "tests" in json.loads(results.read_text(encoding="utf-8"))
 
 
 def test_an_unpacked_submission_is_not_a_folder_of_submissions(unpacked):

@@ -91,13 +91,15 @@ def test_a_claim_that_compares_nothing_is_refused():
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
-        ("seeds", 10.0, "a whole number"),
-        ("seeds", None, "a whole number"),
-        ("seeds", True, "a whole number"),
-        ("most_parameters", "8000", "a whole number"),
-        ("most_epochs", 2.5, "a whole number"),
-        ("mistakes", 10, r"two whole numbers, such as \(10, 5\)"),
-        ("mistakes", (10, 5, 2), r"two whole numbers, such as \(10, 5\)"),
+        ("seeds", 10.0, "a whole number of at least 1"),
+        ("seeds", None, "a whole number of at least 1"),
+        ("seeds", True, "a whole number of at least 1"),
+        ("most_parameters", "8000", "a whole number of at least 1"),
+        ("most_epochs", 2.5, "a whole number of at least 1"),
+        ("mistakes", 10, r"two whole numbers above 0, such as \(10, 5\)"),
+        ("most_parameters", 0, "a whole number of at least 1"),
+        ("mistakes", (10, 0), r"two whole numbers above 0, such as \(10, 5\)"),
+        ("mistakes", (10, 5, 2), r"two whole numbers above 0, such as \(10, 5\)"),
     ],
 )
 def test_numbers_of_a_study_that_are_not_whole_are_refused(setting, value, expected):

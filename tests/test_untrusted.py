@@ -92,6 +92,19 @@ def test_a_network_of_more_weights_than_a_file_can_hold_is_not_built(runs, digit
     )
 
 
+def test_a_network_of_very_many_layers_is_not_built(runs, digits):
+    path = write_runs(runs, digits, Experiment(model="mlp", hidden=(2,), dataset="mnist_sample"), [0.9])
+    path.rename(runs / "single" / "deep")
+    description = json.loads((runs / "single" / "deep" / "experiment.json").read_text())
+    description |= dict(study="deep", title="deep")
+    description["experiment"]["hidden"] = [1] * 101
+    (runs / "single" / "deep" / "experiment.json").write_text(json.dumps(description))
+    (runs / "single").rename(runs / "deep")
+    found, (problem,) = read_runs(runs, limits=LIMITS)
+    assert found == []
+    assert "hidden has 101 widths, and grade.py takes at most 100" in problem
+
+
 @pytest.mark.parametrize(
     ("dataset", "says"),
     [
