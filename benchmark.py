@@ -36,7 +36,7 @@ PRICED: tuple[Settings, ...] = (  # what --settings measures, each alone
     *(dict(norm="batch"), dict(norm="ghost"), dict(norm="layer"), dict(norm="group")),
     *(dict(dropout=0.25), dict(channel_dropout=0.1), dict(label_smoothing=0.1), dict(mixup=0.2), dict(cutout=14)),
     *(dict(max_norm=3.0), dict(average=0.999), dict(clip_norm=1.0), dict(lr_scheduler="cosine", warmup=1)),
-    *(dict(rotation=7.0), dict(rotation=7.0, interpolation="bilinear")),
+    *(dict(rotation=7.0), dict(rotation=7.0, interpolation="bilinear"), dict(elastic=0.5)),
 )
 
 
