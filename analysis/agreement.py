@@ -48,8 +48,8 @@ def compare_verdicts(here: Findings, there: Findings) -> tuple[Table, Counter[st
         claim = one.claim
         words: tuple[str, ...] = claim.says, claim.kind, claim.metric.replace("_", " ")
         outcome: tuple[str, ...] = one.verdict, other.verdict, how
-        alike = one.comparisons.keys() & other.comparisons.keys() if one.subject == other.subject else ()
-        for title in [title for title in one.comparisons if title in alike] or [""]:
+        is_shared = one.subject == other.subject  # of several experiments, each folder may have another best
+        for title in [title for title in one.comparisons if is_shared and title in other.comparisons] or [""]:
             differences = [
                 show_difference(judgement.comparisons[title], claim.metric) if title else ""
                 for judgement in (one, other)

@@ -101,9 +101,9 @@ class Study:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r}: expected a study's name of lower-case letters, digits and hyphens")
-        whole = dict(seeds=self.seeds, most_parameters=self.most_parameters, most_epochs=self.most_epochs)
-        for name, number in whole.items():
-            if not (number is None and name != "seeds") and not _is_positive(number):
+        for name in ("seeds", "most_parameters", "most_epochs"):
+            number = getattr(self, name)
+            if not _is_positive(number) and (number is not None or name == "seeds"):
                 raise ValueError(f"{name} is {number!r}, expected a whole number of at least 1")
         if not isinstance(self.mistakes, tuple) or [*map(_is_positive, self.mistakes)] != [True, True]:
             raise ValueError(f"mistakes is {self.mistakes!r}, expected two whole numbers above 0, such as (10, 5)")
