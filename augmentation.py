@@ -163,10 +163,9 @@ class Augmentation:
             first = drawn["contrast_first"]
             is_contrast = torch.stack([first, ~first])
             _blend(floats, torch.where(is_contrast, drawn["contrast"], drawn["brightness"]), is_contrast)
-        elif self.contrast:
-            _blend(floats, drawn["contrast"][None], is_contrast=True)
         else:
-            _blend(floats, drawn["brightness"][None], is_contrast=False)
+            name = "contrast" if self.contrast else "brightness"
+            _blend(floats, drawn[name][None], is_contrast=name == "contrast")
 
 
 def _turn(

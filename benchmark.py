@@ -132,7 +132,7 @@ def make_benchmark_parser() -> flags.OneLineParser:
     """Make the parser for benchmark.py's command line."""
     parser = flags.make_parser("benchmark.py", __doc__)
     parser.add_argument("--model", default="mlp1", choices=EXPERIMENTS, help="network to time (default: %(default)s)")
-    about = "measure what each regularizer, normalization, schedule and rotation adds to an epoch, instead of the loops"
+    about = "measure how many times as long training takes with each of many settings, instead of the loops"
     parser.add_argument("--settings", action="store_true", help=about)
     parser.add_argument("--dataset", choices=SOURCES, help="default: the model's data set")
     flags.add_data_dir(parser)

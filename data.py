@@ -165,9 +165,10 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     """Return the (start, end) of each batch of `count` images.
 
-    A last batch of one image joins the batch before it, because batch normalization needs at least two images.
+    A last batch of one image joins the batch before it, because batch normalization needs at least two images; but with
+    a batch size of 1, for which batch normalization is refused, every batch has one image.
     """
     starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count - starts[-1] == 1:
+    if batch_size > 1 and len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
     return list(zip(starts, [*starts[1:], count], strict=True))

@@ -123,10 +123,12 @@ class EarlyStopping:
 
     @property
     def is_running(self) -> list[bool]:
+        """Whether each run has not stopped."""
         return [epoch is None for epoch in self.stopped_epoch]
 
     @property
     def all_stopped(self) -> bool:
+        """Whether every run has stopped."""
         return not any(self.is_running)
 
     def state_dict(self) -> dict[str, int | list]:

@@ -4,7 +4,6 @@ Experiment(model="mlp3", l1=0.001).name     # 'mlp3,l1=0.001'
 """
 
 import hashlib
-import math
 import operator
 import typing
 from collections.abc import Callable
@@ -27,6 +26,7 @@ DEFAULTS: dict[str, Settings] = dict.fromkeys(("mlp1", "mlp2", "mlp3", "mlp"), _
     resnet2=dict(dataset="cifar10", norm="batch", norm_position="before", dropout=0.0, groups=4),
 )
 GHOST_SPLITS = 2
+LARGEST = 1e30  # number in a setting; products of larger ones would not fit into float32
 
 MODELS = tuple(DEFAULTS)
 NORM_CHOICES = ("none", "batch", "ghost", "layer", "group", "layer_chw")
@@ -98,7 +98,7 @@ class Experiment:
     )
     lr_step_size: int | None = _optimization(None, "epochs between the steps of --lr-scheduler step", at_least=1)
     lr_gamma: float = _optimization(0.1, "factor at each step of --lr-scheduler step", above=0)
-    warmup: int | None = _optimization(None, "epochs in which the learning rate rises from 0 to --lr", at_least=1)
+    warmup: int | None = _optimization(None, "epochs in which the learning rate rises evenly to --lr", at_least=1)
     clip_norm: float | None = _optimization(None, "largest norm of a run's gradient; longer ones are scaled", above=0)
     momentum: float = _optimization(0.0, "momentum of sgd", at_least=0, below=1)
     nesterov: bool = _optimization(False, "use Nesterov momentum with sgd")
@@ -258,7 +258,7 @@ class Experiment:
         return asdict(self)
 
 
-# Settings that need another setting: (setting, whether the other setting is given, message if it is not).
+# Settings that not every experiment may have: (setting, whether this one may, message if it may not).
 DEPENDENT_SETTINGS: tuple[tuple[str, Callable[[Experiment], Any], str], ...] = (
     ("hidden", lambda e: e.model == "mlp", "needs --model mlp; the other networks have fixed widths"),
     ("crop_mode", lambda e: e.crop_padding, "needs --crop-padding above 0"),
@@ -361,7 +361,7 @@ def _is_within(number: Any, kind: Any, bounds: dict[str, float]) -> bool:
     return (
         isinstance(number, kind)
         and not isinstance(number, bool)
-        and (kind is int or math.isfinite(number))
+        and (kind is int or abs(number) <= LARGEST)
         and all(BOUNDS[name](number, limit) for name, limit in bounds.items())
     )
 

@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> None:
         seeds = None if args.seeds is None else parse_seeds(args.seeds)
         if args.gradescope and len(submissions) > 1:
             raise UserError(f"--gradescope {args.gradescope}: takes one submission, found {len(submissions)}")
-        check_output("--csv", args.csv, ".csv")
-        check_output("--gradescope", args.gradescope, ".json")
+        flags.check_output("--csv", args.csv, ".csv")
+        flags.check_output("--gradescope", args.gradescope, ".json")
         study = None if args.study is None else read_study(args.study)
         if args.data_dir != Path(flags.default_data_dir()) and not args.data_dir.is_dir():
             why = "there is no such folder; name the folder that holds the data sets"
@@ -106,14 +106,6 @@ def make_grade_parser() -> flags.OneLineParser:
 # ---------------------------------------------------------------------------------------------------------------------
 # Mistakes in the command line. They are found before grading, so that they cost no student a point and the grader no
 # time. Each of these functions raises a `UserError`.
-
-
-def check_output(flag: str, path: Path | None, suffix: str) -> None:
-    """Check the suffix and folder of a file to be written: `--csv *.zip` would overwrite the first submission."""
-    if path and path.suffix != suffix:
-        raise UserError(f"{flag} {path}: expected a name that ends in {suffix}")
-    if path and not path.parent.is_dir():
-        raise UserError(f"{flag} {path}: there is no folder {path.parent}; make it, or name another")
 
 
 def read_study(words: str) -> Study:

@@ -194,7 +194,8 @@ def build_norm(
         freeze_gamma: the scale stays 1; the shift is learned.
 
     Raises:
-        ValueError: the groups do not divide the channels, or `norm` is unknown or lacks its setting.
+        ValueError: the groups do not divide the channels, one feature alone would be normalized, to a constant, or
+            `norm` is unknown or lacks its setting.
     """
     channels, of_images = shape[0], len(shape) == 3
     layer: nn.Module
@@ -206,10 +207,14 @@ def build_norm(
         case "ghost" if ghost_splits:
             layer = GhostBatchNorm(channels, ghost_splits)
         case "group" if divisor := groups or group_size:
+            given = f"--groups {groups}" if groups else f"--group-size {group_size}"
             if channels % divisor:
-                given = f"--groups {groups}" if groups else f"--group-size {group_size}"
                 raise ValueError(f"{given}: does not divide the {channels} channels of a layer; name one that does")
             layer = nn.GroupNorm(groups or channels // divisor, channels)
+            if not of_images and layer.num_groups == channels:
+                raise ValueError(f"{given}: makes groups of one feature, which become constant; name larger groups")
+        case "layer" if channels == 1 and not of_images:
+            raise ValueError("--norm layer: makes a layer's only feature constant; name more features")
         case "layer":
             layer = nn.GroupNorm(1, channels) if of_images else nn.LayerNorm(channels)
         case "layer_chw":

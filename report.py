@@ -18,6 +18,7 @@ import sys
 import tempfile
 import webbrowser
 from pathlib import Path
+from typing import NoReturn
 
 from engine import console, flags
 from experiments import UserError
@@ -29,8 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_report_parser()
     args = parser.parse(argv)
     study, out, bundle, warning = args.study, args.out, args.bundle, ""
-    check_flags(parser, args)
-    with flags.answer_in_one_line(parser, lambda _: "not everything is written; the same command starts again"):
+    kept = "not everything is written; the same command starts again"
+    with flags.answer_in_one_line(parser, lambda _: kept):
+        check_flags(args)
         if args.pool:
             flags.check_submissions(args.pool, are_of_a_class=True)
         else:
@@ -40,8 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
         with flags.importing():  # late, because importing torch takes seconds
             from analysis.sections import make_report
-            from engine import records
-            from engine.checkpoints import find_begun
+            from engine import checkpoints
             from grading import packing, untrusted
             from grading.pool import Pool, make_pool
             from grading.submission import GradeOptions
@@ -54,12 +55,12 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"pooled {pool}", flush=True)
             found, problems = untrusted.read_runs(runs_dir, study)
             problems = [*pool.left_out, *problems]
-            if args.pool and not any(record.results for record in found):
-                left_out = "; ".join(problems) or f"none has a run of {study}"
-                raise UserError(f"--pool: no run of any submission can be taken ({left_out})")
             if not any(record.results for record in found):
-                reasons = {f"{record.folder}: {why}": None for record in found for why in record.diverged.values()}
-                refuse_without_runs(args, runs_dir, [*problems, *reasons])
+                if args.pool:
+                    left_out = "; ".join(problems) or f"none has a run of {study}"
+                    raise UserError(f"--pool: no run of any submission can be taken ({left_out})")
+                reasons = [f"{record.folder}: {why}" for record in found for why in record.diverged.values()]
+                refuse_without_runs(args, runs_dir, [*problems, *dict.fromkeys(reasons)])
             against = None
             if args.against:
                 others, damaged = untrusted.read_runs(args.against, study)
@@ -79,23 +80,23 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"packed with all log-probabilities, as the data are not here: {', '.join(whole)}", flush=True)
                 lacking = f"WARNING: the data of {', '.join(whole)} are not in {args.data_dir}, so nothing is compared"
                 warning = f"{lacking}, and grade.py fails the report; name their folder with --data-dir and pack again"
-        begun = [records.describe_begun(folder) for folder in find_begun(runs_dir, study)]
-    page = out / ("report.md" if args.slim else "report.html")
-    try:
-        print(flags.name_folders(document.summary, args.runs_dir, args.data_dir))
-        print(f"\nwritten to {out / 'report.md'}{'' if args.slim else f' and {page}'}", flush=True)
-        for line in begun:
-            print(
-                f"unfinished, not in the report: {flags.name_folders(line, args.runs_dir, args.data_dir)}", flush=True
-            )
-        if bundle:
-            print(f"packed {packed:,} files into {bundle}", flush=True)
-            if warning:
-                print(warning, file=sys.stderr)
-    except BrokenPipeError:  # the output's reader has gone, as with `| head`
-        console.discard_output()
-    if args.open and not webbrowser.open(page.resolve().as_uri()):
-        print(f"--open: no browser was found; open {page.resolve()}", file=sys.stderr)
+        begun = [checkpoints.describe_begun(folder) for folder in checkpoints.find_begun(runs_dir, study)]
+        page = out / ("report.md" if args.slim else "report.html")
+        kept = f"everything is written to {out}{f' and {bundle}' if bundle else ''}"
+        try:
+            print(flags.name_folders(document.summary, args.runs_dir, args.data_dir))
+            print(f"\nwritten to {out / 'report.md'}{'' if args.slim else f' and {page}'}", flush=True)
+            for line in begun:
+                unfinished = flags.name_folders(line, args.runs_dir, args.data_dir)
+                print(f"unfinished, not in the report: {unfinished}", flush=True)
+            if bundle:
+                print(f"packed {packed:,} files into {bundle}", flush=True)
+                if warning:
+                    print(warning, file=sys.stderr)
+        except BrokenPipeError:  # the output's reader has gone, as with `| head`
+            console.discard_output()
+        if args.open and not webbrowser.open(page.resolve().as_uri()):
+            print(f"--open: no browser was found; open {page.resolve()}", file=sys.stderr)
 
 
 def make_report_parser() -> flags.OneLineParser:
@@ -120,34 +121,35 @@ def make_report_parser() -> flags.OneLineParser:
     return parser
 
 
-def check_flags(parser: flags.OneLineParser, args: argparse.Namespace) -> None:
-    """Refuse flags that cannot go together, and files that could not be written."""
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that cannot go together, and files that could not be written.
+
+    Raises:
+        UserError: of the first of them.
+    """
     out, bundle = args.out, args.bundle
     for flag in ("pool", "against", "slim"):
         if bundle and getattr(args, flag):
-            parser.error(f"--bundle {bundle}: packs the report on runs of your own; leave out --{flag}")
-    if bundle and bundle.suffix != ".zip":
-        parser.error(f"--bundle {bundle}: expected a name that ends in .zip")
-    if bundle and not bundle.parent.is_dir():
-        parser.error(f"--bundle {bundle}: there is no folder {bundle.parent}; make it, or name another")
+            raise UserError(f"--bundle {bundle}: packs the report on runs of your own; leave out --{flag}")
+    flags.check_output("--bundle", bundle, ".zip")
     for flag, folder in (("--runs-dir", args.runs_dir), ("--against", args.against)):
         if folder and out.resolve() == folder.resolve():
-            parser.error(f"--out {out}: is the folder of records given by {flag}; name another")
-    if any((out / name).exists() for name in ("train.py", "__init__.py", "study.py")):
-        parser.error(f"--out {out}: is a folder of code; name one for the report alone, such as report")
+            raise UserError(f"--out {out}: is the folder of records given by {flag}; name another")
+    if any(out.glob("*.py")):
+        raise UserError(f"--out {out}: is a folder of code; name one for the report alone, such as report")
     if args.against and args.against.resolve() == args.runs_dir.resolve():
-        parser.error(f"--against {args.against}: is --runs-dir itself; name another folder of runs")
+        raise UserError(f"--against {args.against}: is --runs-dir itself; name another folder of runs")
 
 
 def check_runs(args: argparse.Namespace, runs_dir: Path, flag: str = "--runs-dir") -> None:
-    """Check that a run exists, before slow modules are imported."""
+    """Check that a run exists, before slow modules are imported; if none does, raise a `UserError`."""
     if not runs_dir.is_dir() or not any(runs_dir.glob("[!.]*/[!.]*/seed-*")):
         refuse_without_runs(args, runs_dir, [], flag)
 
 
 def refuse_without_runs(
     args: argparse.Namespace, runs_dir: Path, problems: list[str], flag: str = "--runs-dir"
-) -> None:
+) -> NoReturn:
     """Raise an error that says that no run was found and how to train one.
 
     Raises:

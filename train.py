@@ -130,12 +130,10 @@ def make_train_parser() -> flags.OneLineParser:
     group.add_argument("--until-decided", action="store_true", help=about)
     about = f"no more seeds of an experiment than these, with --until-decided (default: {MOST_TO_DECIDE})"
     group.add_argument("--most-seeds", type=flags.positive, metavar="N", help=about)
-    group.add_argument(
-        "--list",
-        action="store_true",
-        help="print all studies, or --study, with the seeds trained so far; train nothing",
-    )
-    group.add_argument("--summary", action="store_true", help="print the network's layers and train nothing")
+    instead = group.add_mutually_exclusive_group()
+    about = "print all studies, or --study, with the seeds trained so far; train nothing"
+    instead.add_argument("--list", action="store_true", help=about)
+    instead.add_argument("--summary", action="store_true", help="print the network's layers and train nothing")
     flags.add_data_dir(group)
     flags.add_runs_dir(group)
     group.add_argument(
@@ -144,13 +142,13 @@ def make_train_parser() -> flags.OneLineParser:
         help="train these seeds again, even if finished; if the experiment was edited, delete all its old runs",
     )
     flags.add_device(group)
-    jobs = "parallel processes (default: one for each core, one for a GPU); with --cluster, workers to wait for"
-    group.add_argument("--jobs", type=flags.positive, help=f"{jobs} (default: 1)")
+    about = "parallel processes (default: one a core, one for a GPU); with --cluster, workers to wait for (default: 1)"
+    group.add_argument("--jobs", type=flags.positive, help=about)
     group.add_argument("--threads", type=flags.positive, help="threads in each process (default: the fastest measured)")
     group.add_argument(
         "--runs-at-once",
         type=flags.positive,
-        help="most seeds side by side in a process (default: the fastest, measured if it takes minutes; on a GPU, all)",
+        help="most seeds side by side in a process (default: the fastest, measured for long training; on a GPU, all)",
     )
     group.add_argument(
         "--cluster", metavar="ADDRESS", help="train on the workers of this Dask scheduler, such as tcp://host:8786"

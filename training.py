@@ -74,7 +74,7 @@ class Keeper(Protocol):
 
 
 class Trainer:
-    """The model of several runs side by side, with an optimizer, a scheduler, a penalty and early stopping."""
+    """The model of several runs side by side, with all that training it takes."""
 
     def __init__(self, experiment: Experiment, dataset: Dataset, seeds: list[int], device: str) -> None:
         networks = [build_network(experiment, dataset.shape, len(dataset.classes), seed) for seed in seeds]
@@ -149,8 +149,7 @@ def train(
         if checkpoint:
             checkpoint.write_if_due(epoch, state_so_far)
 
-    seconds_a_run = (time.perf_counter() - started) / len(seeds)
-    shared = dict(seeds_beside=list(seeds), seconds=seconds_a_run, resumed_at=resumed_at)
+    shared = dict(seeds_beside=list(seeds), seconds=(time.perf_counter() - started) / len(seeds), resumed_at=resumed_at)
     return [finish_run(trainer, dataset, number, run, shared) for number, run in enumerate(runs)]
 
 
@@ -340,7 +339,8 @@ def make_scheduler(experiment: Experiment, optimizer: torch.optim.Optimizer, ste
         return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2  # Loshchilov and Hutter 2017
 
     match experiment.lr_scheduler:
-        case "step" if experiment.lr_step_size:
+        case "step":
+            assert experiment.lr_step_size, "experiments.py refuses steps without a size"
             return lr_scheduler.StepLR(optimizer, experiment.lr_step_size, experiment.lr_gamma)
         case "one_cycle":  # Smith and Topin 2018, with torch's defaults
             low, high = MOMENTUM

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from analysis.claims import Judgement
+from analysis.compare import Comparison
 from analysis.document import Document
 from analysis.findings import Findings
 from analysis.tables import Table, escaped, show_difference
@@ -66,10 +67,20 @@ def judge_agreement(one: Judgement, other: Judgement) -> str:
     decided = [judgement.verdict for judgement in (one, other) if judgement.is_decided]
     if len(decided) < 2:
         return ONE_UNDECIDED if decided else BOTH_UNDECIDED
-    if one.verdict == other.verdict:
+    if one.verdict == other.verdict != "contradicted":
         return AGREE
-    is_opposite = set(decided) == {"supported", "contradicted"} and one.claim.direction in ("higher", "lower")
-    return CONTRADICT if is_opposite else COMPATIBLE
+    shared = one.comparisons.keys() & other.comparisons.keys() if one.subject == other.subject else ()
+    is_opposite = any(are_opposite(one.comparisons[title], other.comparisons[title]) for title in shared)
+    is_reversed = set(decided) == {"supported", "contradicted"} and one.claim.direction in ("higher", "lower")
+    if is_opposite or is_reversed:
+        return CONTRADICT
+    return AGREE if one.verdict == other.verdict else COMPATIBLE
+
+
+def are_opposite(one: Comparison, other: Comparison) -> bool:
+    """Tell whether the intervals of two differences lie on opposite sides of 0."""
+    lows, highs = zip(one.interval(), other.interval(), strict=True)
+    return min(highs) < 0 < max(lows)
 
 
 def find_shared_seeds(here: Findings, there: Findings) -> dict[str, list[int]]:

@@ -18,7 +18,7 @@ from analysis.verdicts import DECIDED, Answer, Question, can_be_decided, decide_
 from engine.records import Record
 from studies.study import Claim, Study
 
-TOO_SMALL = "the test set is too small for any look to decide it if the difference stays"
+TOO_SMALL = "the test set is too small for any look to decide it if its difference and the other verdicts stay"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def _prepare(
     """Compare the experiments of a claim at each look that they reach; without any, say why in a single judgement."""
     subjects = _list_subjects(claim, study)
     if not subjects:
-        return [Judgement(claim, "not compared", f"{' and '.join(claim.titles)} have the same settings")]
+        of_subjects = {study.trained_as[title] for title in claim.subjects}
+        alike = [title for title in claim.titles if study.trained_as[title] in of_subjects]
+        return [Judgement(claim, "not compared", f"{' and '.join(alike)} have the same settings")]
     if missing := [title for title in claim.titles if title not in trained]:
         return [Judgement(claim, "no finished run", " and ".join(f"“{title}”" for title in missing))]
     seeds = sorted(set.intersection(*(set(trained[title].results) for title in claim.titles)))

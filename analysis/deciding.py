@@ -47,7 +47,7 @@ def find_next_step(
     if findings.problem:
         raise UserError(f"--until-decided: {findings.problem}")
     judgements = findings.judgements
-    says = f"{sum(each.is_decided for each in judgements)} of {len(judgements)} claims are decided"
+    says = f"decided: {sum(each.is_decided for each in judgements)} of {len(judgements)} claims"
     undecided = "".join(f"\n{each.explained}: {each.claim.says}" for each in judgements if not each.is_decided)
     waiting: dict[tuple[int, int], list[Judgement]] = {}  # {(seeds of the next look, needed seeds): claims}
     for judgement in judgements:

@@ -42,7 +42,9 @@ class Findings:
     dataset: Dataset | None = None  # None if it could not be read
     problem: str = ""  # why the data set could not be read
     left_out: list[str] = field(default_factory=list)  # titles of records whose settings differ from the study's
+    other_data: list[str] = field(default_factory=list)  # titles of records on another content of the data set's file
     diverged: list[str] = field(default_factory=list)  # titles of experiments in which every run diverged
+    is_pooled: bool = False  # whether the runs are those of many people
     split_seed: int = 0  # the seed that splits the images, for experiments typed by hand
 
     @property
@@ -87,7 +89,7 @@ class Findings:
     @property
     def missing(self) -> list[str]:
         """Titles of the study that are not trained yet."""
-        known = {*self.titles, *self.diverged, *self.left_out}
+        known = {*self.titles, *self.diverged, *self.left_out, *self.other_data}
         return [title for title, first in self.study.trained_as.items() if title == first and title not in known]
 
     @property
@@ -130,10 +132,16 @@ class Findings:
 
     @cached_property
     def lead(self) -> str:
-        """The verdict on whether the best title by validation beats the second; `alone` if there is only one."""
+        """The verdict on whether the best title by validation beats the second; `alone` if there is only one.
+
+        It is `equal` if both have the same mean.
+        """
         if len(self.trained) < 2:
             return "alone"
-        best, second = (self.trained[title] for title in self.by_validation[:2])
+        first_two = self.by_validation[:2]
+        if len({mean(self.values(title, "val_accuracy")) for title in first_two}) == 1:
+            return "equal"
+        best, second = (self.trained[title] for title in first_two)
         at_looks = compare_at_looks(best, second, "val_accuracy", self.study.needed_seeds)
         if not at_looks:
             return "too few seeds"
@@ -192,15 +200,13 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
         }
         if trained:
             first = next(iter(trained.values()))
-            for title, record in list(trained.items()):
-                if _describe_data(record) != _describe_data(first):  # a file of one's own that was changed
-                    problems.append(f"{record.folder}: trained on another {dataset_name} than {first.title}")
-                    del trained[title]
+            other_data = [title for title, record in trained.items() if _describe_data(record) != _describe_data(first)]
+            for title in other_data:
+                problems.append(f"{trained.pop(title).folder}: trained on another {dataset_name} than {first.title}")
             dataset, problem = load_test_set(first, data_dir)
             diverged = [title for title, record in records.items() if not record.results]
-            all_findings.append(
-                Findings(group, study, dataset_name, trained, dataset, problem, left_out, diverged, split_seed)
-            )
+            about = group, study, dataset_name, trained, dataset, problem, left_out, other_data, diverged
+            all_findings.append(Findings(*about, split_seed=split_seed))
         elif left_out:
             problems.append(f"{group}: {', '.join(left_out)}: trained with other settings than the study has")
     return all_findings, problems

@@ -17,7 +17,7 @@ from analysis.metrics import METRICS, compare_records, list_common_seeds, name_o
 from analysis.plots import GREY, in_style, wrap_title
 from analysis.tables import Number, Table, show_difference
 from engine.records import Record
-from engine.seeds import format_seeds
+from engine.seeds import list_seeds
 
 Givers = dict[tuple[str, str, int], str]  # {(group, title, seed): the person who gave the run}
 COLUMNS = 3  # panels of the figure beside each other
@@ -67,7 +67,7 @@ def make_people_table(findings: Findings, givers: Givers) -> Table:
     for title, record in findings.trained.items():
         seeds_of = _group_seeds(record, list(record.results), givers)
         machines = {(result["device"], str(result.get("platform"))) for result in record.results.values()}
-        who = "; ".join(f"{person}: {format_seeds(seeds).partition(' ')[2]}" for person, seeds in seeds_of.items())
+        who = "; ".join(f"{person}: {list_seeds(seeds)}" for person, seeds in seeds_of.items())
         rows.append((title, len(seeds_of), len(machines), len(record.results), who))
     return Table(
         f"{findings.name}-people", ("experiment", "people", "kinds of machines", "seeds", "seeds of each"), rows
@@ -86,7 +86,9 @@ def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
 
     A person's seeds are those of which they gave both runs.
     """
-    labels = findings.labels if findings.dataset else None
+    if not findings.dataset:
+        return
+    labels = findings.labels
     for subject, other, metric in _list_pairs(findings):
         one, two = findings.record(subject), findings.record(other) if isinstance(other, str) else other
         pooled = compare_records(one, two, metric, labels)
@@ -168,7 +170,7 @@ def plot_people(compared: list[ByPerson]) -> Figure:
             panel.plot(scale * comparison.difference, place, marker, color=colour, markersize=size, zorder=3)
             ends = [scale * end for end in comparison.interval()]
             panel.plot(ends, [place, place], color=colour, linewidth=1.2, zorder=2)
-        panel.set_yticks(range(len(drawn)), [person for person, _ in drawn])
+        panel.set_yticks(range(len(drawn)), [person.replace("$", r"\$") for person, _ in drawn])
         panel.tick_params(labelsize=7)
         panel.set_ylim(len(drawn) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)

@@ -6,7 +6,8 @@ document.write(Path("report"))
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from analysis.wording import (
     write_heading,
 )
 from engine.records import Record, RecordError
-from engine.seeds import format_seeds
+from engine.seeds import format_seeds, list_seeds
 
 LONGEST_NOTES = 2**20  # bytes
 # Folders in a command line, which only say where things lay on somebody's machine.
@@ -61,15 +62,11 @@ def make_report(
     all_findings, unused = gather(found, data_dir)
     if not all_findings:
         raise RecordError(f"{runs_dir}: {'; '.join(unused)}; --force trains them again")
-    for record in found:
-        for reason in dict.fromkeys(record.diverged.values()):
-            seeds = [seed for seed, of_seed in record.diverged.items() if of_seed == reason]
-            where = f"{record.folder}, {format_seeds(seeds)}"
-            are = "they are" if len(seeds) > 1 else "it is"
-            problems = [*problems, f"{where}: {reason}; {are} part of no mean"]
+    problems = [*problems, *chain.from_iterable(map(describe_diverged, found))]
     document = Document()
     document.say(*opening, "## What was found")
     for findings in all_findings:
+        findings.is_pooled = bool(givers)
         add_first_page(document, findings)
     if against:
         name, others = against
@@ -87,6 +84,14 @@ def make_report(
     add_provenance(document, all_findings)
     document.say(*closing)
     return document
+
+
+def describe_diverged(record: Record) -> Iterator[str]:
+    """Describe the runs of a record that diverged: a line for each reason."""
+    for reason in dict.fromkeys(record.diverged.values()):
+        seeds = [seed for seed, of_seed in record.diverged.items() if of_seed == reason]
+        are = "they are" if len(seeds) > 1 else "it is"
+        yield f"{record.folder}, {format_seeds(seeds)}: {reason}; {are} part of no mean"
 
 
 def read_notes(path: Path) -> tuple[list[str], list[str]]:
@@ -191,7 +196,7 @@ def add_setting(document: Document, findings: Findings) -> None:
     document.add_table(tables.make_settings_table(findings), "The experiments")
     if limits := describe_limits(findings):
         document.say(limits)
-    if not study.overrides:
+    if study.deviations:
         document.say("\n".join(f"- {escaped(deviation)}" for deviation in study.deviations))
 
 
@@ -229,7 +234,7 @@ def add_provenance(document: Document, all_findings: list[Findings]) -> None:
                 (
                     findings.group,
                     title,
-                    format_seeds(record.results).partition(" ")[2],
+                    list_seeds(record.results),
                     Number(sum(result["seconds"] for result in results) / 60, places=1),
                     *(_list_values(results, name) for name in ("device", "threads", "commit", "finished")),
                 )

@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 from tabulate import tabulate
@@ -41,7 +42,7 @@ class Number(NamedTuple):
 
     def __str__(self) -> str:
         sign = "+" if self.signed else ""
-        text = f"{self.value:{sign}.{self.places}f}".replace("-", "−")
+        text = f"{self.value:{sign}z.{self.places}f}".replace("-", "−")
         if 0 < self.value < 0.5 * 10**-self.places and math.isnan(self.half_width):
             return f"< {10**-self.places:g}"
         return text if math.isnan(self.half_width) else f"{text} ± {self.half_width:.{self.places}f}"
@@ -191,7 +192,7 @@ def make_loss_table(findings: Findings) -> Table:
             *(_mean(findings, title, name) for name in ("train_loss", "val_loss", "test_loss")),
             _published(findings, title, "test_loss"),
             *(_mean(findings, title, name) for name in ("zeros", "small", "l2_norm")),
-            Number(sum(findings.values(title, "seconds")) / len(findings.record(title).results), places=1),
+            Number(mean(findings.values(title, "seconds")), places=1),
         )
         for title in findings.titles
     ]
@@ -266,7 +267,7 @@ def _show_interval_for_margin(comparison: Comparison, name: str) -> Number | str
     if not METRICS[name].has_margin or comparison.seeds < 2:
         return ""
     low, high = comparison.interval_for_margin()
-    return Number(_scale(name) * (high - low) / 2)
+    return Number(_scale(name) * (high - low) / 2, places=METRICS[name].places)
 
 
 def make_data_table(findings: Findings, dataset: Dataset) -> Table:
@@ -274,10 +275,10 @@ def make_data_table(findings: Findings, dataset: Dataset) -> Table:
     rows = []
     for name in ("train", "validation", "test"):
         split = getattr(dataset, name)
-        for channel, (mean, deviation) in enumerate(zip(*channel_statistics(split.images), strict=True)):
+        for channel, (average, deviation) in enumerate(zip(*channel_statistics(split.images), strict=True)):
             values = split.images[:, channel]
             ends = (Number(end.item() / 255, places=4) for end in (values.min(), values.max()))
-            statistics = Number(mean, places=4), Number(deviation, places=4)
+            statistics = Number(average, places=4), Number(deviation, places=4)
             rows.append((name, len(split), channel if dataset.shape[0] > 1 else "", *ends, *statistics))
     header = ("split", "images", "channel", "minimum", "maximum", "mean", "standard deviation")
     return Table(f"{findings.name}-data", header, rows)

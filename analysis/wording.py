@@ -10,7 +10,7 @@ from analysis.compare import Comparison, compute_mean_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
 from analysis.tables import Number, escaped, show_difference
-from engine.seeds import continue_seeds, format_seeds
+from engine.seeds import continue_seeds, list_seeds
 from experiments import Experiment, join_settings
 from studies.study import MOST_TO_DECIDE
 
@@ -75,7 +75,7 @@ def _write_verdicts(findings: Findings) -> Iterator[str]:
         if not judgement.is_decided:
             continue
         effects = describe_effects(judgement.comparisons, claim.metric)
-        source = "the claim" if claim.kind == "own" else "the write-up says"
+        source = "the write-up says" if claim.kind in ("as run", "corrected") else "the claim"
         corrected = "with what was corrected, " if claim.kind == "corrected" else ""
         yield (
             f"{_name(judgement.subject)} {effects}, at {judgement.look}; {source} “{escaped(claim.says)}”: "
@@ -119,6 +119,10 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     )
     limit = [] if next_look.seeds <= MOST_TO_DECIDE else ["--most-seeds", str(next_look.seeds)]
     command = findings.study.command("--until-decided", *limit)
+    if findings.is_pooled:  # nobody has all the runs that this command begins with
+        fresh = max(seed for record in findings.trained.values() for seed in record.seeds) + 1
+        new_seeds = list_seeds(range(fresh, fresh + max(lacking)))
+        command = findings.study.command("--only", *needed, "--seeds", new_seeds)
     return f" The next is {next_look}: {runs}; about {_say_duration(seconds)} of one process: `{command}`"
 
 
@@ -133,7 +137,8 @@ def _write_differences(findings: Findings) -> Iterator[str]:
     for title, comparison in findings.differences.items():
         seeds = f"over {comparison.seeds} seeds" if comparison.seeds > 1 else "in one seed, which gives no interval"
         effect = describe_effects({findings.baselines[title]: comparison}, "test_accuracy")
-        yield f"{_name(title)} {effect}, {seeds}."
+        alone = ", by the 95 % interval of this comparison alone" if findings.judgements else ""
+        yield f"{_name(title)} {effect}, {seeds}{alone}."
 
 
 def _write_others(findings: Findings) -> Iterator[str]:
@@ -150,7 +155,9 @@ def _write_best(findings: Findings) -> Iterator[str]:
     if len(findings.trained) > 1:
         best, second = map(_name, findings.by_validation[:2])
         than = {
+            "equal": f"equal to {second}",
             "supported": f"distinguishably above {second}",
+            "contradicted": f"but below {second} in the seeds that both have",
             "too few seeds": f"before {second}, with too few seeds in common to tell them apart",
         }.get(findings.lead, f"not distinguishable from {second}")
         yield f"By validation accuracy the best is {best}, {than}."
@@ -189,7 +196,10 @@ def write_gaps(findings: Findings) -> Iterator[str]:
     if findings.left_out:
         known = [title for title in findings.left_out if title in study.titles]
         says = f"Left out: {escaped(', '.join(findings.left_out))}, trained with other settings than the study has"
-        yield f"{says}: `{study.command('--only', *known)} --force`" if known else says
+        train = (
+            f"; undo the change of the study, or replace all their runs: `{study.command('--only', *known)} --force`"
+        )
+        yield f"{says}{train if known else ''}"
     if missing := findings.missing:
         yield f"Not trained yet: `{study.command('--only', *missing)}`"
     for baseline in findings.missing_baselines:
@@ -206,7 +216,8 @@ def write_gaps(findings: Findings) -> Iterator[str]:
         else:
             commands = {study.command() if few == list(findings.trained) else study.command("--only", *few): few}
         no_verdict = "there is no verdict" if findings.judgements else "intervals are wide"
-        typed = ", ".join(f"`{each} --{_continue(findings, titles, planned)}`" for each, titles in commands.items())
+        seeds_of = {command: _continue(findings, titles, planned) for command, titles in commands.items()}
+        typed = ", ".join(f"`{command} --seeds {seeds}`" for command, seeds in seeds_of.items())
         yield f"Under {planned} seeds {no_verdict}, and with one there is no interval: {typed}"
     if study.overrides and study.claims:
         yield escaped(
@@ -216,9 +227,15 @@ def write_gaps(findings: Findings) -> Iterator[str]:
 
 
 def _continue(findings: Findings, titles: Iterable[str], planned: int) -> str:
-    """Return `seeds 0-4`: the seeds of some experiments, and those after them."""
-    seeds = chain.from_iterable(findings.trained[title].seeds for title in titles)
-    return format_seeds(continue_seeds(seeds, planned))
+    """Return `0-4`: the seeds of some experiments, those that others have, and then those after them.
+
+    In a report on the runs of many people, only the last, which nobody has.
+    """
+    own = set(chain.from_iterable(findings.trained[title].seeds for title in titles))
+    known = set(chain.from_iterable(record.seeds for record in findings.trained.values()))
+    if findings.is_pooled:
+        return list_seeds(range(max(known) + 1, max(known) + 1 + planned - len(own)))
+    return list_seeds(continue_seeds([*own, *sorted(known - own)][:planned], planned))
 
 
 def describe_training(experiment: Experiment) -> str:

@@ -92,18 +92,37 @@ def rescale_units(network: nn.Sequential, generator: torch.Generator) -> None:
         weight.div_(factors.view(1, -1, *[1] * (weight.dim() - 2)))
 
 
+@torch.no_grad()
+def flip_signs(network: nn.Sequential, generator: torch.Generator) -> None:
+    """Change the signs of about half the units that have batch normalization; the network computes the same."""
+    modules = list(network)
+    for (layer, *norms), following in pair_layers(network):
+        for norm in norms:
+            if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                continue
+            if modules.index(norm) == modules.index(layer) + 1:  # before the activation
+                changed = [*layer.state_dict().values(), norm.weight, norm.running_mean]
+            else:
+                changed = [norm.weight, norm.bias, following.state_dict()["weight"].transpose(0, 1)]
+            signs = 1 - 2 * torch.randint(2, (norm.num_features,), generator=generator).float()
+            for tensor in changed:
+                tensor.mul_(signs.view(-1, *[1] * (tensor.dim() - 1)))
+
+
 def disguise_fully(network: nn.Sequential, generator: torch.Generator) -> None:
-    """Add noise, permute and rescale."""
+    """Add noise, permute, rescale and change signs."""
     add_noise(network, generator, NOISES[1])
     permute_units(network, generator)
     rescale_units(network, generator)
+    flip_signs(network, generator)
 
 
 DISGUISES: dict[str, Disguise] = {
     "other order of units": permute_units,
     "rescaled units": rescale_units,
+    "other signs": flip_signs,
     **{f"noise of {size:.0%}": partial(add_noise, size=size) for size in NOISES},
-    f"noise of {NOISES[1]:.0%}, other order, rescaled": disguise_fully,
+    f"noise of {NOISES[1]:.0%}, other order, scales, signs": disguise_fully,
 }
 
 

@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 
 from engine import files, folder_names, records
 from engine.files import RecordError
-from engine.seeds import format_seeds
+from engine.seeds import format_seeds, list_seeds
 from experiments import UserError
 from training import State
 
@@ -175,6 +175,8 @@ def find_unfinished(folder: Path) -> list[Checkpoint]:
             found.append(checkpoint)
         except MemoryError:
             raise
+        except FileNotFoundError:  # the command that trains these seeds has just finished them
+            continue
         except OSError as error:  # it may be readable the next time
             raise RecordError(f"{path}: cannot be read ({error.strerror or error})") from None
         except Exception as error:  # whatever is wrong with the file, its seeds can be trained again
@@ -215,6 +217,21 @@ def find_begun(runs_dir: Path, study: str | None = None) -> list[Path]:
             if records.read_description(folder / "experiment.json").study == study:
                 found.append(folder)
     return found
+
+
+def describe_begun(folder: Path) -> str:
+    """Name an experiment's folder with unfinished training, and the command that resumes it; change nothing."""
+    seeds: set[int] = set()
+    try:
+        record = records.read_description(folder / "experiment.json")
+        for path in folder.glob("checkpoint-*.pt"):
+            with files.reading(path):
+                content = _read(path)
+            planned = {seed for unit in content["units"] for seed in unit}  # a kill may come before a unit's file
+            seeds |= planned - set(records.finished_seeds(folder)) | set(content["seeds"])
+    except RecordError as error:
+        return str(error)
+    return f"{folder}, {format_seeds(seeds)}; resume all of it: {record.command('--seeds', list_seeds(seeds))}"
 
 
 def _read(path: Path) -> dict[str, Any]:

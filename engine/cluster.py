@@ -37,8 +37,8 @@ class ClusterError(UserError):
 
 
 @contextlib.contextmanager
-def connect(address: str, workers: int = 1) -> Iterator[Any]:
-    """Connect to a scheduler, wait until enough workers have joined, and yield its `distributed.Client`.
+def connect(address: str, least: int = 1) -> Iterator[Any]:
+    """Connect to a scheduler, wait until at least some workers have joined, and yield its `distributed.Client`.
 
     Leaving the context stops all training on the workers.
 
@@ -71,14 +71,14 @@ def connect(address: str, workers: int = 1) -> Iterator[Any]:
             raise ClusterError(
                 f"--cluster {address}: no scheduler there ({says}); start one with python -m dask scheduler"
             ) from None
-        if (there := len(client.nthreads())) < workers:
-            print(f"{address}: waiting for workers, {there} of {workers} connected (Ctrl-C gives up)", flush=True)
-            client.wait_for_workers(workers)
+        if (there := len(client.nthreads())) < least:
+            print(f"{address}: waiting for workers, {there} of {least} connected (Ctrl-C gives up)", flush=True)
+            client.wait_for_workers(least)
         for worker, threads in client.nthreads().items():
             if threads != 1:
                 raise ClusterError(f"--cluster {address}: {worker} has {threads} threads; start it with --nthreads 1")
         for worker, found in client.run(hash_code, on_error="return").items():
-            if difference := find_difference(found):
+            if difference := compare_code(found):
                 raise ClusterError(f"--cluster {address}: {worker} {difference}")
         yield client
 
@@ -89,7 +89,7 @@ def hash_code() -> dict[str, str]:
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in code_files().items()}
 
 
-def find_difference(found: dict[str, str] | Exception) -> str | None:
+def compare_code(found: dict[str, str] | Exception) -> str | None:
     """Describe how a worker's code differs from ours; return None if it does not.
 
     Args:
@@ -150,7 +150,7 @@ def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Ite
 
 
 def _train(number: int, unit: Unit, dataset: Dataset, device: str, expected_code: dict[str, str]) -> workers.UnitResult:
-    if difference := find_difference(expected_code):
+    if difference := compare_code(expected_code):
         return workers.UnitResult(number, error=f"a worker that joined later {difference}")
     return workers.train_unit(number, replace(unit, task=replace(unit.task, dataset=dataset)), device, show=None)
 

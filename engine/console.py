@@ -83,20 +83,26 @@ def interrupt_once(number: int, _: object) -> None:
 
 
 @contextlib.contextmanager
-def interrupting() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt; what is ignored, as under `nohup`, stays ignored."""
-    before = {each: signal.getsignal(each) for each in SIGNALS}
-    for each, handler in before.items():
-        if handler in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(each, interrupt_once)
+def handling(handler: Any, is_replaced: Callable[[Any], bool]) -> Iterator[None]:
+    """Handle the signals whose present handlers are to be replaced; put those back, unless the process ends."""
+    before = {each: present for each in SIGNALS if is_replaced(present := signal.getsignal(each))}
+    for each in before:
+        signal.signal(each, handler)
     try:
         yield
-    except SystemExit:  # the process ends, and signals would disturb that
+    except SystemExit:  # signals would disturb the end
         before.clear()
         raise
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for each, present in before.items():
+            signal.signal(each, present)
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt; what is ignored, as under `nohup`, stays ignored."""
+    with handling(interrupt_once, lambda before: before in (signal.SIG_DFL, signal.default_int_handler)):
+        yield
 
 
 @contextlib.contextmanager
@@ -121,12 +127,6 @@ def warned_first(warn: Callable[[int], None]) -> Iterator[None]:
         restore()
 
 
-@contextlib.contextmanager
-def ignoring_signals() -> Iterator[None]:
+def ignoring_signals() -> contextlib.AbstractContextManager[None]:
     """Ignore the signals; so do processes that are started meanwhile, which this process will end itself."""
-    before = {each: signal.signal(each, signal.SIG_IGN) for each in SIGNALS}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    return handling(signal.SIG_IGN, lambda before: before is not None)

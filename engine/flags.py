@@ -55,6 +55,15 @@ class OneLineParser(argparse.ArgumentParser):
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         return suggest(word.partition("=")[0], flags) if word.startswith("-") else ""
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Extend argparse's answer to a word that is no choice by the nearest choice."""
+        if action.choices is not None and value not in action.choices and isinstance(value, str):
+            known = ", ".join(map(str, action.choices))
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {value!r} (choose from {known}){suggest(value, action.choices)}"
+            )
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         """Print the message in one line on stderr, and exit with status 2."""
         self.exit(REFUSED, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
@@ -106,15 +115,8 @@ def importing() -> Iterator[None]:
             os.write(2, b"\ninterrupted: nothing was begun\n")
             os._exit(OF_SIGNAL + number)
 
-    before = {each: signal.getsignal(each) for each in console.SIGNALS}
-    for each, handler in before.items():
-        if handler != signal.SIG_IGN:  # as of a command that a shell runs in the background
-            signal.signal(each, end)
-    try:
+    with console.handling(end, lambda before: before != signal.SIG_IGN):  # as a shell ignores them in the background
         yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
     if noted:
         raise KeyboardInterrupt(noted[0])
 
@@ -170,7 +172,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def given_settings(args: argparse.Namespace) -> Settings:
-    """Return the settings of the experiment in the parsed arguments: {name: value}; a data set has no folder."""
+    """Return the settings of the experiment in the parsed arguments, {name: value}: of a data set's path, the name."""
     given = {setting.name: getattr(args, setting.name) for setting in fields(Experiment) if hasattr(args, setting.name)}
     return given | {name: Path(value).name for name, value in given.items() if name == "dataset"}
 
@@ -190,7 +192,7 @@ def choose_data_dir(args: argparse.Namespace) -> Path:
     """Return the folder to look for data sets in: `--data-dir`, or the folder of the file that `--dataset` names.
 
     Raises:
-        UserError: `--dataset` names a file in a folder, and it is not there.
+        UserError: `--dataset` names a file in a folder, and it is not there, or `--data-dir` is another folder.
     """
     file = Path(getattr(args, "dataset", ""))
     has_folder, is_default = file.parent != Path(), args.data_dir == Path(default_data_dir())
@@ -198,6 +200,8 @@ def choose_data_dir(args: argparse.Namespace) -> Path:
         return args.data_dir
     if not file.is_file():
         raise UserError(f"--dataset {file}: there is no such file")
+    if not is_default and args.data_dir.resolve() != file.parent.resolve():
+        raise UserError(f"--data-dir {args.data_dir}: --dataset names the folder {file.parent}; leave one of them out")
     return file.parent
 
 
@@ -250,18 +254,33 @@ def read_folder(text: str) -> Path:
     return read_path(text)
 
 
-def check_submissions(paths: Iterable[Path], are_of_a_class: bool) -> None:
-    """Check that every submission exists and, unless one person handed everything in, is no folder of submissions.
+def check_output(flag: str, path: Path | None, suffix: str) -> None:
+    """Check that a file can be written and has a suffix: `--csv *.zip` would overwrite the first submission.
 
     Raises:
-        UserError: one does not exist or is a folder of submissions.
+        UserError: the suffix is another, there is no such folder, or it cannot be written.
+    """
+    if path and path.suffix != suffix:
+        raise UserError(f"{flag} {path}: expected a name that ends in {suffix}")
+    if path and not path.parent.is_dir():
+        raise UserError(f"{flag} {path}: there is no folder {path.parent}; make it, or name another")
+    if path and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"{flag} {path}: cannot be written; name a file in another folder")
+
+
+def check_submissions(paths: Iterable[Path], are_of_a_class: bool) -> None:
+    """Check that every submission can be read and, for those of a class, is no folder of submissions.
+
+    Raises:
+        UserError: one cannot be read or is a folder of submissions.
     """
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: not found; expected a submission.zip or its unpacked folder")
-        if not are_of_a_class or not path.is_dir() or (path / "manifest.json").exists():
-            continue
-        if sum(len(list(path.glob(pattern))) for pattern in ("*.zip", "*/*.zip", "*/manifest.json")) > 1:
+        if not os.access(path, os.R_OK):
+            raise UserError(f"{path}: cannot be read; change its permissions, or leave it out")
+        found = [each for pattern in ("*.zip", "*/*.zip", "*/manifest.json") for each in path.glob(pattern)]
+        if are_of_a_class and len(found) > 1 and not (path / "manifest.json").exists():
             raise UserError(f"{path}: is a folder of submissions; name the submissions: {path / '*'}")
 
 
@@ -306,8 +325,10 @@ def choose_seeds(args: argparse.Namespace, study: Study) -> list[int]:
         UserError: the seeds are no list of seeds, or a flag does not go with `--until-decided`.
     """
     if args.until_decided:
-        if study.is_single or study.overrides or args.only:
-            raise UserError("--until-decided: needs --study NAME alone, whose claims are judged with its own settings")
+        if study.is_single:
+            raise UserError("--until-decided: needs --study NAME, whose claims it decides")
+        for flag in (*map(flag_of, study.overrides), *(["--only"] if args.only else [])):
+            raise UserError(f"{flag}: --until-decided trains a study as it is; leave one of the two out")
         if args.seeds:
             raise UserError(f"--seeds {args.seeds}: --until-decided chooses the seeds; leave one of the two out")
         if args.most_seeds and args.most_seeds < study.seeds:

@@ -109,11 +109,11 @@ class Plan:
 
     def __str__(self) -> str:
         counts = [len(unit.seeds) for unit in self.units]
-        up_to = f"up to {max(counts)}" if max(counts) > 1 else "1"
-        sizes = "+".join(map(str, counts)) if len(counts) <= 10 else f"{len(counts)} times {up_to}"
+        sizes = "+".join(map(str, counts)) if len(counts) <= 10 else f"{len(counts)} times up to {max(counts)}"
+        seeds = f"{sizes} seeds side by side" if max(counts) > 1 else "one seed at a time"
         processes = f"{self.jobs} processes" if self.jobs > 1 else "one process"
         threads = "1 thread" if self.threads == [1] else f"{' or '.join(map(str, self.threads))} threads"
-        return f"{processes} ({sizes} {'seed' if max(counts) == 1 else 'seeds'} side by side), {threads} each"
+        return f"{processes} ({seeds}), {threads} each"
 
 
 def join_label(label: str, rest: str) -> str:

@@ -92,14 +92,15 @@ class Progress:
         key = os.urandom(32)
 
         def answer() -> None:
-            message: tuple | None = ()
-            while message is not None:
+            is_open = True
+            while is_open:
                 with (
                     contextlib.suppress(OSError, EOFError, AuthenticationError),  # the caller was killed meanwhile
                     listener.accept() as connection,
                 ):
-                    message = connection.recv()
-                    connection.send(self.show(*message) if message else False)
+                    shown = connection.recv()
+                    is_open = bool(shown)
+                    connection.send(is_open and self.show(*shown))
 
         with Listener(authkey=key) as listener:
             thread = threading.Thread(target=answer, daemon=True)
@@ -108,17 +109,16 @@ class Progress:
                 yield partial(ask, listener.address, key)
             finally:
                 if thread.is_alive():
-                    _ask(listener.address, key, None)  # arrives last, so every earlier call has been shown
+                    ask(listener.address, key)  # arrives last, so every earlier call has been shown
                 thread.join()
 
 
 def ask(address: Any, key: bytes, *shown: Any) -> bool:
-    """Call `Progress.show` in the process that shows the progress; if this fails, training continues."""
-    return _ask(address, key, shown)
+    """Call `Progress.show` in the process that shows the progress; if this fails, training continues.
 
-
-def _ask(address: Any, key: bytes, message: tuple | None) -> bool:
+    Without anything to show, that process stops listening.
+    """
     with contextlib.suppress(OSError, EOFError), Client(address, authkey=key) as connection:
-        connection.send(message)
+        connection.send(shown)
         return connection.recv()
     return False

@@ -24,10 +24,13 @@ def code_files() -> dict[str, Path]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this code, with `-dirty` if files were changed since; None outside a repository."""
+    """Return the commit of this code, with `-dirty` if code was changed or added since; None outside a repository."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", ":(glob)*.py", *FOLDERS])
+        )
+        return f"{commit}-dirty" if changes else commit
     return None
 
 

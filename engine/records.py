@@ -13,7 +13,6 @@ import contextlib
 import csv
 import io
 import json
-import re
 import shlex
 import shutil
 import tempfile
@@ -66,9 +65,9 @@ class Record:
     def group(self) -> str:
         """The name of the folder under runs/ that holds this experiment's folder, as it is cut today if too long."""
         name = self.folder.parent.name
-        if self.study is None or len(name) <= LONGEST_GROUP:
-            return name
-        return shorten(join_settings(self.study, self.overrides), LONGEST_GROUP)
+        if self.study is not None and len(name) > LONGEST_GROUP:
+            name = join_settings(self.study, self.overrides)
+        return shorten(name, LONGEST_GROUP)
 
     @property
     def title(self) -> str:
@@ -293,17 +292,6 @@ def read_all(runs_dir: Path, study: str | None = None) -> tuple[list[Record], li
     return records, list(dict.fromkeys(problems))
 
 
-def describe_begun(folder: Path) -> str:
-    """Name an experiment's folder with unfinished training, and the command that resumes it."""
-    try:
-        record = read_description(folder / "experiment.json")
-    except RecordError as error:
-        return str(error)
-    names = ", ".join(path.name for path in sorted(folder.glob("checkpoint-*.pt")))
-    lowest = re.findall(r"checkpoint-(\d+)", names)  # one of its seeds resumes a whole unit
-    return f"{folder}, {names}; resume all of it: {record.command('--seeds', ','.join(lowest))}"
-
-
 def read_description(path: Path) -> Record:
     """Read an experiment.json of format 2 or 3 into a record without runs.
 
@@ -334,14 +322,14 @@ def read_description(path: Path) -> Record:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"{path}: not an experiment of this version ({error})") from None
     names = [title]
-    if record.study is None:
-        names = (
-            folder_names.cut(experiment.whole_name, LONGEST_NAME) if group == SINGLE else [name]
-        )  # a copy may have any name
+    if record.study is None:  # in a copy of the group, it may have any name
+        names = folder_names.cut(experiment.whole_name, LONGEST_NAME) if group == SINGLE else [name]
     if name not in names:
         raise RecordError(f"{path}: holds {names[0]}; its settings or its folder's name were changed")
     used = {setting: getattr(experiment, setting) for setting in record.overrides}
-    if record.study and description["format"] != 2 and record.overrides == used:
+    if record.study is None and group.partition(",")[0] in STUDIES:
+        raise RecordError(f"{path}: of no study, in a folder of {group.partition(',')[0]}; move it to {SINGLE}")
+    if record.study is not None and description["format"] != 2 and record.overrides == used:
         groups = folder_names.cut(join_settings(record.study, record.overrides), LONGEST_GROUP)
         if group not in groups:
             found = f"{path.parents[1]}: holds records of {groups[0]}; the folder was renamed or copied"

@@ -42,17 +42,21 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def format_seeds(seeds: Iterable[int]) -> str:
-    """Format seeds as `--seeds` takes them, after the word `seed` or `seeds`: `seeds 0-2,5`."""
+def list_seeds(seeds: Iterable[int]) -> str:
+    """List seeds as `--seeds` takes them: `0-2,5`."""
     ranges: list[list[int]] = []
     for seed in sorted(seeds):
         if ranges and seed == ranges[-1][1] + 1:
             ranges[-1][1] = seed
         else:
             ranges.append([seed, seed])
-    text = ",".join(f"{low}-{high}" if high > low else str(low) for low, high in ranges)
-    is_one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
-    return f"seed {text}" if is_one else f"seeds {text}"
+    return ",".join(f"{low}-{high}" if high > low else str(low) for low, high in ranges)
+
+
+def format_seeds(seeds: Iterable[int]) -> str:
+    """List seeds after the word `seed` or `seeds`: `seeds 0-2,5`."""
+    listed = list_seeds(seeds)
+    return f"seed {listed}" if listed.isdecimal() else f"seeds {listed}"
 
 
 def continue_seeds(seeds: Iterable[int], count: int) -> list[int]:

@@ -64,7 +64,8 @@ def check_device(device: str) -> None:
 def train_and_record(plan: Plan, options: TrainOptions, train_plan: TrainUnits) -> list[str]:
     """Train a plan and record each run as soon as its unit is done; return a line for each failed unit.
 
-    Without a cluster, whose workers write no checkpoints, a first SIGTERM or SIGHUP ends each unit after its epoch.
+    A first SIGTERM or SIGHUP ends each unit after its epoch; with a cluster, whose workers write no checkpoints, it
+    interrupts at once.
 
     Args:
         train_plan: `train_units` of this module, or of `cluster.py` with a client.

@@ -4,6 +4,6 @@
 names that are safe, and `untrusted.py` applies size limits and a schema to records, before other code uses them.
 `checks.py` declares the checks and their points. `differences.py` compares a submitted value or report with the
 recomputed value or report. `copies.py` finds runs whose weights come from another run. `scores.py` adds up the points
-and writes the results as text and CSV; `gradescope.py` writes them for Gradescope. No code from a submission is ever
-run.
+and writes the results as text and CSV; `gradescope.py` writes them for Gradescope. `pool.py` takes the submissions of
+many people for one report. No code from a submission is ever run.
 """

@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from analysis.findings import build_network_of
 from engine import run_files
 from engine.files import reading
 from engine.records import Record
-from experiments import Experiment, default_of
+from experiments import LARGEST, Experiment, default_of
 from models import CNNS, MLP_WIDTHS
 from training import Weights
 
@@ -79,7 +80,8 @@ def trace_run(record: Record, seed: int, name: str) -> Trace:
     folder = record.run_folder(seed)
     weights = run_files.read_weights(folder)
     with reading(folder / "weights.pt"):
-        layers, shares = measure_units(weights)
+        in_order = build_network_of(record).state_dict()  # a file may hold them in another
+        layers, shares = measure_units({name: weights[name] for name in in_order})
     return Trace(name, seed, simplify(record.experiment), record.results[seed]["seconds"], layers, shares)
 
 
@@ -88,7 +90,12 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
 
     A layer's inputs count by the strengths of the units that they come from: the lengths of the weights to these units
     or, after a normalization layer, its scale; after batch normalization, the lengths too, divided by its standard
-    deviation. So neither rescaled units nor units that a penalty has shrunk to nothing hide a copy.
+    deviation. So neither rescaled units nor units that a penalty has shrunk to nothing hide a copy. A unit whose
+    normalization has a negative scale counts with opposite weights or, behind the activation, opposite strength: the
+    network computes the same if both signs change.
+
+    Args:
+        weights: in the order of the network's layers.
 
     Raises:
         ValueError, RuntimeError: the weights are not those of a network.
@@ -97,7 +104,10 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
     shares: list[Tensor] = []
     strengths = lengths = torch.ones(1)
     for name, tensor in weights.items():
+        *_, place, _ = name.split(".")
         if tensor.dim() in (2, 4):
+            if len(layers) > 1 and sum(layer.numel() for layer in layers) >= ENOUGH:
+                break
             layer = tensor.reshape(*tensor.shape[:2], -1)
             if layers:
                 layer = layer * strengths[:, None]
@@ -105,17 +115,19 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
                 layer = layer[:, list_middle_pixels(layer.shape[1])]
             strengths = lengths = layer.norm(dim=(1, 2))
             shares.append(lengths / lengths.sum().clamp(min=TINY))
-            layer = layer - layer.mean(0)  # what all units share tells nothing
-            layers.append(layer / layer.norm(dim=(1, 2), keepdim=True).clamp(min=TINY))
+            layers.append(layer)
+            before_activation = str(int(place) + 1)
         elif name.endswith(".weight"):  # of a normalization layer
-            strengths = tensor.abs().reshape(len(tensor), -1).mean(1)
+            strengths = tensor.reshape(len(tensor), -1).mean(1)
+            if place == before_activation:
+                layers[-1] = layers[-1] * strengths.sign()[:, None, None]
+                strengths = strengths.abs()
         elif name.endswith(".running_var"):
             strengths = strengths * lengths / (tensor + BATCH_NORM_EPS).clamp(min=TINY).sqrt()
-        if len(layers) > 1 and sum(layer.numel() for layer in layers) >= ENOUGH:
-            break
     if not layers:
         raise ValueError("it holds no layer")
-    return layers, shares
+    layers = [layer - layer.mean(0) for layer in layers]  # what all units share tells nothing
+    return [layer / layer.norm(dim=(1, 2), keepdim=True).clamp(min=TINY) for layer in layers], shares
 
 
 def list_middle_pixels(inputs: int) -> Tensor:
@@ -211,7 +223,7 @@ def simplify(experiment: Experiment) -> Experiment:
     if experiment.optimizer == "adamw" and not experiment.weight_decay:
         experiment = replace(experiment, optimizer="adam")
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":
-        experiment = replace(experiment, l2=0.0, weight_decay=experiment.weight_decay + 2 * experiment.l2)
+        experiment = replace(experiment, l2=0.0, weight_decay=min(experiment.weight_decay + 2 * experiment.l2, LARGEST))
     if experiment.model in CNNS and experiment.norm == "none":  # it has no parameters but weights
         experiment = replace(experiment, penalize="weights")
     if hidden := MLP_WIDTHS.get(experiment.model):

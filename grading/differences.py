@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.document import Document, render_page
+from analysis.sections import LONGEST_NOTES
 from engine.files import reading
 from experiments import UserError
 
@@ -40,6 +41,8 @@ def compare_report(folder: Path, document: Document) -> list[str]:
     """
     text = (folder / "report.md").read_text(encoding="utf-8")
     html = (folder / "report.html").read_text(encoding="utf-8")
+    if len(text) > len(document.text) + LONGEST_NOTES:  # rendering it might take all memory
+        return ["report.md is longer than records and notes can make it"]
     has_notes = (folder.parent / "runs" / "notes.md").exists()
     problems = _compare_lines("report.md", text, document.text if has_notes else _add_own_text(text, document))
     if html != render_page(text, folder):

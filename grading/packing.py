@@ -79,12 +79,12 @@ def read_labels(found: Iterable[Record], data_dir: Path) -> dict[Path, Labels]:
     """Read the labels of each experiment's test images, {the experiment's folder: labels}, where they can be read."""
     labels, missing = {}, set()
     for record in found:
-        name = record.dataset["name"]
-        dataset = None if name in missing else load_test_set(record, data_dir)[0]
+        content = record.dataset["name"], record.dataset["checksum"]
+        dataset = None if content in missing else load_test_set(record, data_dir)[0]
         if dataset:
             labels[record.folder] = dataset.test.labels.numpy()
         else:
-            missing.add(name)  # or each experiment would try to download it
+            missing.add(content)  # or each experiment would try to download it
     return labels
 
 

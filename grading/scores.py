@@ -22,6 +22,7 @@ from grading.gradescope import join_lines, make_printable
 from grading.submission import GradeOptions, Submission, list_names, read_submission
 from sources.finding import DataError
 
+FORMULA = ("=", "+", "-", "@")  # with which a cell of a spreadsheet is a formula, such as a file's name, =1+1.py
 UNCHECKED = "not checked: the figures, and the epochs before the chosen epoch, which only retraining could check"
 
 
@@ -152,18 +153,18 @@ def write_csv(path: Path, all_graded: list[Graded]) -> None:
         outcomes = {result.name: "FAILED" if result.problems else "passed" for result in graded.results}
         made = [result for result in graded.results if result.is_made]
         problems = "; ".join(f"{result.name}: {problem}" for result in made for problem in result.problems)
-        writer.writerow(
-            [
-                graded.name,
-                *(["", ""] if graded.cannot else [graded.points, graded.most_points]),
-                format_seeds(graded.seeds) if graded.seeds else "",
-                *(outcomes.get(name, "") for name in CHECKS),
-                f"not graded: {graded.cannot}" if graded.cannot else problems,
-                "; ".join(graded.copies),
-                " ".join(graded.other_code),
-                "; ".join(graded.remarks),
-            ]
-        )
+        texts = [
+            graded.name,
+            format_seeds(graded.seeds) if graded.seeds else "",
+            *(outcomes.get(name, "") for name in CHECKS),
+            f"not graded: {graded.cannot}" if graded.cannot else problems,
+            "; ".join(graded.copies),
+            " ".join(graded.other_code),
+            "; ".join(graded.remarks),
+        ]
+        points = ["", ""] if graded.cannot else [graded.points, graded.most_points]
+        name, *others = (f"'{text}" if text.startswith(FORMULA) else text for text in texts)
+        writer.writerow([name, *points, *others])
     write_answer(path, table.getvalue())
 
 

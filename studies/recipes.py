@@ -12,7 +12,7 @@ from studies.cifar_norms import C_BATCH
 from studies.mnist_l1_l2_ghost import A1_BN
 from studies.study import Claim, Entry, Study
 
-CHOICE = "A study of our own. The changes were chosen by their validation accuracies alone."
+CHOICE = "A study of our own. The changes were chosen on the validation images alone."
 
 
 def list_steps(first: Experiment, changes: dict[str, Settings]) -> dict[str, Entry]:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from experiments import Experiment, Settings, UserError, flag_of, join_settings, shorten
 
-# Names and titles are folders' names, on Windows, too, and a path below 60 characters should fit into its 260.
+# Names and titles name folders, also on Windows, whose paths have at most 260 characters: 60 are left for their start.
 NOT_RESERVED = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))"
 NAME = re.compile(rf"{NOT_RESERVED}[a-z0-9]+(-[a-z0-9]+)*")
-NOT_IN_TITLES = r'<>:"/\|?*'
+NOT_IN_TITLES = r'<>:"/\|?*$'  # a $ would begin a formula in figures
 TITLE = re.compile(rf"{NOT_RESERVED}(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1f]+(?<![. ])")
 LONGEST_TITLE = 75  # bytes
 MOST_TO_DECIDE = 40  # seeds of an experiment that --until-decided trains, unless --most-seeds gives another number
@@ -107,6 +107,10 @@ class Study:
                 raise ValueError(f"{name} is {number!r}, expected a whole number of at least 1")
         if not isinstance(self.mistakes, tuple) or [*map(_is_positive, self.mistakes)] != [True, True]:
             raise ValueError(f"mistakes is {self.mistakes!r}, expected two whole numbers above 0, such as (10, 5)")
+        if not self.experiments and not self.left_out:
+            raise ValueError("experiments is empty, expected at least one")
+        if self.margin is not None and not 0 < self.margin < 1:
+            raise ValueError(f"margin is {self.margin!r}, expected a share between 0 and 1, such as {MARGIN}")
         for title, entry in self.experiments.items():
             if not self.is_single and not TITLE.fullmatch(title):
                 raise ValueError(
@@ -116,6 +120,10 @@ class Study:
             if not self.is_single and (count := len(title.encode())) > LONGEST_TITLE:
                 raise ValueError(f"{title!r}: expected a title of at most {LONGEST_TITLE} bytes, found {count}")
             _check_word(f"{title!r}", entry.kind, KINDS)
+            for metric, value in entry.published.items():
+                _check_word(f"{title!r}, published", metric, CLAIM_METRICS)
+                if metric.endswith("accuracy") and not 0 <= value <= 1:
+                    raise ValueError(f"{title!r}, published: {metric} {value}, expected a share, such as 0.88 for 88 %")
             if problem := self._exceeds(entry.experiment):
                 raise ValueError(f"{title!r}: {problem}")
         folders: dict[str, str] = {}
@@ -182,8 +190,10 @@ class Study:
         cleared: Settings = {rivals[name]: None for name in settings.keys() & rivals.keys()}
         experiments, impossible = {}, {}
         for title, entry in self.experiments.items():
+            has_other_norm = settings.get("norm", entry.experiment.norm) != entry.experiment.norm
+            of_norm: Settings = dict.fromkeys(("groups", "group_size", "ghost_splits")) if has_other_norm else {}
             try:
-                changed = replace(entry.experiment, **cleared | settings)
+                changed = replace(entry.experiment, **of_norm | cleared | settings)
                 if problem := self._exceeds(changed):
                     raise ValueError(problem)
             except ValueError as error:

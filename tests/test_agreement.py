@@ -9,6 +9,7 @@ import report
 from analysis import plots
 from analysis.agreement import compare_verdicts, find_shared_seeds, judge_agreement
 from analysis.claims import Judgement
+from analysis.compare import Comparison
 from analysis.findings import gather
 from engine import records
 from experiments import Experiment
@@ -42,6 +43,25 @@ def test_a_difference_and_one_too_small_to_matter_can_both_be_so(direction):
     claim = replace(CLAIM, direction=direction)
     one, other = (Judgement(claim, verdict) for verdict in ("supported", "contradicted"))
     assert judge_agreement(one, other) == judge_agreement(other, one) == "compatible"
+
+
+@pytest.mark.parametrize(
+    ("direction", "here", "there", "expected"),
+    [
+        ("same", "contradicted", "contradicted", "contradict"),
+        ("same", "supported", "supported", "agree"),  # both within the margin
+        ("not higher", "supported", "contradicted", "contradict"),
+    ],
+)
+def test_differences_that_are_surely_opposite_contradict_each_other(direction, here, there, expected):
+    claim = replace(CLAIM, direction=direction)
+
+    def judge(verdict, difference):
+        return Judgement(claim, verdict, subject="L1", comparisons={"plain": Comparison(difference, 5, 0.001)})
+
+    assert judge_agreement(judge(here, -0.05), judge(there, 0.05)) == expected
+    unsure = replace(judge(there, 0.05), comparisons={"plain": Comparison(0.05, 5, 0.5)})
+    assert judge_agreement(judge(here, -0.05), unsure) != "contradict"
 
 
 @pytest.fixture

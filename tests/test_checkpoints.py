@@ -274,3 +274,23 @@ def test_a_file_system_that_fails_otherwise_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", fail)
     with pytest.raises(RecordError, match="Input/output error"), checkpoints.lock(tmp_path / "an experiment"):
         pass
+
+
+def test_unfinished_training_is_named_with_the_command_that_resumes_it(folder):
+    """Also before an epoch is saved, when other seeds than those of a unit would be planned anew."""
+    folder = folder.rename(folder.with_name(EXPERIMENT.name))
+    Checkpoint(folder, [0, 1, 2], 1, [[0, 1, 2], [3, 4]]).begin()
+    says = f"{folder}, seeds 0-4; resume all of it: {EXPERIMENT.command} --seeds 0-4"
+    assert checkpoints.describe_begun(folder) == says
+    path = folder / "checkpoint-0-2.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert checkpoints.describe_begun(folder).startswith(f"{path}: cannot be read (it is damaged")
+    assert path.exists()
+    (folder / "experiment.json").unlink()
+    assert checkpoints.describe_begun(folder).startswith(f"{folder / 'experiment.json'}: missing")
+
+
+def test_a_checkpoint_that_another_command_deletes_meanwhile_is_none(tmp_path, monkeypatch):
+    """With `--until-decided`, seeds are looked for without a lock."""
+    monkeypatch.setattr(type(tmp_path), "glob", lambda folder, pattern: iter([folder / "checkpoint-0.pt"]))
+    assert checkpoints.find_unfinished(tmp_path) == []

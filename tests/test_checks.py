@@ -241,6 +241,16 @@ def test_a_cell_that_is_too_long_for_a_table_is_caught(unpacked):
     assert "accuracy.csv: cannot be read (field larger than field limit" in find_failures(unpacked)["report"]
 
 
+def test_a_report_that_would_take_all_memory_is_not_rendered(unpacked, monkeypatch):
+    path = unpacked / "report" / "report.md"
+    path.write_text(path.read_text(encoding="utf-8") + "a\n\n" * 400_000, encoding="utf-8")
+    refresh(unpacked)
+    monkeypatch.setattr("grading.differences.render_page", None)
+    assert find_failures(unpacked) == {
+        "report": "FAILED  report: report.md is longer than records and notes can make it"
+    }
+
+
 def test_a_number_in_a_table_is_caught(unpacked):
     path = unpacked / "report" / "tables" / "single,mnist_sample-accuracy.csv"
     with open(path, newline="", encoding="utf-8") as file:

@@ -73,6 +73,9 @@ def test_a_claim_that_cannot_be_judged_says_why(trained, tmp_path):
     (judgement,) = judge_claims(a_study(claim), {"good": trained["good"], "bad": few}, LABELS, MARGIN)
     assert judgement.explained == "too few seeds: next is look 1 (5 seeds)"
     assert judgement.look is None
+    with_twin = a_study(replace(claim, against=("good again", "bad")))
+    (judgement,) = judge_claims(with_twin, trained, LABELS, MARGIN)
+    assert judgement.explained == "not compared: good and good again have the same settings"
 
 
 def test_an_undecided_claim_says_what_would_decide_it(trained):

@@ -221,9 +221,9 @@ def test_a_worker_with_other_code_that_comes_later_fails_its_unit(digits):
 def test_every_difference_between_codes_is_found():
     ours = cluster.hash_code()
     assert {"train.py", "engine/cluster.py", "studies/fashion_mlp.py", "sources/catalogue.py"} <= ours.keys()
-    assert cluster.find_difference(dict(ours)) is None
+    assert cluster.compare_code(dict(ours)) is None
     for changed in (ours | {"data.py": "another"}, {name: ours[name] for name in ours if name != "data.py"}):
-        assert cluster.find_difference(changed).startswith("has a different data.py; restart it in an up")
-    assert cluster.find_difference(ours | {"studies/mine.py": "new"}).startswith("has a different studies/mine.py; ")
+        assert cluster.compare_code(changed).startswith("has a different data.py; restart it in an up")
+    assert cluster.compare_code(ours | {"studies/mine.py": "new"}).startswith("has a different studies/mine.py; ")
     says = "cannot load the code (No module named 'engine'); restart it in an up-to-date copy of"
-    assert cluster.find_difference(ModuleNotFoundError("No module named 'engine'")).startswith(says)
+    assert cluster.compare_code(ModuleNotFoundError("No module named 'engine'")).startswith(says)

@@ -52,7 +52,7 @@ def test_undecided_claims_are_trained_to_the_next_look(runs, digits):
     found = record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
     step = find_next_step(MINE, found, runs, most_seeds=40)
     assert (step.titles, step.seeds) == (["dropout", "plain"], 10)
-    assert step.says == '1 of 2 claims are decided; look 2 (10 seeds) is next, for "dropout", "plain"'
+    assert step.says == 'decided: 1 of 2 claims; look 2 (10 seeds) is next, for "dropout", "plain"'
 
 
 @pytest.mark.parametrize(("most_seeds", "limit"), [(40, ""), (10, ""), (9, " --most-seeds 10")])
@@ -72,7 +72,7 @@ def test_nothing_is_left_when_no_look_is_within_the_limit(runs, digits):
     found = record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
     step = find_next_step(MINE, found, runs, most_seeds=9)
     assert step.titles == []
-    assert step.says == ("1 of 2 claims are decided\nundecided: next is look 2 (10 seeds): dropout makes no difference")
+    assert step.says == ("decided: 1 of 2 claims\nundecided: next is look 2 (10 seeds): dropout makes no difference")
 
 
 def test_the_same_step_twice_ends(runs, digits):
@@ -129,7 +129,7 @@ def test_the_command_trains_only_what_is_undecided(runs, capsys):
     train.main(words)
     shown = capsys.readouterr().out
     assert "to train" not in shown, "the same command trains nothing anew"
-    assert "claims are decided" in shown
+    assert "decided: " in shown
 
 
 def test_whoever_was_given_other_seeds_goes_on_with_them(runs, capsys):
@@ -176,9 +176,9 @@ def test_no_sample_takes_the_place_of_the_data_that_claims_are_judged_on(tmp_pat
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--until-decided"], "needs --study NAME alone"),
-        (["--until-decided", "--study", "mine", "--epochs", "2"], "needs --study NAME alone"),
-        (["--until-decided", "--study", "mine", "--only", "L1"], "needs --study NAME alone"),
+        (["--until-decided"], "--until-decided: needs --study NAME, whose claims it decides"),
+        (["--until-decided", "--study", "mine", "--epochs", "2"], "--epochs: --until-decided trains a study as it is"),
+        (["--until-decided", "--study", "mine", "--only", "L1"], "--only: --until-decided trains a study as it is"),
         (["--until-decided", "--study", "mine", "--seeds", "0-3"], "--until-decided chooses the seeds"),
         (["--until-decided", "--study", "mine", "--most-seeds", "4"], "expected at least the 5"),
         (["--study", "mine", "--most-seeds", "80"], "--most-seeds 80: needs --until-decided"),

@@ -84,7 +84,7 @@ EXAMPLES = dict(
 
 # Every model with every normalization, with the settings that go with it, the model's defaults and others.
 WITH_NORMS = [
-    dict(model=model, norm=norm, **settings, **(dict(hidden=(8, 4)) if model == "mlp" else {}))
+    dict(model=model, norm=norm, **settings, **(dict(hidden=(16, 8)) if model == "mlp" else {}))
     for model in MODELS
     for norm in (None, *NORM_CHOICES)
     for settings in (
@@ -124,7 +124,7 @@ MANY = {Experiment(**settings) for settings in [*EXAMPLES.values(), *WITH_NORMS,
 
 def settings_of(model):
     """Return the fewest settings that a model needs."""
-    return dict(model=model, hidden=(8, 4)) if model == "mlp" else dict(model=model)
+    return dict(model=model, hidden=(16, 8)) if model == "mlp" else dict(model=model)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,6 +150,7 @@ RANGES = [
     (dict(l1="0.1"), "--l1 0.1: expected a finite number, at least 0"),
     (dict(l1=[0.1, 0.2]), "--l1 0.1 0.2: expected one number"),
     (dict(l2=float("inf")), "--l2 inf: expected a finite number, at least 0"),
+    (dict(l1=1e39), "--l1 1e+39: expected a finite number, at least 0"),  # infinite as float32
     (dict(weight_decay=-0.1), "--weight-decay -0.1: expected a finite number, at least 0"),
     (dict(dropout=1.5), "--dropout 1.5: expected a finite number, at least 0 and below 1"),
     (dict(dropout=1.0), "--dropout 1.0: expected a finite number, at least 0 and below 1"),

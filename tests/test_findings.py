@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from helpers import PLAIN, override, read_rows, write_report, write_runs
+from helpers import PLAIN, override, read_rows, write_own, write_report, write_runs
 
 import data
 from experiments import Experiment
@@ -96,3 +96,13 @@ def test_where_the_test_images_cannot_be_read_nothing_is_compared(runs, digits):
     for path in folder.parent.glob("*/experiment.json"):
         path.write_text(path.read_text().replace(digits.checksum, "0" * 64))
     assert "The test images could not be read, so nothing is compared: mnist_sample in" in write_report(runs)
+
+
+def test_what_was_trained_on_another_content_of_a_file_is_left_out_and_not_called_untrained(runs, tmp_path):
+    for model, seed in (("mlp1", 0), ("mlp2", 1)):
+        write_own(tmp_path / "cells.npz", count=10, seed=seed)
+        cells = data.load("cells.npz", tmp_path)
+        write_runs(runs, cells, Experiment(model=model, dataset="cells.npz"), [0.9])
+    text = write_report(runs)
+    assert "mlp2,dataset=cells.npz: trained on another cells.npz than mlp1,dataset=cells.npz" in text
+    assert "Not trained yet" not in text

@@ -104,6 +104,11 @@ def test_a_mistake_on_the_command_line_is_answered_with_one_line(words, message,
 # The flags of train.py
 
 
+def test_a_list_and_a_summary_are_not_asked_for_at_once(capsys):
+    says = "argument --summary: not allowed with argument --list\n"
+    assert refuse(capsys, train.main, ["--list", "--summary"]) == says
+
+
 def test_every_flag_of_train_py_is_in_the_list_above_in_its_group():
     groups = train.make_train_parser()._action_groups
     flags_of_groups = {
@@ -362,3 +367,9 @@ def test_what_a_shells_nohup_ignores_stays_ignored():
     process = subprocess.run(["nohup", sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (process.returncode, process.stdout) == (143, "begun\n")
     assert process.stderr.endswith(STOPPED)
+
+
+def test_a_word_that_is_no_choice_is_answered_with_the_nearest_that_is(capsys):
+    says = refuse(capsys, train.main, ["--study", "fashion-mpl"])
+    assert says.startswith("argument --study: invalid choice: 'fashion-mpl' (choose from cifar-norms, ")
+    assert says.endswith("; did you mean fashion-mlp?\n")

@@ -266,3 +266,23 @@ def test_channel_dropout_is_torchs_own_and_the_last_layer_of_the_blocks_that_hav
         alone = kinds_of(model, channel_dropout=0.2)
         assert alone.count("Dropout2d") == len(places)
         assert "Dropout" not in alone
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (dict(norm="group", groups=4), "--groups 4: makes groups of one feature, which become constant; "),
+        (dict(norm="group", group_size=1), "--group-size 1: makes groups of one feature, which become constant; "),
+        (dict(norm="layer"), "--norm layer: makes a layer's only feature constant; name more features"),
+    ],
+)
+def test_a_feature_that_normalization_would_make_constant_is_refused(settings, says):
+    """torch normalizes it to 0 without a word, but for a batch of one image."""
+    hidden = [1] if settings == dict(norm="layer") else [4]
+    with pytest.raises(ValueError, match=f"^{says}"):
+        models.build_network("mlp", (1, 28, 28), seed=0, hidden=hidden, **settings)
+
+
+def test_a_channel_alone_is_normalized_over_its_pixels():
+    layer = models.build_norm((4, 3, 3), "group", groups=4)
+    assert layer(torch.randn(1, 4, 3, 3)).std() > 0.5

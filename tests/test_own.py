@@ -233,7 +233,7 @@ def test_an_archive_that_declares_too_much_is_not_read(monkeypatch, capsys):
         (["--dataset", "cells.npz"], "data"),
         (["--dataset", "cells.npz"], "data/below/it"),
         (["--dataset", "cells.npz", "--data-dir", "a"], "a/b"),
-        (["--dataset=a/cells.npz", "--data-dir", "b"], "a"),
+        (["--dataset=a/cells.npz", "--data-dir", "a"], "a"),
     ],
 )
 def test_the_file_is_found_where_it_was_named_or_below_the_data_dir(words, place, capsys):
@@ -251,6 +251,14 @@ def test_the_file_is_found_where_it_was_named_or_below_the_data_dir(words, place
     assert (described["dataset"]["shape"], described["dataset"]["classes"]) == ([1, 28, 28], ["0", "1", "2"])
     result = json.loads((path.parent / "seed-0" / "result.json").read_text())
     assert "--dataset cells.npz" in result["command"].replace("=", " ")
+
+
+def test_a_folder_beside_a_path_of_a_file_is_refused(capsys):
+    write_own(Path("a", "cells.npz"))
+    with pytest.raises(SystemExit):
+        train.main(["--dataset", "a/cells.npz", "--data-dir", "b", *QUICK])
+    says = "train.py: error: --data-dir b: --dataset names the folder a; leave one of them out\n"
+    assert capsys.readouterr().err == says
 
 
 def test_a_good_file_takes_the_place_of_a_damaged_one_of_this_name(capsys):

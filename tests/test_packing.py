@@ -15,12 +15,15 @@ from helpers import (
     find_failures,
     override,
     write_nothing,
+    write_own,
     write_report,
     write_runs,
 )
 
+import data
 import report
 from analysis import plots
+from experiments import Experiment
 from grading import packing, untrusted
 from grading.submission import SubmissionError
 
@@ -152,3 +155,12 @@ def test_predictions_that_are_packed_whole_are_named(runs, digits, tmp_path, mon
     assert "packed with all log-probabilities, as the data are not here: mlp1," in shown.out
     assert shown.err.startswith("WARNING: the data of mlp1,")
     assert shown.err.endswith("grade.py fails the report; name their folder with --data-dir and pack again\n")
+
+
+def test_labels_are_those_of_the_content_that_an_experiment_was_trained_on(runs, tmp_path):
+    for model, seed in (("mlp1", 0), ("mlp2", 1)):
+        write_own(tmp_path / "cells.npz", count=10, seed=seed)
+        write_runs(runs, data.load("cells.npz", tmp_path), Experiment(model=model, dataset="cells.npz"), [0.9])
+    found, _ = untrusted.read_runs(runs)
+    labels = packing.read_labels(found, tmp_path)
+    assert [folder.name for folder in labels] == ["mlp2,dataset=cells.npz"], "the content of mlp1 is gone"

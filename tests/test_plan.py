@@ -150,6 +150,7 @@ def test_a_plan_says_what_it_is_going_to_do():
         return Plan([Unit(make_task(range(100)), checkpoint) for checkpoint in planned], jobs)
 
     assert str(plan([3, 2], 2, 1)) == "2 processes (3+2 seeds side by side), 1 thread each"
+    assert str(plan([1, 1], 2, 1)) == "2 processes (one seed at a time), 1 thread each"
     assert str(plan([3], 1, 2)) == "one process (3 seeds side by side), 2 threads each"
     assert str(plan([3, 2] * 6, 2, 1)) == "2 processes (12 times up to 3 seeds side by side), 1 thread each"
 

@@ -96,6 +96,8 @@ def test_the_command_writes_one_report_of_all(handed_in, other_seeds, tmp_path, 
     text = (tmp_path / "class" / "report.md").read_text(encoding="utf-8")
     assert "### People and machines" in text
     assert "first: 0-1; second: 2-3" in text
+    assert "--seeds 4`" in text, "a seed that nobody gave yet"
+    assert "--seeds 4-6`" in text
 
 
 def test_when_every_submission_is_left_out_their_reasons_are_the_answer(tmp_path, capsys):

@@ -48,15 +48,21 @@ def test_the_commit_is_that_of_the_folder_and_says_whether_it_was_changed(tmp_pa
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_commit() is None
     git(tmp_path, "init")
-    (tmp_path / "file").write_text("first")
-    git(tmp_path, "add", "file")
+    (tmp_path / "train.py").write_text("first")
+    git(tmp_path, "add", "train.py")
     git(tmp_path, "commit", "-m", "a commit")
     commit = provenance.git_commit()
     assert len(commit) == 40
     assert set(commit) <= set("0123456789abcdef")
     git(tmp_path, "tag", "v1")
     assert provenance.git_commit() == commit
-    (tmp_path / "file").write_text("second")
+    (tmp_path / "notes.txt").write_text("no code")
+    assert provenance.git_commit() == commit
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "mine.py").write_text("added")
+    assert provenance.git_commit() == f"{commit}-dirty"
+    (tmp_path / "studies" / "mine.py").unlink()
+    (tmp_path / "train.py").write_text("second")
     assert provenance.git_commit() == f"{commit}-dirty"
 
 

@@ -450,7 +450,11 @@ def test_a_group_with_a_shortened_name_is_read(tmp_path, digits):
 @pytest.mark.parametrize("is_single", [True, False])
 def test_a_folder_with_a_longer_name_of_an_earlier_version_keeps_it(is_single, tmp_path, digits):
     long = dict(dataset="mnist_sample", epochs=2, batch_size=100, optimizer="adamw", lr=0.0123456, weight_decay=0.25)
-    study = Study.typed_by_hand({}) if is_single else override("mnist-norms", **long, flip=True, standardize=True)
+    study = (
+        Study.typed_by_hand({"mlp1": Experiment()})
+        if is_single
+        else override("mnist-norms", **long, flip=True, standardize=True)
+    )
     experiment = Experiment(model="mlp3", **long) if is_single else study.experiments["GN"].experiment
     today = folder_names.locate(tmp_path, study, "GN", experiment)
     earlier = tmp_path / SINGLE / shorten(experiment.whole_name, 120) if is_single else None
@@ -558,12 +562,19 @@ def test_a_record_names_the_command_that_trains_it(tmp_path, digits, folder):
     assert study.experiments[title].experiment == EXPERIMENT
 
 
-def test_unfinished_training_is_named_with_the_command_that_resumes_it(folder):
-    for seeds in ("5-6", "10"):
-        (folder / f"checkpoint-{seeds}.pt").touch()
-    command = f"{EXPERIMENT.command} --seeds 10,5"
-    assert (
-        records.describe_begun(folder) == f"{folder}, checkpoint-10.pt, checkpoint-5-6.pt; resume all of it: {command}"
-    )
-    (folder / "experiment.json").unlink()
-    assert records.describe_begun(folder).startswith(f"{folder / 'experiment.json'}: missing")
+@pytest.mark.parametrize("study", [None, ""])
+def test_a_record_of_no_study_is_none_of_the_study_whose_folder_it_lies_in(study, tmp_path, digits):
+    """Or a forger could take the verdicts from a report."""
+    folder = open_title(tmp_path, digits, "GN", override("mnist-norms"))
+    records.write_run(folder, make_run(0))
+    path = folder / "experiment.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(description | dict(study=study)), encoding="utf-8")
+    found, (problem,) = records.read_all(tmp_path)
+    assert found == []
+    assert "of no study, in a folder of mnist-norms" in problem or "holds records of" in problem
+
+
+def test_a_group_of_any_name_has_files_with_short_names(tmp_path):
+    record = records.Record(tmp_path / ("a" * 240) / "mlp1", Experiment(), dict(name="mnist"))
+    assert len(record.group) == LONGEST_GROUP

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import re
 import zipfile
@@ -13,6 +14,7 @@ from scipy import stats
 import report
 import train
 from analysis import plots
+from engine.checkpoints import Checkpoint
 from experiments import Experiment
 from studies import STUDIES
 from studies.study import Claim, Entry, Study
@@ -139,8 +141,8 @@ def test_an_experiment_of_a_study_that_was_edited_is_left_out_with_what_trains_i
     path = runs / "mine" / "worse" / "experiment.json"
     path.write_text(path.read_text().replace('"l1": 0.1', '"l1": 0.2'))
     text = write_report(runs)
-    assert "Left out: worse, trained with other settings than the study has: " in text
-    assert "study has: `python train.py --study mine --only worse --force`" in text
+    says = "Left out: worse, trained with other settings than the study has; undo the change of the study, or replace "
+    assert f"{says}all their runs: `python train.py --study mine --only worse --force`" in text
     assert "Not trained yet: `python train.py --study mine --only never`" in text
 
 
@@ -205,6 +207,25 @@ def test_ctrl_c_is_one_line_and_the_earlier_report_stays(tmp_path, runs, digits,
     assert (tmp_path / "report" / "report.md").read_text(encoding="utf-8") == before
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BrokenPipeError(32, "Broken pipe")])
+def test_findings_that_cannot_be_printed_are_in_the_report(error, tmp_path, runs, digits, made, capsys, monkeypatch):
+    write_runs(runs, digits, PLAIN, [0.9])
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(report.flags, "name_folders", fail)
+    monkeypatch.setattr(report.console, "discard_output", lambda: None)
+    is_full = not isinstance(error, BrokenPipeError)
+    with pytest.raises(SystemExit) if is_full else contextlib.nullcontext() as caught:
+        made()
+    place = tmp_path / "report"
+    says = f"report.py: No space left on device; everything is written to {place}\n"
+    assert capsys.readouterr().err == (says if is_full else "")
+    assert not is_full or caught.value.code == 2
+    assert (place / "report.html").exists()
+
+
 def test_runs_without_their_experiment_are_named_and_go_into_the_bundle(runs, digits, made, capsys, tmp_path):
     write_runs(runs, digits, PLAIN, [0.8])
     lost = write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.8])
@@ -217,11 +238,11 @@ def test_runs_without_their_experiment_are_named_and_go_into_the_bundle(runs, di
 
 def test_what_is_not_finished_is_said_and_not_in_the_report(runs, digits, made, capsys, tmp_path):
     folder = write_runs(runs, digits, PLAIN, [0.8])
-    for seeds in ("5-6", "7-9"):
-        (folder / f"checkpoint-{seeds}.pt").write_bytes(b"")
+    for seeds in ([5, 6], [7, 9]):
+        Checkpoint(folder, seeds, 1, [seeds]).begin()
     report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "out")])
-    resumes = f"python train.py --runs-dir {runs} --dataset mnist_sample --seeds 5,7"
-    unfinished = f"{folder}, checkpoint-5-6.pt, checkpoint-7-9.pt; resume all of it: {resumes}"
+    resumes = f"python train.py --runs-dir {runs} --dataset mnist_sample --seeds 5-7,9"
+    unfinished = f"{folder}, seeds 5-7,9; resume all of it: {resumes}"
     assert capsys.readouterr().out.count(f"unfinished, not in the report: {unfinished}\n") == 1
     assert "checkpoint" not in write_report(runs).partition("## Background")[0]
 

@@ -125,7 +125,7 @@ def test_a_submission_alone_is_shown_check_by_check_and_one_of_many_in_a_line(ca
 
 def test_the_csv_file_has_a_column_for_each_check(tmp_path):
     cannot = Graded("two.zip", cannot="mnist: not found")
-    scores.write_csv(tmp_path / "grades.csv", [make_graded(other_code=["a.py", "b.py"], remarks=["c", "d"]), cannot])
+    scores.write_csv(tmp_path / "grades.csv", [make_graded(other_code=["=a.py", "b.py"], remarks=["c", "d"]), cannot])
     first, second = read_csv(tmp_path / "grades.csv")
     assert list(first) == [
         *("submission", "points", "of", "seeds", *CHECKS, "problems", "copies", "code that differs", "remarks"),
@@ -137,7 +137,7 @@ def test_the_csv_file_has_a_column_for_each_check(tmp_path):
         "",
     )
     assert first["problems"] == "report: first; report: second", "nothing of what was not checked"
-    assert (first["seeds"], first["code that differs"], first["remarks"]) == ("seeds 0-2", "a.py b.py", "c; d")
+    assert (first["seeds"], first["code that differs"], first["remarks"]) == ("seeds 0-2", "'=a.py b.py", "c; d")
     assert (second["points"], second["of"], second["problems"]) == ("", "", "not graded: mnist: not found")
 
 

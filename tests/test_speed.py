@@ -62,7 +62,7 @@ def test_the_plain_loop_has_the_momentum_of_the_experiment(settings, momentum, f
     monkeypatch.setattr(torch.optim, "SGD", Sgd)
     seconds = speed.time_plain_loop(Experiment(optimizer="sgd", lr=0.1, l1=0.01, **settings), few)
     assert seconds > 0
-    assert used == [momentum]
+    assert used == [momentum, momentum], "in our optimizer and in the plain one"
 
 
 def test_the_price_of_a_setting_is_a_median_of_ratios_within_a_round(few, monkeypatch):
@@ -78,3 +78,16 @@ def test_the_price_of_a_setting_is_a_median_of_ratios_within_a_round(few, monkey
     monkeypatch.setattr(speed, "time", SimpleNamespace(process_time=lambda: clock[0]))
     plain = Experiment(dataset="mnist_sample")
     assert speed.price_settings(plain, dict(slow=replace(plain, l1=0.1)), few, rounds=3) == dict(slow=2.5)
+
+
+def test_the_last_process_to_end_tells_how_long_our_training_takes(few, monkeypatch):
+    plan = SimpleNamespace(jobs=3)
+    seconds = [5.0, 4.0, 4.0, 4.0]
+    results = [
+        SimpleNamespace(number=number, error="", runs=[SimpleNamespace(result=dict(seconds=value))])
+        for number, value in enumerate(seconds)
+    ]
+    monkeypatch.setattr(speed, "set_fastest", lambda tasks, options: tasks)
+    monkeypatch.setattr(speed, "make_plan", lambda tasks, options: plan)
+    monkeypatch.setattr(speed, "train_units", lambda *_: reversed(results))
+    assert speed.time_ours(Experiment(epochs=1), few, 4, "cpu") == (4.0 + 4.0) / 4, "the fourth after another"

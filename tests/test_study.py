@@ -50,7 +50,7 @@ def test_a_name_that_is_not_small_letters_digits_and_hyphens_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    "title", ["a/b", "..", ".a", "a ", "a.", "a\\b", "a\n", 'a"', "what?", "x:y", "", "NUL", "aux.1"]
+    "title", ["a/b", "..", ".a", "a ", "a.", "a\\b", "a\n", 'a"', "what?", "x:y", "", "NUL", "aux.1", "a $_$"]
 )
 def test_a_title_that_cannot_name_a_folder_is_refused(title):
     entries = dict(plain=Entry("own", Experiment()))
@@ -107,6 +107,11 @@ def test_numbers_of_a_study_that_are_not_whole_are_refused(setting, value, expec
         Study(**MINE | {setting: value})
 
 
+def publish(**metrics):
+    """Return the plain experiment with published metrics."""
+    return dict(experiments=dict(plain=Entry("own", Experiment(), published=metrics)))
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -126,13 +131,16 @@ def test_numbers_of_a_study_that_are_not_whole_are_refused(setting, value, expec
             dict(experiments=dict(plain=Entry("mine", Experiment()))),
             "'plain': 'mine', expected one of as run, corrected, control, own",
         ),
-        (dict(experiments={}), "'plain' is not one of the study's experiments"),
+        (dict(experiments={}), "experiments is empty, expected at least one"),
+        (dict(margin=0.0), "margin is 0.0, expected a share between 0 and 1, such as 0.005"),
+        (publish(test_acuracy=0.9), "'plain', published: 'test_acuracy', expected one of test_accuracy, test_loss, "),
+        (publish(test_accuracy=88), "'plain', published: test_accuracy 88, expected a share, such as 0.88 for 88 %"),
     ],
 )
 def test_an_unknown_title_and_an_unknown_word_are_refused(settings, expected):
     claims = (make_claim(), make_claim(against=0.9), make_claim(subject=("half", "groups")))
     assert Study(**MINE, claims=claims).claims == claims
-    with pytest.raises(ValueError, match=r"claim|not one of|'plain'") as caught:
+    with pytest.raises(ValueError, match=r"claim|not one of|'plain'|is empty|margin") as caught:
         Study(**MINE | settings)
     assert expected in str(caught.value)
 
@@ -257,11 +265,19 @@ def test_titles_with_the_same_settings_are_trained_as_the_first():
 
 
 def test_no_title_is_trained_as_one_that_does_not_go_with_the_overrides():
+    norms = STUDIES["mnist-norms"].with_overrides(dict(groups=2))
+    assert {"BN", "LN"} <= norms.left_out.keys()
+    assert norms.trained_as == {title: title for title in ("GN", "GN+L1, sum")}
+
+
+def test_a_norm_beside_a_study_replaces_what_went_with_the_norms_of_its_experiments():
     norms = STUDIES["mnist-norms"].with_overrides(dict(norm="batch"))
-    assert "GN" in norms.left_out
-    assert "GN" not in norms.trained_as
-    assert norms.trained_as["LN"] == "LN"  # GN stands before it
-    assert norms.trained_as["BN"] == "LN"
+    assert norms.left_out == {}
+    batch = norms.experiments["GN"].experiment
+    assert (batch.norm, batch.groups, batch.group_size) == ("batch", None, None)
+    assert norms.trained_as["LN"] == "GN", "the first with these settings"
+    kept = STUDIES["mnist-norms"].with_overrides(dict(norm="group")).experiments["GN"].experiment
+    assert kept == STUDIES["mnist-norms"].experiments["GN"].experiment
 
 
 def test_the_baseline_is_the_studys_under_the_title_that_it_is_trained_under():

@@ -83,8 +83,8 @@ def refuse(words, capsys):
             "no L1: cannot be trained with these settings (--norm-position af",
         ),
         (
-            ["--study", "mnist-norms", "--norm", "batch"],
-            "GN: cannot be trained with these settings (--group-size 4: needs",
+            ["--study", "mnist-norms", "--groups", "4"],
+            "BN+L1: cannot be trained with these settings (--groups 4: needs",
         ),
         (["--study", "mnist-l1-l2-ghost", "--norm", "none"], "GBN: cannot be trained with these settings (--freeze"),
         (
@@ -236,7 +236,7 @@ def test_only_the_seeds_that_are_missing_are_trained(trained, capsys):
     out = capsys.readouterr().out
     assert "no L1; skipped: seeds 0-1" in out
     assert "skipped: seed 0 finished already (--force trains them again); to train: seed 1\n" in out
-    assert "training: one process (1 seed side by side)" in out
+    assert "training: one process (one seed at a time)" in out
     assert "proximal 0.001, epoch 2/2, seed 1: " in out
     after = read_files(trained)
     assert after.keys() == before.keys()
