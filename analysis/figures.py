@@ -166,7 +166,7 @@ def add_weights(document: Document, findings: Findings) -> None:
     )
     document.add_figure(
         f"{findings.name}-sparsity",
-        "Weights that are zero, and nearly zero, in each layer",
+        "Weights that are zero, and nearly zero, in each layer of penalized experiments and their baselines",
         lambda: plots.plot_sparsity(
             _relabel(findings, {title: _share_by_layer(findings.trained[title]) for title in shown}), styles
         ),

@@ -102,7 +102,8 @@ def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styl
         row[1].set_title(f"validation {measure}{unit}")
     for panel in panels[0]:
         panel.set_yscale("log")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = panel.get_ylim()
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.yaxis.set_minor_locator(NullLocator())
     for panel in panels[1]:

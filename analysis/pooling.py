@@ -21,6 +21,7 @@ from engine.seeds import list_seeds
 
 Givers = dict[tuple[str, str, int], str]  # {(group, title, seed): the person who gave the run}
 COLUMNS = 3  # panels of the figure beside each other
+WIDTHS = {1: 5, 2: 8, 3: 10}  # inches of so many
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,11 @@ def make_differences_table(findings: Findings, compared: list[ByPerson]) -> Tabl
 @in_style
 def plot_people(compared: list[ByPerson]) -> Figure:
     """Plot each difference with its 95 % interval for each person, and below them that of all seeds together."""
-    rows = math.ceil(len(compared) / COLUMNS)
+    columns = min(COLUMNS, len(compared))
+    rows = math.ceil(len(compared) / columns)
     longest = max(len(each.people) for each in compared) + 1
-    figure = Figure(figsize=(10, rows * (0.8 + 0.17 * longest)), layout="constrained")
-    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    figure = Figure(figsize=(WIDTHS[columns], rows * (0.8 + 0.17 * longest)), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels[len(compared) :]:
         panel.set_visible(False)
     for panel, each in zip(panels, compared, strict=False):

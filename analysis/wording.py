@@ -210,7 +210,9 @@ def write_gaps(findings: Findings) -> Iterator[str]:
         yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
     counts = {title: len(record.seeds) for title, record in findings.trained.items()}
     planned = study.needed_seeds
-    if few := [title for title, count in counts.items() if count < planned]:
+    few = [title for title, count in counts.items() if count < planned]
+    are_told = any(judgement.verdict == "too few seeds" for judgement in findings.judgements)
+    if few and not are_told:
         if study.is_single:
             commands = {findings.trained[title].experiment.command: [title] for title in few}
         else:

@@ -136,7 +136,9 @@ def test_whoever_was_given_other_seeds_goes_on_with_them(runs, capsys):
     words = ["--study", "mine", "--runs-dir", str(runs), "--jobs", "1"]
     train.main([*words, "--seeds", "5-6"])
     text = write_report(runs)
-    assert "`python train.py --study mine --seeds 5-9`" in text
+    assert ": 3 more of *" in text
+    assert "`python train.py --study mine --until-decided`" in text
+    assert "Under 5 seeds" not in text, "which would name the same runs again"
     train.main([*words, "--until-decided", "--most-seeds", "5"])
     assert "to train: seeds 7-9" in capsys.readouterr().out
     trained = {record.title: sorted(record.results) for record in records.read_all(runs)[0]}
