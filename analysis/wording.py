@@ -137,8 +137,9 @@ def _write_differences(findings: Findings) -> Iterator[str]:
     for title, comparison in findings.differences.items():
         seeds = f"over {comparison.seeds} seeds" if comparison.seeds > 1 else "in one seed, which gives no interval"
         effect = describe_effects({findings.baselines[title]: comparison}, "test_accuracy")
-        alone = ", by the 95 % interval of this comparison alone" if findings.judgements else ""
-        yield f"{_name(title)} {effect}, {seeds}{alone}."
+        yield f"{_name(title)} {effect}, {seeds}."
+    if findings.differences and findings.judgements:
+        yield "These are 95 % intervals of each comparison alone; a verdict asks for more."
 
 
 def _write_others(findings: Findings) -> Iterator[str]:

@@ -277,7 +277,7 @@ def test_the_claims_about_newer_regularizers_are_those_of_the_published_reports(
         assert shown[claim["claim"]] == (*difference, claim["verdict"].partition(":")[0])
 
 
-@pytest.mark.parametrize("study", ["recipe-fashion", "recipe-mnist"])
+@pytest.mark.parametrize("study", ["recipe-fashion", "recipe-mnist", "recipe-cifar"])
 def test_the_steps_of_a_recipe_are_those_of_the_published_report(study):
     tables = ROOT / "docs" / "results" / study / "tables"
     part = DOCUMENTS["docs/results/recipes.md"].partition(f"python train.py --study {study}\n")[2]
