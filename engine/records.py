@@ -301,6 +301,9 @@ def read_description(path: Path) -> Record:
     if not path.exists():
         raise RecordError(f"{path}: missing; the command that trained its runs writes it again")
     description, name, group = read_json(path), path.parent.name, path.parents[1].name
+    if not f"{group}{name}".isprintable() or "$" in f"{group}{name}":
+        shown = ascii(f"{group}/{name}")
+        raise RecordError(f"{shown}: a name that cannot stand in a report; rename the folder")
     if description.get("format") not in FORMATS:
         expected = " or ".join(map(str, FORMATS))
         raise RecordError(f"{path}: format {description.get('format')}, expected {expected}; another version wrote it")

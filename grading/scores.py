@@ -80,7 +80,7 @@ def grade_submission(submission: Submission, name: str) -> Graded:
         for record, _, _ in submission.runs:
             load_recorded(record, submission.options.data_dir)
     except DataError as error:
-        graded.cannot = str(error)
+        graded.cannot, graded.traces = str(error), submission.traces  # copies are found without the data
         return graded
     for result in run_checks(submission):  # file names of a stranger are among what they print
         problems, about = [make_printable(problem) for problem in result.problems], make_printable(result.about)

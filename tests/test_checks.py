@@ -18,7 +18,7 @@ from analysis import plots
 from engine import run_files
 from engine.records import Record
 from experiments import Experiment
-from grading.checks import CHECKS, find_recorded
+from grading.checks import CHECKS, _compare_with_history, find_recorded
 from grading.submission import GradeOptions, Submission
 from studies import STUDIES
 from training import measure
@@ -87,9 +87,9 @@ def test_a_test_metric_altered_by_a_digit_is_caught(metric, unpacked, monkeypatc
 
 
 @pytest.mark.parametrize("metric", ["train_accuracy", "val_accuracy"])
-def test_a_train_or_validation_metric_beyond_two_images_in_ten_thousand_is_caught(metric, unpacked, monkeypatch):
+def test_a_train_or_validation_metric_beyond_an_image_is_caught(metric, unpacked, monkeypatch):
     folder = unpacked / FIRST / "seed-1"
-    change_result(folder, **{metric: read_result(folder)[metric] + 3e-4})
+    change_result(folder, **{metric: read_result(folder)[metric] + 0.005})
     refresh_report(unpacked, monkeypatch)
     assert find_failures(unpacked).keys() == {"weights"}
 
@@ -376,3 +376,28 @@ def test_seeds_that_diverge_again_are_no_fresh_seeds_and_predict_nothing(unpacke
     failure = find_failures(unpacked, retrain=f"single/{HANDED_IN}")["retraining"]
     assert "cannot be compared: of 5 fresh seeds 0 did not diverge" in failure
     assert set(trained).isdisjoint({0, 1})
+
+
+ROWS = [dict(val_loss=loss, val_accuracy=accuracy) for loss, accuracy in ((0.9, 0.6), (0.5, 0.8), (0.7, 0.7))]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "result", "says"),
+    [
+        ({}, ROWS, (3, 3, 0.7, 0.7), None),
+        ({}, ROWS, (3, 2, 0.5, 0.8), "choose epoch 3"),
+        (dict(patience=1), ROWS, (3, 2, 0.5, 0.8), None),
+        (dict(patience=1), ROWS, (3, 3, 0.7, 0.7), "choose epoch 2"),
+        (dict(patience=1, restore="last"), ROWS, (3, 3, 0.7, 0.7), None),
+        (dict(patience=1), ROWS[:2], (2, 2, 0.5, 0.8), "give 9 epochs"),
+        (dict(patience=1), ROWS, (3, 2, 0.4, 0.8), "validation loss of epoch 2 differs"),
+        (dict(patience=1), ROWS, (3, 2, 0.5 + 5e-7, 0.8), None),
+        (dict(patience=1), ROWS, (3, 2, 0.5, 0.9), "validation accuracy of epoch 2 differs"),
+        (dict(patience=1), ROWS, (3, 2, 0.5, 0.801), None),  # one image of a thousand
+    ],
+)
+def test_epochs_and_metrics_follow_from_the_history(settings, rows, result, says):
+    experiment = Experiment(epochs=9 if settings else 3, **settings)
+    result = dict(zip(("epochs", "chosen_epoch", "val_loss", "val_accuracy"), result, strict=True))
+    problems = list(_compare_with_history(experiment, result, rows, images=1000))
+    assert [says in problem for problem in problems] == ([True] if says else [])

@@ -575,6 +575,13 @@ def test_a_record_of_no_study_is_none_of_the_study_whose_folder_it_lies_in(study
     assert "of no study, in a folder of mnist-norms" in problem or "holds records of" in problem
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a $x$", "a\udcffb"])
+def test_a_name_that_cannot_stand_in_a_report_is_refused(name, folder):
+    strange = folder.rename(folder.with_name(name))
+    with pytest.raises(RecordError, match="a name that cannot stand in a report; rename the folder"):
+        records.read_description(strange / "experiment.json")
+
+
 def test_a_group_of_any_name_has_files_with_short_names(tmp_path):
     record = records.Record(tmp_path / ("a" * 240) / "mlp1", Experiment(), dict(name="mnist"))
     assert len(record.group) == LONGEST_GROUP
