@@ -44,8 +44,8 @@ class Findings:
     left_out: list[str] = field(default_factory=list)  # titles of records whose settings differ from the study's
     other_data: list[str] = field(default_factory=list)  # titles of records on another content of the data set's file
     diverged: list[str] = field(default_factory=list)  # titles of experiments in which every run diverged
-    is_pooled: bool = False  # whether the runs are those of many people
     split_seed: int = 0  # the seed that splits the images, for experiments typed by hand
+    is_pooled: bool = False  # whether the runs are those of many people
 
     @property
     def name(self) -> str:
@@ -187,9 +187,7 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
     def key(record: Record) -> tuple[str, str, int]:
         return record.group, record.dataset["name"], 0 if record.study in STUDIES else record.experiment.split_seed
 
-    for (group, dataset_name, split_seed), members in groupby(
-        sorted(found, key=lambda each: (key(each), each.title)), key
-    ):
+    for (group, name, split_seed), members in groupby(sorted(found, key=lambda each: (key(each), each.title)), key):
         records = {record.title: record for record in members}
         study = _study_of(records)
         left_out = [title for title, record in records.items() if not is_of(study, record)]
@@ -202,11 +200,12 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
             first = next(iter(trained.values()))
             other_data = [title for title, record in trained.items() if _describe_data(record) != _describe_data(first)]
             for title in other_data:
-                problems.append(f"{trained.pop(title).folder}: trained on another {dataset_name} than {first.title}")
+                problems.append(f"{trained.pop(title).folder}: trained on another {name} than {first.title}")
             dataset, problem = load_test_set(first, data_dir)
             diverged = [title for title, record in records.items() if not record.results]
-            about = group, study, dataset_name, trained, dataset, problem, left_out, other_data, diverged
-            all_findings.append(Findings(*about, split_seed=split_seed))
+            all_findings.append(
+                Findings(group, study, name, trained, dataset, problem, left_out, other_data, diverged, split_seed)
+            )
         elif left_out:
             problems.append(f"{group}: {', '.join(left_out)}: trained with other settings than the study has")
     return all_findings, problems

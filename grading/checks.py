@@ -41,7 +41,7 @@ from training import Row
 FRESH_SEEDS = 5
 SUM = 1e-3  # how far rounding may carry a sum of probabilities from 1
 LOG_PROBABILITY = 1e-3  # how far rounding on another machine may change a log-probability
-ACCURACY = 2e-4  # how far it may change an accuracy: two images in ten thousand, or one of few images
+ACCURACY = 2e-4  # how far it may change an accuracy: two images in ten thousand; see `_tolerance`
 TINY_LOSS = 1e-6  # how far it may change a loss near 0, besides `RELATIVE`
 
 FindProblems = Callable[[Submission], Iterator[str]]
@@ -189,7 +189,7 @@ def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterat
     predicted = {name: training.predict(network, as_seen, split, runs=1) for name, split in dataset.splits.items()}
     for split, log_probabilities in predicted.items():
         (loss,), (accuracy,) = training.measure(log_probabilities, dataset.splits[split].labels).values()
-        if not abs(accuracy - result[f"{split}_accuracy"]) <= _allow(len(dataset.splits[split])):
+        if not abs(accuracy - result[f"{split}_accuracy"]) <= _tolerance(len(dataset.splits[split])):
             yield f"{split} accuracy is {result[f'{split}_accuracy']:.4f}, the weights give {accuracy:.4f}"
         if not math.isclose(loss, result[f"{split}_loss"], rel_tol=RELATIVE, abs_tol=TINY_LOSS):
             yield f"{split} loss is {result[f'{split}_loss']:.4g}, the weights give {loss:.4g}"
@@ -205,8 +205,8 @@ def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterat
     yield from _compare_with_history(experiment, result, history, len(dataset.validation))
 
 
-def _allow(images: int) -> float:  # how far rounding may change an accuracy on so many images
-    return max(ACCURACY, 1.5 / images)
+def _tolerance(images: int) -> float:
+    return max(ACCURACY, 1.5 / images)  # on few images, one of which may change its class, 0.0002 is none
 
 
 def _is_predicted(stored: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
@@ -229,7 +229,7 @@ def _compare_with_history(experiment: Experiment, result: Row, history: list[Row
         )
         return
     row = history[chosen - 1]
-    if not abs(row["val_accuracy"] - result["val_accuracy"]) <= _allow(images):
+    if not abs(row["val_accuracy"] - result["val_accuracy"]) <= _tolerance(images):
         yield f"validation accuracy of epoch {chosen} differs between history.csv and result.json"
     if not math.isclose(row["val_loss"], result["val_loss"], rel_tol=RELATIVE, abs_tol=TINY_LOSS):
         yield f"validation loss of epoch {chosen} differs between history.csv and result.json"

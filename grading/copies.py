@@ -102,7 +102,7 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
     """
     layers: list[Tensor] = []
     shares: list[Tensor] = []
-    strengths = lengths = torch.ones(1)
+    strengths, lengths, next_place = torch.ones(1), torch.ones(1), ""
     for name, tensor in weights.items():
         *_, place, _ = name.split(".")
         if tensor.dim() in (2, 4):
@@ -116,10 +116,10 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
             strengths = lengths = layer.norm(dim=(1, 2))
             shares.append(lengths / lengths.sum().clamp(min=TINY))
             layers.append(layer)
-            before_activation = str(int(place) + 1)
+            next_place = str(int(place) + 1)
         elif name.endswith(".weight"):  # of a normalization layer
             strengths = tensor.reshape(len(tensor), -1).mean(1)
-            if place == before_activation:
+            if place == next_place:  # before the activation
                 layers[-1] = layers[-1] * strengths.sign()[:, None, None]
                 strengths = strengths.abs()
         elif name.endswith(".running_var"):

@@ -294,3 +294,13 @@ def test_a_checkpoint_that_another_command_deletes_meanwhile_is_none(tmp_path, m
     """With `--until-decided`, seeds are looked for without a lock."""
     monkeypatch.setattr(type(tmp_path), "glob", lambda folder, pattern: iter([folder / "checkpoint-0.pt"]))
     assert checkpoints.find_unfinished(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX flushes folders")
+def test_finished_runs_are_on_the_disk_before_their_checkpoint_is_deleted(checkpoint, monkeypatch):
+    checkpoint.begin()
+    calls, unlink = [], Path.unlink
+    monkeypatch.setattr(checkpoints.os, "fsync", lambda _: calls.append("fsync"))
+    monkeypatch.setattr(Path, "unlink", lambda path, **more: (calls.append("unlink"), unlink(path, **more)))
+    checkpoint.delete()
+    assert calls == ["fsync", "unlink"]

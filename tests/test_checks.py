@@ -86,10 +86,14 @@ def test_a_test_metric_altered_by_a_digit_is_caught(metric, unpacked, monkeypatc
     assert f"{HANDED_IN} seed 0: {metric.replace('_', ' ')} is" in failures["predictions"]
 
 
-@pytest.mark.parametrize("metric", ["train_accuracy", "val_accuracy"])
-def test_a_train_or_validation_metric_beyond_an_image_is_caught(metric, unpacked, monkeypatch):
+@pytest.mark.parametrize(
+    ("metric", "split"),
+    [("train_accuracy", "train"), ("val_accuracy", "validation"), ("train_loss", ""), ("val_loss", "")],
+)
+def test_a_train_or_validation_metric_is_caught_that_is_off_by_two_images(metric, split, unpacked, digits, monkeypatch):
     folder = unpacked / FIRST / "seed-1"
-    change_result(folder, **{metric: read_result(folder)[metric] + 0.005})
+    change = 2 / len(getattr(digits, split)) if split else 0.01
+    change_result(folder, **{metric: read_result(folder)[metric] + change})
     refresh_report(unpacked, monkeypatch)
     assert find_failures(unpacked).keys() == {"weights"}
 

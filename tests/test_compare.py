@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from statistics import mean, stdev
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from analysis.compare import (
     Comparison,
     compare_paired,
     compute_mean_interval,
+    compute_prediction_interval,
     correct_holm,
 )
 from analysis.looks import Look
@@ -152,3 +154,11 @@ def test_holms_order_is_that_of_p_in_proportion_to_the_level():
     assert significant == [True, True]
     assert [each.holm_p < each.level for each in corrected] == significant
     assert [each.tests for each in correct_holm([replace(first, look=Look(1, 5)), second])] == [2, 2]
+
+
+@pytest.mark.parametrize("draws", [1, 2, 7])
+def test_a_prediction_interval_is_scipys_quantile_corrected_for_the_draws(draws):
+    values = [0.80, 0.82, 0.79, 0.85, 0.81]
+    half_width = stats.t.ppf(1 - 0.025 / draws, 4) * stdev(values) * math.sqrt(1 + 1 / 5)
+    expected = mean(values) - half_width, mean(values) + half_width
+    assert compute_prediction_interval(values, draws) == pytest.approx(expected)

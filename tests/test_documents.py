@@ -283,14 +283,17 @@ def test_the_steps_of_a_recipe_are_those_of_the_published_report(study):
     part = DOCUMENTS["docs/results/recipes.md"].partition(f"python train.py --study {study}\n")[2]
     rows = [line.split("|")[1:-1] for line in part.partition("\n## ")[0].splitlines() if "±" in line]
     shown = [[cell.strip().strip("*").replace("−", "-") for cell in row] for row in rows if len(row) == 5]
-    differences = {row["claim"]: row for row in read_csv(tables / f"{study}-claims.csv")}
+    start = "this step helps: "
+    claims = {row["claim"]: row for row in read_csv(tables / f"{study}-claims.csv")}
+    differences = {claim.removeprefix(start): row for claim, row in claims.items() if claim.startswith(start)}
+    assert differences
     for row in read_csv(tables / f"{study}-accuracy.csv"):
         (step, _, accuracy, difference, verdict), *shown = shown
         assert (step, accuracy) == (row["experiment"], f"{float(row['test %']):.2f} ± {float(row['test % ±']):.2f}")
-        if claim := differences.get(f"this step helps: {step}"):
+        if claim := differences.pop(step, None):
             assert difference == f"{float(claim['difference']):+.2f} ± {float(claim['difference ±']):.2f}", step
             assert verdict == claim["verdict"].partition(":")[0], step
-    assert shown == []
+    assert (shown, differences) == ([], {})
 
 
 def read_csv(path):

@@ -213,7 +213,8 @@ def test_other_line_endings_cost_nothing_and_are_named(ending, honest, tmp_path)
         name: content.replace(b"\r\n", b"\n").replace(b"\n", ending) if name.endswith(TEXT) else content
         for name, content in honest.items()
     }
-    assert lines[f"{FIRST}/seed-0/result.json" if ending == b"\r\n" else f"{FIRST}/seed-0/history.csv"] != honest
+    changed = f"{FIRST}/seed-0/{'result.json' if ending == bytes((13, 10)) else 'history.csv'}"
+    assert lines[changed] != honest[changed]
     graded = grade_files(lines, tmp_path)
     assert (find_failing(graded), graded.points, graded.other_code) == (set(), FULL, [])
     (remark,) = graded.remarks

@@ -8,6 +8,7 @@ import pytest
 from helpers import override, write_runs
 from scipy import stats
 
+from analysis import pooling
 from analysis.compare import compare_paired
 from analysis.document import Document
 from analysis.findings import gather
@@ -120,3 +121,25 @@ def test_the_report_says_whether_people_differ(pooled):
     add_people(document, *pooled)
     assert "people and their machines do not differ" in document.text
     assert "fashion-mlp" in next(iter(document.figures))
+
+
+@pytest.mark.parametrize(
+    ("p", "says"),
+    [
+        (0.02, "is 0.040: people, or their machines, differ."),
+        (0.03, "is 0.060: people and their machines do not differ"),
+    ],
+)
+def test_the_smallest_p_is_corrected_for_the_number_of_tests(p, says, pooled, monkeypatch):
+    (compared,) = compare_by_person(*pooled)
+    two = [replace(compared, p=p), replace(compared, label="another", p=0.9)]
+    monkeypatch.setattr(pooling, "compare_by_person", lambda *_: two)
+    document = Document()
+    add_people(document, *pooled)
+    assert says in document.text
+
+
+def test_the_margin_is_the_data_sets_unless_the_study_has_its_own(pooled):
+    findings, _ = pooled
+    assert findings.margin == 0.001
+    assert replace(findings, study=replace(findings.study, margin=0.02)).margin == 0.02

@@ -41,6 +41,7 @@ def test_a_submission_of_another_version_is_told_so_once(unpacked):
     change_text(unpacked / "manifest.json", '"format": 3', '"format": 1')
     failures = find_failures(unpacked)
     assert "made by another version of this toolkit: format 1, expected 2 or 3" in failures.pop("archive")
+    assert {"predictions", "weights", "originality", "report"} == failures.keys()
     assert all(": not checked, because no finished run is in the submission" in line for line in failures.values())
 
 

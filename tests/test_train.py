@@ -9,11 +9,11 @@ import pytest
 import torch
 from helpers import read_files
 
+import data
 import studies
 import train
 from engine import records, run_files
 from experiments import Experiment
-from sources import downloading
 from studies.fashion_mlp import THIRD
 from studies.study import Entry, Study
 
@@ -357,7 +357,7 @@ def test_a_data_dir_that_is_a_file_is_refused(tmp_path, capsys):
 
 
 def test_a_network_that_does_not_fit_is_refused_before_a_download(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloading, "download", lambda *_: pytest.fail("downloads"))
+    monkeypatch.setattr(data, "download", lambda *_: pytest.fail("downloads"))
     words = [
         "--model",
         "cnn2",

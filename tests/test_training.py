@@ -209,6 +209,34 @@ def test_augmented_images_differ_from_run_to_run_and_from_epoch_to_epoch(digits)
     assert not torch.equal(images([3], 1, 3), images([4], 1, 4))
 
 
+@pytest.mark.parametrize("settings", [dict(rotation=30), dict(mixup=0.4)])
+def test_each_run_and_epoch_is_augmented_and_mixed_anew(settings, digits, monkeypatch):
+    monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.arange(count))  # another order would hide it
+    experiment = Experiment(batch_size=600, **settings)
+    first, later, other = (
+        next(training.draw_batches(experiment, digits, [seed], epoch))[0] for seed, epoch in ((3, 1), (3, 2), (4, 1))
+    )
+    assert not torch.equal(first, later)
+    assert not torch.equal(first, other)
+
+
+def test_each_run_layer_and_epoch_has_dropout_of_its_own(digits, monkeypatch):
+    drawn, seed = [], side_by_side.RunsDropout.seed
+
+    def note(layer, generators):
+        drawn.extend(each.initial_seed() for each in generators)
+        seed(layer, generators)
+
+    monkeypatch.setattr(side_by_side.RunsDropout, "seed", note)
+    few = cut_dataset(digits, train=100, validation=100, test=100)
+    training.train(Experiment(model="mlp2", dataset="mnist_sample", dropout=0.5, epochs=2), [0, 1], few)
+    assert len(set(drawn)) == len(drawn) == 2 * 2 * 2
+
+
+def test_denormal_numbers_are_flushed():
+    assert torch.tensor(1e-38).mul(0.01).item() == 0
+
+
 def test_generators_of_different_purposes_draw_different_numbers():
     keys = [(0, "order", 1), (0, "dropout", 1, 0), (0, "dropout", 1, 1), (1, "order", 1), (0, "order", 2)]
     draws = {tuple(torch.randperm(100, generator=training.make_generator(*key)).tolist()) for key in keys}

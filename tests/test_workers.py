@@ -392,7 +392,8 @@ def test_sigterm_for_all_processes_ends_each_after_its_epoch_with_one_line(two_p
     _, error = two_processes.communicate(timeout=60)
     assert (two_processes.returncode, error) == (143, f"\n{INTERRUPTED}\n")
     (folder,) = tmp_path.glob("runs/single/*")
-    assert all(checkpoint.epoch >= 1 for checkpoint in checkpoints.find_unfinished(folder))
+    unfinished = checkpoints.find_unfinished(folder)
+    assert [(checkpoint.seeds, checkpoint.epoch >= 1) for checkpoint in unfinished] == [([0, 1], True), ([2, 3], True)]
     assert records.finished_seeds(folder) == []
 
 
