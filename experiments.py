@@ -353,6 +353,7 @@ def _check_range(setting: Field, value: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if not _is_within(number, kind, bounds):
                 stated = [f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items()]
+                stated += [f"at most {LARGEST:g}"] if isinstance(number, float) and number > LARGEST else []
                 expected = f"a {'whole' if kind is int else 'finite'} number, {' and '.join(stated)}"
                 _refuse(setting.name, value, f"expected {expected}")
 
