@@ -86,7 +86,8 @@ def judge_comparison(comparison: Comparison, direction: str, margin: float | Non
 
     Args:
         direction: the claim: `higher` (a difference above zero), `lower`, `not higher` or `same`.
-        margin: smaller differences make no practical difference; None for a metric without a margin.
+        margin: smaller differences make no practical difference, and contradict no claim of `same` or `not higher`;
+            None for a metric without a margin.
 
     Returns:
         `supported`, `contradicted`, `undecided` or, if the claim is `higher` or `lower`, `no practical difference`.
@@ -100,8 +101,11 @@ def judge_comparison(comparison: Comparison, direction: str, margin: float | Non
     low, high = comparison.interval()
     if low <= 0 <= high:
         return "undecided"
-    supported = ("higher",) if comparison.difference > 0 else ("lower", "not higher")
-    return "supported" if direction in supported else "contradicted"
+    if direction in (("higher",) if comparison.difference > 0 else ("lower", "not higher")):
+        return "supported"
+    if not claims_a_difference and abs(comparison.difference) < (margin or 0):
+        return "undecided"  # more seeds may show that the difference is below the margin, which supports the claim
+    return "contradicted"
 
 
 def join_verdicts(verdicts: Sequence[str]) -> str:

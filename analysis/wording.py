@@ -33,8 +33,9 @@ later look half of the one before it. Each claim's interval has this level, corr
 of the study (Holm); before look 1 it is a corrected 95 % interval, without a verdict. A difference is no practical one
 where the interval of two one-sided tests at the look's level, which is not corrected (tests ±), lies within the margin;
 that supports a claim that two are the same; for one that the first is not higher, the upper end alone counts. Otherwise
-a claim is supported or contradicted where its interval leaves out zero; one that two differ is contradicted, too, where
-they are equal in every run. Validation images chose what was chosen within a run, and each run was tested once, after
+a claim is supported or contradicted where its interval leaves out zero; one that two are the same, or the first is not
+higher, is contradicted only by a difference of at least the margin, and one that two differ, too, where they are equal
+in every run. Validation images chose what was chosen within a run, and each run was tested once, after
 its training. Every table is in `tables/` as CSV, every figure in `figures/` as PNG; unless `--slim` left them out,
 tables are there for LaTeX and figures as PDF, too."""
 

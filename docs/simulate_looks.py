@@ -121,7 +121,7 @@ def mark(verdict: str, direction: str, difference: float, margin: float | None) 
     if verdict == "no practical difference" or (verdict, direction) == ("supported", "same"):
         is_right = margin is not None and abs(difference) < margin
     elif direction == "same":
-        is_right = difference != 0
+        is_right = difference != 0 and abs(difference) >= (margin or 0)
     else:
         is_right = difference > 0 if (direction == "higher") == (verdict == "supported") else difference < 0
     return 1 if is_right else -1

@@ -9,40 +9,29 @@ for result in run_checks(submission):
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-import models
-import regularizers
 import training
 from analysis.compare import compute_prediction_interval
 from analysis.findings import build_network_of, is_of, load_test_set
 from analysis.metrics import read_predictions
 from analysis.sections import make_report
-from data import Dataset
-from early_stopping import EarlyStopping
-from engine import records, run_files
 from engine.files import RecordError
 from engine.plan import measured_for
 from engine.records import Record
 from engine.seeds import format_seeds
-from experiments import Experiment
 from grading.copies import find_copies
-from grading.differences import EXACT, RELATIVE, compare_report, is_alike
+from grading.differences import EXACT, compare_report
+from grading.recomputing import compare_run
 from grading.submission import Submission
 from studies import STUDIES
 from studies.study import FEWEST_SEEDS
-from training import Row
 
 FRESH_SEEDS = 5
 SUM = 1e-3  # how far rounding may carry a sum of probabilities from 1
-LOG_PROBABILITY = 1e-3  # how far rounding on another machine may change a log-probability
-ACCURACY = 2e-4  # how far it may change an accuracy: two images in ten thousand; see `_tolerance`
-TINY_LOSS = 1e-6  # how far it may change a loss near 0, besides `RELATIVE`
 
 FindProblems = Callable[[Submission], Iterator[str]]
 
@@ -154,7 +143,7 @@ def check_predictions(submission: Submission) -> Iterator[str]:
 
 @check("weights", points=30)
 def check_weights(submission: Submission) -> Iterator[str]:
-    """The weights give the predictions, metrics, sparsity and norms, and the history gives the chosen epoch."""
+    """Weights and settings give the predictions, metrics and norms, and the history's rates, penalty and choice."""
     yield from _find_lacking(submission, "weights.pt")
     for record, seed, name in submission.runs:
         dataset, problem = load_test_set(record, submission.options.data_dir)
@@ -162,8 +151,7 @@ def check_weights(submission: Submission) -> Iterator[str]:
             yield f"{name}: {problem}"
             continue
         try:
-            for problem in _compare_with_weights(record, seed, dataset):
-                yield f"{name}: {problem}"
+            yield from (f"{name}: {problem}" for problem in compare_run(record, seed, dataset))
         except RecordError as error:
             yield str(error)
 
@@ -171,68 +159,6 @@ def check_weights(submission: Submission) -> Iterator[str]:
 def _find_lacking(submission: Submission, name: str) -> Iterator[str]:
     """Yield the lines about files of a name that could not be taken; what was altered is looked at itself."""
     yield from (line for line in submission.damage if f"/{name} " in line and not line.endswith(" was altered"))
-
-
-def _compare_with_weights(record: Record, seed: int, dataset: Dataset) -> Iterator[str]:
-    result, experiment = record.results[seed], record.experiment
-    described = records.describe(experiment, dataset, record.title)["dataset"]
-    names = {**described, **record.dataset}
-    if other := [name for name in names if not is_alike(record.dataset.get(name), described.get(name))]:
-        yield f"its experiment.json describes another {dataset.name} than is here: {', '.join(other)}"
-    network = build_network_of(record)
-    try:
-        network.load_state_dict(run_files.read_weights(record.run_folder(seed)))
-    except RuntimeError:
-        yield f"the weights do not fit {experiment.model}"
-        return
-    as_seen = replace(dataset, is_standardized=experiment.standardize)
-    predicted = {name: training.predict(network, as_seen, split, runs=1) for name, split in dataset.splits.items()}
-    for split, log_probabilities in predicted.items():
-        (loss,), (accuracy,) = training.measure(log_probabilities, dataset.splits[split].labels).values()
-        if not abs(accuracy - result[f"{split}_accuracy"]) <= _tolerance(len(dataset.splits[split])):
-            yield f"{split} accuracy is {result[f'{split}_accuracy']:.4f}, the weights give {accuracy:.4f}"
-        if not math.isclose(loss, result[f"{split}_loss"], rel_tol=RELATIVE, abs_tol=TINY_LOSS):
-            yield f"{split} loss is {result[f'{split}_loss']:.4g}, the weights give {loss:.4g}"
-    if not _is_predicted(read_predictions(record, seed, len(dataset.test)), predicted["test"].squeeze(1).numpy()):
-        yield "the stored predictions are not those of the weights"
-    if result["parameters"] != models.count_parameters(network):
-        yield f"{result['parameters']:,} parameters, the network has {models.count_parameters(network):,}"
-    layers = regularizers.measure_layers(network)
-    sparsity = regularizers.summarize_layers(layers)
-    if not is_alike(result["layers"], layers) or not is_alike(result["sparsity"], sparsity):
-        yield "sparsity and norms are not those of the weights"
-    history = run_files.read_history(record.run_folder(seed))
-    yield from _compare_with_history(experiment, result, history, len(dataset.validation))
-
-
-def _tolerance(images: int) -> float:
-    return max(ACCURACY, 1.5 / images)  # on few images, one of which may change its class, 0.0002 is none
-
-
-def _is_predicted(stored: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
-    """Tell whether log-probabilities (images, classes), -inf where none is stored, are those that are expected."""
-    differences = np.where(np.isfinite(stored), np.abs(expected - stored), 0)
-    of_predicted = np.abs(expected.max(1) - stored.max(1))  # or a class could be left out that is more probable
-    return bool(max(differences.max(), of_predicted.max()) <= LOG_PROBABILITY)
-
-
-def _compare_with_history(experiment: Experiment, result: Row, history: list[Row], images: int) -> Iterator[str]:
-    stopping = EarlyStopping.of(experiment, runs=1)
-    for row in history:
-        stopping.step({name: [row[name]] for name in ("val_loss", "val_accuracy")})
-    epochs = stopping.stopped_epoch[0] or experiment.epochs
-    chosen = (stopping.best_epoch[0] or 1) if stopping.restores_best else epochs
-    if (result["epochs"], result["chosen_epoch"], len(history)) != (epochs, chosen, epochs):
-        yield (
-            f"{result['epochs']} epochs, epoch {result['chosen_epoch']} chosen, {len(history)} rows of history; "
-            f"settings and history give {epochs} epochs and choose epoch {chosen}"
-        )
-        return
-    row = history[chosen - 1]
-    if not abs(row["val_accuracy"] - result["val_accuracy"]) <= _tolerance(images):
-        yield f"validation accuracy of epoch {chosen} differs between history.csv and result.json"
-    if not math.isclose(row["val_loss"], result["val_loss"], rel_tol=RELATIVE, abs_tol=TINY_LOSS):
-        yield f"validation loss of epoch {chosen} differs between history.csv and result.json"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,9 @@
-"""Comparison of submitted records and reports with recomputed records and reports."""
+"""Comparison of a submitted report with the one that its records give."""
 
 import csv
 import math
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from analysis.document import Document, render_page
 from analysis.sections import LONGEST_NOTES
@@ -12,21 +11,6 @@ from engine.files import reading
 from experiments import UserError
 
 EXACT = 1e-9  # relative tolerance if only the order of a sum can differ
-RELATIVE = 1e-3  # relative tolerance for rounding on another machine, for losses, norms and penalties
-
-
-def is_alike(recorded: Any, expected: Any) -> bool:
-    """Tell whether a JSON value equals the expected value, with floats compared up to rounding."""
-    match expected:
-        case list():
-            has_same_length = isinstance(recorded, list) and len(recorded) == len(expected)
-            return has_same_length and all(map(is_alike, recorded, expected))
-        case dict():
-            has_same_keys = isinstance(recorded, dict) and recorded.keys() == expected.keys()
-            return has_same_keys and all(is_alike(recorded[name], expected[name]) for name in expected)
-        case float():
-            return isinstance(recorded, float | int) and math.isclose(recorded, expected, rel_tol=RELATIVE)
-    return recorded == expected
 
 
 def compare_report(folder: Path, document: Document) -> list[str]:

@@ -39,6 +39,13 @@ def a_comparison(low, high, confidence=DIRECT):
         ((-0.0049, 0.0049), TWO_SIDED_TESTS, "same", "supported"),
         ((-0.0051, 0.0049), TWO_SIDED_TESTS, "same", "undecided"),
         ((0.001, 0.0049), TWO_SIDED_TESTS, "same", "supported"),  # it differs from zero, without consequence
+        ((0.0001, 0.0098), DIRECT, "same", "undecided"),  # it differs from zero, perhaps without consequence
+        ((-0.0098, -0.0001), DIRECT, "same", "undecided"),
+        ((0.0001, 0.0098), DIRECT, "not higher", "undecided"),
+        ((-0.0098, -0.0001), DIRECT, "not higher", "supported"),
+        ((0.0001, 0.0101), DIRECT, "same", "contradicted"),
+        ((0.0001, 0.0101), DIRECT, "not higher", "contradicted"),
+        ((0.0001, 0.0098), DIRECT, "higher", "supported"),
         ((0.001, 0.0049), TWO_SIDED_TESTS, "higher", "no practical difference"),
         ((-0.0049, -0.001), TWO_SIDED_TESTS, "higher", "no practical difference"),
     ],
@@ -51,6 +58,7 @@ def test_a_metric_without_a_margin_has_no_practical_indifference():
     comparison = a_comparison(0.001, 0.004)
     assert judge_comparison(comparison, "higher", MARGIN) == "no practical difference"
     assert judge_comparison(comparison, "higher") == "supported"
+    assert judge_comparison(comparison, "same") == judge_comparison(comparison, "not higher") == "contradicted"
     assert judge_comparison(a_comparison(-0.001, 0.001), "same") == "undecided"
     assert judge_comparison(a_comparison(-0.001, 0.001), "not higher") == "undecided"
     assert judge_comparison(a_comparison(-0.004, -0.001), "not higher") == "supported"
