@@ -7,6 +7,7 @@ document.write(Path("report"))      # report.md, report.html, figures/curves.png
 """
 
 import base64
+import math
 import os
 import re
 import shutil
@@ -122,16 +123,19 @@ def read_contents(folder: Path) -> set[str]:
     return {line for line in lines if (folder / line).resolve().is_relative_to(inside)}
 
 
-def render_page(markdown: str, folder: Path) -> str:
+def render_page(markdown: str, folder: Path, longest: float = math.inf) -> str:
     """Render Markdown as one HTML page with embedded figures and style, without scripts or network access.
 
     Args:
         markdown: the text; its first heading becomes the page's title, and HTML tags are shown as text.
         folder: where the figures are; an image that is not a PNG in this folder becomes its alternative text.
+        longest: characters that the figures may have in the page, as a text of a few lines can name one many times.
 
     Raises:
         OSError: a figure cannot be read.
+        ValueError: the figures have more characters.
     """
+    embedded = 0
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
@@ -144,7 +148,11 @@ def render_page(markdown: str, folder: Path) -> str:
             if child.type == "image":
                 path = folder / unquote(str(child.attrs["src"]))
                 if path.suffix == ".png" and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-                    child.attrs["src"] = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+                    content = base64.b64encode(path.read_bytes()).decode()
+                    embedded += len(content)
+                    if embedded > longest:
+                        raise ValueError(f"its figures have more than {longest:,} characters")
+                    child.attrs["src"] = f"data:image/png;base64,{content}"
                 else:
                     child.type = "text"  # the token's content is the alternative text
     title = next(after.content for token, after in pairwise(tokens) if token.type == "heading_open")

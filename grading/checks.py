@@ -224,6 +224,9 @@ def check_completeness(submission: Submission) -> Generator[str, None, str | Non
             yield f"{name}: {format_seeds(missing)} missing"
         elif seeds is None and len(trained) < fewest:
             yield f"{name}: {format_seeds(trained)}, expected at least {fewest} seeds"
+    runs, diverged = sum(len(record.seeds) for record in checked), sum(len(record.diverged) for record in checked)
+    if 2 * diverged > runs:  # to claim that a run diverged takes no training
+        yield f"{diverged} of {runs} runs diverged, expected at most half"
     return f"{asked}: all there"
 
 
@@ -248,6 +251,10 @@ def check_retraining(submission: Submission) -> Generator[str, None, str | None]
         yield f'the submission has no "{asked}", only {known}'
         return None
     record = trained[name]
+    study = STUDIES[record.study].with_overrides(record.overrides) if record.study in STUDIES else None
+    if study and not is_of(study, record):  # with which training may take any time
+        yield f"{name} has other settings than the study"
+        return None
     dataset, problem = load_test_set(record, submission.options.data_dir)
     try:
         build_network_of(record)

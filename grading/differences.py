@@ -29,7 +29,11 @@ def compare_report(folder: Path, document: Document) -> list[str]:
         return ["report.md is longer than records and notes can make it"]
     has_notes = (folder.parent / "runs" / "notes.md").exists()
     problems = _compare_lines("report.md", text, document.text if has_notes else _add_own_text(text, document))
-    if html != render_page(text, folder):
+    try:
+        follows = html == render_page(text, folder, longest=len(html))
+    except ValueError:
+        follows = False
+    if not follows:
         problems.append("report.html was not made from report.md")
     with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
         try:

@@ -27,6 +27,7 @@ class Pool:
     givers: Givers = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)  # a line for each submission, or part of one, with the reason
     settings: dict[tuple[str, str], tuple[Experiment, str]] = field(default_factory=dict)  # of each (group, title)
+    diverged: set[tuple[str, str, int]] = field(default_factory=set)  # keys of givers whose run diverged
 
     def __str__(self) -> str:
         people = len(set(self.givers.values()))
@@ -84,7 +85,8 @@ def _find_reasons(graded: Graded, passed: list[Graded]) -> Iterator[str]:
 
 def _add(submission: Submission, person: str, pool: Pool, folder: Path) -> Iterator[str]:
     """Copy a submission's runs into the pool, and yield a line for what is left out."""
-    taken: dict[tuple[str, str], set[int]] = {}  # {(the other person, experiment): seeds}
+    taken: dict[tuple[str, str], set[int]] = {}  # {(the other person, group): seeds}
+    replaced: dict[tuple[str, str], set[int]] = {}  # the same, of runs that diverged and are left out
     for record in submission.records:
         experiment = record.group, record.title
         settings = record.experiment, record.dataset["checksum"]
@@ -94,12 +96,19 @@ def _add(submission: Submission, person: str, pool: Pool, folder: Path) -> Itera
             continue
         target = folder / record.group / record.title
         for seed in record.seeds:
-            giver = pool.givers.setdefault((*experiment, seed), person)
-            if giver != person:
-                taken.setdefault((giver, record.group), set()).add(seed)
-                continue
+            run, has_diverged = (*experiment, seed), seed in record.diverged
+            if giver := pool.givers.get(run):
+                is_better = run in pool.diverged and not has_diverged
+                (replaced if is_better else taken).setdefault((giver, record.group), set()).add(seed)
+                if not is_better:
+                    continue
+                shutil.rmtree(target / f"seed-{seed}")
+            pool.givers[run] = person
+            (pool.diverged.add if has_diverged else pool.diverged.discard)(run)
             shutil.copytree(record.run_folder(seed), target / f"seed-{seed}")
         if not (target / "experiment.json").exists():
             shutil.copyfile(record.folder / "experiment.json", target / "experiment.json")
     for (giver, group), seeds in taken.items():
         yield f"{person}: {group}, {format_seeds(seeds)}: {giver} gave the same seeds"
+    for (giver, group), seeds in replaced.items():
+        yield f"{giver}: {group}, {format_seeds(seeds)}: diverged, and {person}'s runs of them did not"

@@ -20,9 +20,9 @@ from grading.checks import CHECKS, Result, run_checks
 from grading.copies import Trace, find_copies
 from grading.gradescope import join_lines, make_printable
 from grading.submission import GradeOptions, Submission, list_names, read_submission
+from grading.untrusted import FORMULA
 from sources.finding import DataError
 
-FORMULA = ("=", "+", "-", "@")  # with which a cell of a spreadsheet is a formula, such as a file's name, =1+1.py
 UNCHECKED = "not checked: the figures, and the epochs before the chosen epoch, which only retraining could check"
 
 

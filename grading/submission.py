@@ -98,6 +98,8 @@ def read_submission(path: Path, workshop: Path, options: GradeOptions, limits: L
                 remarks.append(f"beside the archive, so not looked at: {list_names(sorted(beside))}")
     except SubmissionError as error:
         return Submission(folder, options, damage=[str(error)])
+    if not (folder / "code").is_dir():
+        remarks.append("holds no code")
     found, unreadable = read_runs(folder / "runs", limits=limits)
     return Submission(folder, options, found, damage, unreadable, find_differing_code(folder), remarks)
 

@@ -15,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from analysis.metrics import read_predictions
 from engine import records, run_files
 from engine.files import RecordError, check_types
@@ -43,6 +45,8 @@ RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, an
 )
 DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # the same for experiment.json
 OWN: dict[str, Any] = dict(shape=[int], classes=[str])  # beside these, of a data set of one's own
+FORMULA = ("=", "+", "-", "@")  # with which a cell of a spreadsheet is a formula, such as a file's name, =1+1.py
+LONGEST_TEXT = 10_000  # characters of a text in result.json, such as the command
 
 
 class SubmissionError(UserError):
@@ -122,6 +126,15 @@ def _check_result(result: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {result[name]}, expected 0 to 1")
     if min((layer["weights"] for layer in result["layers"]), default=0) < 1:
         raise ValueError("layers is empty, or a layer in it has no weights")
+    for name, text in (result | result["versions"]).items():
+        if isinstance(text, str):
+            _check_text(name, text)
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text.splitlines()) > 1 or len(text) > LONGEST_TEXT or text.startswith(FORMULA):
+        expected = f"a line of at most {LONGEST_TEXT:,} characters that is no formula of a spreadsheet"
+        raise ValueError(f"{name} is {text[:40]!r}, expected {expected}")
 
 
 def _read_files(record: Record, seed: int, limits: Limits | None) -> None:
@@ -131,13 +144,16 @@ def _read_files(record: Record, seed: int, limits: Limits | None) -> None:
         RecordError: a file cannot be read, does not fit the others, or exceeds the limits.
     """
     folder = record.run_folder(seed)
+    try:
+        if seed in record.diverged:
+            _check_text("stop_reason", record.diverged[seed])
+        else:
+            _check_result(record.results[seed])
+    except ValueError as error:
+        raise RecordError(f"{folder / 'result.json'}: {error}") from None
     if seed in record.diverged:
         run_files.read_history(folder, has_diverged=True)
         return
-    try:
-        _check_result(record.results[seed])
-    except ValueError as error:
-        raise RecordError(f"{folder / 'result.json'}: {error}") from None
     if limits:
         _check_size(folder, limits)
     run_files.read_history(folder)
@@ -156,12 +172,11 @@ def _check_size(folder: Path, limits: Limits) -> None:
         raise RecordError(f"{predictions}: cannot be read (expected at most {limits.predictions:,} bytes)")
     if _measure_unpacked(weights) > weights.stat().st_size:
         raise RecordError(f"{weights}: cannot be read (expected weights that are not compressed)")
-    tensors = {}
+    tensors: list[Tensor] = []
     with contextlib.suppress(RecordError):
-        tensors = run_files.read_weights(folder)
-    for name, tensor in tensors.items():
-        if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-            raise RecordError(f"{weights}: cannot be read ({name} states more numbers than the file holds)")
+        tensors = list(run_files.read_weights(folder).values())
+    if sum(tensor.numel() * tensor.itemsize for tensor in tensors) > weights.stat().st_size:
+        raise RecordError(f"{weights}: cannot be read (its tensors have more numbers than the file holds)")
 
 
 def _measure_unpacked(path: Path) -> int:

@@ -9,6 +9,7 @@ import importlib
 import re
 import shlex
 import traceback
+import unicodedata
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +118,8 @@ class Study:
                     f"{title!r}: expected a title that can be a folder's name, without {NOT_IN_TITLES}, and none that "
                     "Windows reserves, such as con"
                 )
+            if not unicodedata.is_normalized("NFC", title):  # archives and macOS change the other form
+                raise ValueError(f"{title!r}: expected letters with their accents in one character (NFC); type it anew")
             if not self.is_single and (count := len(title.encode())) > LONGEST_TITLE:
                 raise ValueError(f"{title!r}: expected a title of at most {LONGEST_TITLE} bytes, found {count}")
             _check_word(f"{title!r}", entry.kind, KINDS)

@@ -256,6 +256,16 @@ def test_a_report_that_would_take_all_memory_is_not_rendered(unpacked, monkeypat
     }
 
 
+def test_a_page_of_a_figure_that_is_named_very_often_is_not_rendered(unpacked):
+    folder = unpacked / "report"
+    (folder / "large.png").write_bytes(bytes(10**6))
+    path = folder / "report.md"
+    path.write_text(path.read_text(encoding="utf-8") + "\n\n![](large.png)" * 5_000, encoding="utf-8")
+    refresh(unpacked)
+    failure = find_failures(unpacked)["report"]
+    assert failure == "FAILED  report: report.html was not made from report.md", "its own text is taken"
+
+
 def test_a_number_in_a_table_is_caught(unpacked):
     path = unpacked / "report" / "tables" / "single,mnist_sample-accuracy.csv"
     with open(path, newline="", encoding="utf-8") as file:
@@ -336,6 +346,12 @@ def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds():
     assert problems([*few[:1], *whole[1:]]) == [f"{group}/{few[0].title}: seeds 0-3, expected at least 5 seeds"]
     wrong = [f"{group}/{title} has other settings than the study" for title in plain.experiments]
     assert problems(make(on_sample, range(5), epochs=2)) == wrong
+    diverged = [replace(each, results={}, diverged=dict.fromkeys(range(5), "diverged")) for each in whole]
+    half = len(whole) // 2
+    assert problems([*diverged[:half], *whole[half:]]) == []
+    runs = 5 * len(whole)
+    says = f"{5 * (half + 1)} of {runs} runs diverged, expected at most half"
+    assert problems([*diverged[: half + 1], *whole[half + 1 :]]) == [says]
     other = make(on_sample, range(5), l1=0.5)
     assert problems([*whole[:-1], other[-1]]) == [f"{group}/{other[-1].title} has other settings than the study"]
 
@@ -365,6 +381,17 @@ def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked)
     assert "fresh seeds predict" in find_failures(unpacked, retrain=name)["retraining"]
     failures = find_failures(unpacked, retrain="single/none")
     assert 'the submission has no "single/none", only "single/' in failures["retraining"]
+
+
+def test_settings_that_are_not_the_studys_are_not_trained(monkeypatch):
+    study = STUDIES["l1-path"]
+    (title, entry), *_ = study.experiments.items()
+    edited = replace(entry.experiment, dataset=entry.experiment.dataset_name, epochs=10**6)
+    record = Record(Path(study.group) / title, edited, {}, study.name, results={0: {}})
+    monkeypatch.setattr(training, "train", None)
+    options = GradeOptions(retrain=f"{study.group}/{title}")
+    says = f"FAILED  retraining: {study.group}/{title} has other settings than the study"
+    assert str(RETRAINING.run(Submission(Path("unpacked"), options, [record]))) == says
 
 
 def test_seeds_that_diverge_again_are_no_fresh_seeds_and_predict_nothing(unpacked, monkeypatch):

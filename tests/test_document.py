@@ -97,6 +97,14 @@ def test_only_the_reports_own_figures_are_embedded(path, folder):
     assert base64.b64encode(b"secret").decode() not in html
 
 
+def test_a_page_that_figures_would_make_too_long_is_not_rendered(folder):
+    (folder / "figures" / "small.png").write_bytes(b"123")
+    twice = "# T\n\n" + "![x](figures/small.png)\n\n" * 2  # each has four characters in the page
+    assert render_page(twice, folder, longest=8) == render_page(twice, folder)
+    with pytest.raises(ValueError, match="its figures have more than 7 characters"):
+        render_page(twice, folder, longest=7)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Reports that are stopped
 

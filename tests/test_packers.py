@@ -188,6 +188,11 @@ def test_what_lies_beside_an_archive_is_named(honest, tmp_path):
     assert "beside the archive, so not looked at: essay.pdf" in graded.remarks
 
 
+def test_a_submission_without_code_is_graded_and_remarked(honest, tmp_path):
+    graded = grade_files({name: content for name, content in honest.items() if not name.startswith("code/")}, tmp_path)
+    assert "holds no code" in graded.remarks
+
+
 def test_runs_that_were_added_count_nowhere(honest, tmp_path):
     """Neither as runs, as seeds or as copies, nor in the report."""
     names = [name for name in honest if name.startswith(f"{FIRST}/seed-0/")]

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from helpers import HANDED_IN, change_result, change_text, refresh, write_nothing
+from helpers import HANDED_IN, change_result, change_text, end_history, refresh, write_nothing
 
 import report
 import train
@@ -44,6 +44,24 @@ def test_the_seeds_of_two_people_become_one_folder_of_runs(handed_in, other_seed
     assert {record.title: sorted(record.results) for record in found}[HANDED_IN] == [0, 1, 2, 3]
     assert len(found) == 3
     assert first.is_dir(), "what was handed in stays"
+
+
+def test_a_run_that_diverged_takes_no_others_place(handed_in, other_seeds, tmp_path):
+    first = shutil.copytree(handed_in, tmp_path / "first")
+    run = first / "runs" / "single" / HANDED_IN / "seed-1"
+    change_result(run, diverged=True, stop_reason="diverged: so")
+    end_history(run)
+    report.main(["--runs-dir", str(first / "runs"), "--out", str(first / "report")])
+    refresh(first)
+    for people in ([first, other_seeds], [other_seeds, first]):
+        pool = make_pool(people, tmp_path / people[0].name / "pool", GradeOptions())
+        assert pool.givers["single", HANDED_IN, 1] == "second"
+        found, _ = records.read_all(tmp_path / people[0].name / "pool")
+        (record,) = (record for record in found if record.title == HANDED_IN)
+        assert (sorted(record.results), record.diverged) == ([0, 1, 2, 3], {})
+        replaced = "first: single, seed 1: diverged, and second's runs of them did not"
+        taken = "first: single, seed 1: second gave the same seeds"
+        assert pool.left_out == [replaced if people[0] == first else taken]
 
 
 def test_copies_and_forgeries_are_left_out_by_name(handed_in, tmp_path):

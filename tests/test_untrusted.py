@@ -79,6 +79,25 @@ def test_a_run_is_taken_as_diverged_only_if_its_history_ends_so(loss, runs, digi
     assert (list(record.results), "a number is not finite" in problem) == ([0], True)
 
 
+@pytest.mark.parametrize("text", ["=1+1", "a line\nanother", "a\u2028b", "x" * 10_001])
+@pytest.mark.parametrize("name", ["command", "stop_reason", "commit", "torch"])
+def test_a_text_that_cannot_stand_in_a_line_or_a_cell_is_named(name, text, runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])
+    change_result(folder / "seed-1", **(dict(versions=dict(torch=text)) if name == "torch" else {name: text}))
+    (record,), (problem,) = read_runs(runs)
+    assert list(record.results) == [0]
+    assert f"seed-1/result.json: {name} is {text[:40]!r}, expected a line of at most 10,000 characters" in problem
+
+
+def test_a_run_that_diverged_says_so_in_one_line(runs, digits):
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])
+    change_result(folder / "seed-1", diverged=True, stop_reason="diverged\n# A heading")
+    end_history(folder / "seed-1")
+    (record,), (problem,) = read_runs(runs)
+    assert (list(record.results), record.diverged) == ([0], {})
+    assert "stop_reason is 'diverged\\n# A heading', expected a line" in problem
+
+
 def test_a_network_of_more_weights_than_a_file_can_hold_is_not_built(runs, digits):
     large = Experiment(model="mlp", hidden=(4096,) * 3, dataset="mnist_sample")
     folder = write_runs(runs, digits, large, [0.9])
@@ -150,12 +169,14 @@ def test_one_study_is_read_alone(runs, digits):
 
 
 def test_runs_that_expand_beyond_the_limits_are_left_out_before_they_are_read(runs, digits):
-    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8, 0.7, 0.6])
+    folder = write_runs(runs, digits, PLAIN, [0.9, 0.8, 0.7, 0.6, 0.5])
     assert read_runs(runs, limits=LIMITS)[1] == []
     np.savez_compressed(folder / "seed-0" / "predictions.npz", log_probabilities=np.zeros((9000, 10), np.float32))
     torch.save({"0.weight": torch.ones(1).expand(10**9)}, folder / "seed-1" / "weights.pt")
     plain = folder / "seed-2" / "weights.pt"
     torch.save({"0.weight": torch.zeros(10**6)}, plain)
+    shared = torch.zeros(10**5)
+    torch.save({"0.weight": shared, "1.weight": shared}, folder / "seed-4" / "weights.pt")
     compressed = folder / "compressed.zip"
     with zipfile.ZipFile(plain) as stored, zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in stored.infolist():
@@ -165,8 +186,9 @@ def test_runs_that_expand_beyond_the_limits_are_left_out_before_they_are_read(ru
     assert list(record.results) == [3]
     assert [problem.replace(f"{folder}/", "").partition("; ") for problem in problems] == [
         ("seed-0/predictions.npz: cannot be read (expected at most 100,000 bytes)", "; ", again(0)),
-        ("seed-1/weights.pt: cannot be read (0.weight states more numbers than the file holds)", "; ", again(1)),
+        ("seed-1/weights.pt: cannot be read (its tensors have more numbers than the file holds)", "; ", again(1)),
         ("seed-2/weights.pt: cannot be read (expected weights that are not compressed)", "; ", again(2)),
+        ("seed-4/weights.pt: cannot be read (its tensors have more numbers than the file holds)", "; ", again(4)),
     ]
     (record,), problems = read_runs(runs)
     assert list(record.results) == [3]
