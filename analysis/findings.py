@@ -22,6 +22,7 @@ from analysis.looks import Look
 from analysis.metrics import compare_at_looks, compare_with_baseline, read_metric, read_predictions
 from analysis.verdicts import Question, decide_at_looks
 from data import Dataset
+from engine import run_files
 from engine.records import Record, RecordError
 from experiments import Experiment, Settings
 from sources.catalogue import is_own
@@ -172,7 +173,11 @@ class Findings:
 
     def values(self, title: str, name: str) -> list[float]:
         """Return the values of a metric in all runs of an experiment."""
-        return [read_metric(result, name) for result in self.record(title).results.values()]
+        record = self.record(title)
+        if name == "running_train_accuracy":
+            last_rows = (run_files.read_history(record.run_folder(seed))[-1] for seed in record.results)
+            return [row["train_accuracy"] for row in last_rows]
+        return [read_metric(result, name) for result in record.results.values()]
 
 
 def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], list[str]]:

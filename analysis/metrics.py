@@ -30,6 +30,7 @@ METRICS = dict(
     test_accuracy=Metric("test accuracy", has_margin=True, of_images="test_accuracy"),
     test_loss=Metric("test loss", is_share=False, places=4, of_images="test_loss"),
     train_accuracy=Metric("train accuracy", has_margin=True),
+    running_train_accuracy=Metric("train accuracy during the last epoch"),
     train_loss=Metric("train loss", is_share=False, places=4),
     val_accuracy=Metric("validation accuracy"),
     val_loss=Metric("validation loss", is_share=False, places=4),

@@ -154,6 +154,9 @@ def add_chapter(document: Document, findings: Findings, givers: Givers | None) -
     difference = ", and its difference to the baseline's" if findings.differences else ""
     document.add_table(tables.make_accuracy_table(findings), f"Accuracy{difference}")
     document.add_table(tables.make_loss_table(findings), "Loss, weights and cost")
+    if (published := tables.make_published_table(findings)).rows:
+        interval = "from and to are the ends of the interval in which one more run of ours lies in 95 % of cases"
+        document.add_table(published, f"What was published, of one run each; {interval}")
     if findings.judgements:
         document.add_table(tables.make_claims_table(findings), "The claims, each with what was found and the verdict")
     if givers:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from analysis.compare import Comparison, compute_mean_interval
+from analysis.compare import Comparison, compute_mean_interval, compute_prediction_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
 from data import Dataset, channel_statistics
@@ -170,14 +170,13 @@ def make_accuracy_table(findings: Findings) -> Table:
                 len(findings.record(title).results),
                 _describe_epochs(findings.values(title, "epochs")),
                 *(_mean(findings, title, name) for name in ("train_accuracy", "val_accuracy", "test_accuracy")),
-                _published(findings, title, "test_accuracy"),
                 show_difference(comparison, "test_accuracy") if comparison else "",
                 Number(comparison.holm_p, places=3) if comparison and comparison.seeds > 1 else "",
                 comparison.seeds if comparison else "",
                 _mean(findings, title, "gap"),
             )
         )
-    of_runs = ("experiment", "seeds", "epochs", "train %", "validation %", "test %", "published test %")
+    of_runs = ("experiment", "seeds", "epochs", "train %", "validation %", "test %")
     header = (*of_runs, "test − baseline", "p", "n", "train − test")
     bold = findings.titles.index(findings.by_validation[0]) if findings.lead == "supported" else None
     return Table(f"{findings.name}-accuracy", header, rows, bold)
@@ -190,15 +189,41 @@ def make_loss_table(findings: Findings) -> Table:
             _label(findings, title),
             next(iter(findings.record(title).results.values()))["parameters"],
             *(_mean(findings, title, name) for name in ("train_loss", "val_loss", "test_loss")),
-            _published(findings, title, "test_loss"),
             *(_mean(findings, title, name) for name in ("zeros", "small", "l2_norm")),
             Number(mean(findings.values(title, "seconds")), places=1),
         )
         for title in findings.titles
     ]
-    of_losses = ("experiment", "parameters", "train loss", "validation loss", "test loss", "published test loss")
+    of_losses = ("experiment", "parameters", "train loss", "validation loss", "test loss")
     header = (*of_losses, "zeros %", "< 0.001 %", "‖w‖", "seconds a run")
     return Table(f"{findings.name}-loss", header, rows)
+
+
+def make_published_table(findings: Findings) -> Table:
+    """Tabulate each published metric beside ours, and tell where it lies: a row for each experiment and metric."""
+    rows = []
+    for title in findings.titles:
+        for name, published in findings.published(title).items():
+            scale, places = _scale(name), METRICS[name].places
+            values = [scale * value for value in findings.values(title, name)]
+            ends = compute_prediction_interval(values) if len(values) > 1 else None
+            rows.append(
+                (
+                    _label(findings, title),
+                    f"{METRICS[name].name.removeprefix('the ')}{' %' if METRICS[name].is_share else ''}",
+                    len(values),
+                    Number(*compute_mean_interval(values), places=places),
+                    Number(scale * published, places=places),
+                    *((Number(end, places=places) for end in ends) if ends else ("", "")),
+                    _locate(scale * published, *ends) if ends else "",
+                )
+            )
+    header = ("experiment", "metric", "seeds", "ours", "published", "from", "to", "published lies")
+    return Table(f"{findings.name}-published", header, rows)
+
+
+def _locate(value: float, low: float, high: float) -> str:
+    return "below" if value < low else "above" if value > high else "inside"
 
 
 def _label(findings: Findings, title: str) -> str:
@@ -209,11 +234,6 @@ def _label(findings: Findings, title: str) -> str:
 def _mean(findings: Findings, title: str, name: str) -> Number:
     values = [_scale(name) * value for value in findings.values(title, name)]
     return Number(*compute_mean_interval(values), places=METRICS[name].places)
-
-
-def _published(findings: Findings, title: str, name: str) -> Number | str:
-    value = findings.published(title).get(name)
-    return Number(_scale(name) * value, places=METRICS[name].places) if value else ""
 
 
 def _scale(name: str) -> int:

@@ -2,11 +2,11 @@
 
 
 def last_five(accuracy: float, loss: float, train_accuracy: float) -> dict[str, float]:
-    """Return published metrics: mean test accuracy and loss over the last five epochs, and last train accuracy.
+    """Return published metrics: mean test accuracy and loss over the last five epochs, and the last train accuracy.
 
     Accuracies are passed in percent and returned as fractions.
     """
-    return dict(test_accuracy=accuracy / 100, test_loss=loss, train_accuracy=train_accuracy / 100)
+    return dict(test_accuracy=accuracy / 100, test_loss=loss, running_train_accuracy=train_accuracy / 100)
 
 
 def accuracies(train: float, test: float) -> dict[str, float]:

@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import math
 import re
 import zipfile
 from dataclasses import replace
@@ -67,7 +68,7 @@ def test_a_report_folder_that_is_a_file_is_refused(tmp_path, runs, digits, made,
 
 ENTRIES = {
     "worse": Entry("as run", replace(PLAIN, l1=0.1), published=dict(test_accuracy=0.75)),
-    "plain": Entry("control", PLAIN),
+    "plain": Entry("control", PLAIN, published=dict(running_train_accuracy=0.9)),
     "plain again": Entry("control", PLAIN),
     "never": Entry("corrected", replace(PLAIN, l1=0.2)),
 }
@@ -101,7 +102,16 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     rows = read_rows(text, "test %")
     accuracies = {title: [100 - wrong / 7 for wrong in wrongs] for title, wrongs in WRONGS.items()}
     difference = np.mean(accuracies["worse"]) - np.mean(accuracies["plain"])
-    assert rows["worse"]["published test %"] == "75.00"
+    of_published, ours = read_rows(text, "published lies"), accuracies["worse"]
+    published, during = of_published["worse"], of_published["plain"]
+    half_width = stats.t.ppf(0.975, 4) * np.std(ours, ddof=1) * math.sqrt(1 + 1 / 5)
+    assert published["ours"] == rows["worse"]["test %"]
+    assert (published["metric"], published["seeds"], published["published"]) == ("test accuracy %", "5", "75.00")
+    assert [float(published[end]) for end in ("from", "to")] == pytest.approx(
+        [np.mean(ours) - half_width, np.mean(ours) + half_width], abs=0.005
+    )
+    assert (published["published lies"], during["published lies"]) == ("inside", "below")
+    assert (during["metric"], during["ours"]) == ("train accuracy during the last epoch %", "100.00 ± 0.00")
     assert rows["worse"]["test − baseline"].startswith(f"−{-difference:.2f} ± ")
     assert (rows["worse"]["p"], rows["worse"]["n"]) == ("\\< 0.001", "5")
     assert rows["**plain**"]["test − baseline"] == rows["**plain**"]["p"] == ""
