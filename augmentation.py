@@ -118,6 +118,8 @@ class Augmentation:
             mean: what cutout covers each channel with, such as the train images' mean; not needed without cutout.
         """
         count = -(-images.numel() // VALUES_AT_ONCE) if images.device.type == "cpu" else 1
+        if count == 1:
+            return self._augment(images, drawn, mean)
         columns = [images.chunk(count), *(values.chunk(count) for values in drawn.values())]
         chunks = zip(*columns, strict=True)
         return torch.cat(
