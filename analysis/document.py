@@ -139,7 +139,10 @@ def render_page(markdown: str, folder: Path, longest: float = math.inf) -> str:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
-    parser.add_render_rule("code_inline", lambda _, tokens, number, *__: _render_code(tokens[number].content))
+    parser.add_render_rule("text", lambda _, tokens, number, *__: _keep_flags(tokens[number].content))
+    parser.add_render_rule(
+        "code_inline", lambda _, tokens, number, *__: f"<code>{_keep_flags(tokens[number].content)}</code>"
+    )
     tokens = parser.parse(markdown)
     for token in tokens:
         if token.type == "th_open":
@@ -164,7 +167,6 @@ def render_page(markdown: str, folder: Path, longest: float = math.inf) -> str:
     )
 
 
-def _render_code(code: str) -> str:
-    """Render code as HTML in which no line breaks at the hyphens of a flag; style.css has the rule for it."""
-    flags = re.sub(r"--[a-z0-9-]+", r"<span>\g<0></span>", escape(code))
-    return f"<code>{flags}</code>"
+def _keep_flags(text: str) -> str:
+    """Render text as HTML in which no line breaks at the hyphens of a flag; style.css has the rule for it."""
+    return re.sub(r"--[a-z0-9-]+", r"<span>\g<0></span>", escape(text))

@@ -218,7 +218,7 @@ def make_published_table(findings: Findings) -> Table:
                     _locate(scale * published, *ends) if ends else "",
                 )
             )
-    header = ("experiment", "metric", "seeds", "ours", "published", "from", "to", "published lies")
+    header = ("experiment", "metric", "seeds", "ours", "published", "from", "to", "published is")
     return Table(f"{findings.name}-published", header, rows)
 
 

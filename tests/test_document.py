@@ -76,10 +76,12 @@ def test_tables_say_what_their_headers_head_and_can_be_scrolled(folder):
 
 
 def test_no_line_breaks_within_a_flag(folder):
-    html = render_page("# T\n\n`train.py --lr-step-size 3 'a <b>' --flip`", folder)
-    code = "train.py <span>--lr-step-size</span> 3 &#x27;a &lt;b&gt;&#x27; <span>--flip</span>"
-    assert f"<code>{code}</code>" in html
-    assert "code span { white-space: nowrap; }" in html
+    words = "train.py --lr-step-size 3 'a <b>' --flip"
+    shown = "train.py <span>--lr-step-size</span> 3 &#x27;a &lt;b&gt;&#x27; <span>--flip</span>"
+    html = render_page(f"# T\n\n`{words}`\n\n| settings |\n| --- |\n| {words} |\n", folder)
+    assert f"<code>{shown}</code>" in html
+    assert f"<td>{shown}</td>" in html
+    assert "span { white-space: nowrap; }" in html
 
 
 def test_html_in_the_students_words_is_text(folder):

@@ -102,7 +102,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     rows = read_rows(text, "test %")
     accuracies = {title: [100 - wrong / 7 for wrong in wrongs] for title, wrongs in WRONGS.items()}
     difference = np.mean(accuracies["worse"]) - np.mean(accuracies["plain"])
-    of_published, ours = read_rows(text, "published lies"), accuracies["worse"]
+    of_published, ours = read_rows(text, "published is"), accuracies["worse"]
     published, during = of_published["worse"], of_published["plain"]
     half_width = stats.t.ppf(0.975, 4) * np.std(ours, ddof=1) * math.sqrt(1 + 1 / 5)
     assert published["ours"] == rows["worse"]["test %"]
@@ -110,7 +110,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     assert [float(published[end]) for end in ("from", "to")] == pytest.approx(
         [np.mean(ours) - half_width, np.mean(ours) + half_width], abs=0.005
     )
-    assert (published["published lies"], during["published lies"]) == ("inside", "below")
+    assert (published["published is"], during["published is"]) == ("inside", "below")
     assert (during["metric"], during["ours"]) == ("train accuracy during the last epoch %", "100.00 ± 0.00")
     assert rows["worse"]["test − baseline"].startswith(f"−{-difference:.2f} ± ")
     assert (rows["worse"]["p"], rows["worse"]["n"]) == ("\\< 0.001", "5")
