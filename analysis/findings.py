@@ -19,7 +19,7 @@ import data
 from analysis.claims import Judgement, judge_claims
 from analysis.compare import Comparison
 from analysis.looks import Look
-from analysis.metrics import compare_at_looks, compare_with_baseline, read_metric, read_predictions
+from analysis.metrics import Published, compare_at_looks, compare_with_baseline, read_metric, read_predictions
 from analysis.verdicts import Question, decide_at_looks
 from data import Dataset
 from engine import run_files
@@ -165,6 +165,14 @@ class Findings:
     def published(self, title: str) -> dict[str, float]:
         """Return the published metrics of an experiment; a study with overrides has none."""
         return self.study.experiments[title].published
+
+    def list_published(self) -> list[Published]:
+        """List the published metrics of all experiments, each with that of our runs."""
+        return [
+            Published(title, name, value, self.values(title, name))
+            for title in self.titles
+            for name, value in self.published(title).items()
+        ]
 
     def predictions(self, title: str) -> NDArray[np.float32]:
         """Read the log-probabilities for the test images, (runs, images, classes); -inf where a submission has none."""

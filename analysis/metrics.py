@@ -1,5 +1,6 @@
 """The metrics of runs: their names, how they are shown, and how they are compared between experiments."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +41,29 @@ METRICS = dict(
     small=Metric("the share of weights that are nearly zero", places=1, has_margin=True),
     l2_norm=Metric("the norm of the weights", is_share=False, places=1),
 )
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published metric, of one run, and the same metric of our runs."""
+
+    title: str  # of the experiment
+    name: str  # one of METRICS
+    value: float
+    ours: list[float]  # a value for each run
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval in which one more run of ours lies in 95 % of cases; NaN for one run."""
+        return compare.compute_prediction_interval(self.ours) if len(self.ours) > 1 else (math.nan, math.nan)
+
+    @property
+    def place(self) -> str:
+        """Whether the published value is inside, below or above the interval; an empty text without one."""
+        low, high = self.interval
+        if math.isnan(low):
+            return ""
+        return "below" if self.value < low else "above" if self.value > high else "inside"
 
 
 def read_metric(result: dict[str, Any], name: str) -> float:

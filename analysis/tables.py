@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from analysis.compare import Comparison, compute_mean_interval, compute_prediction_interval
+from analysis.compare import Comparison, compute_mean_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
 from data import Dataset, channel_statistics
@@ -202,28 +202,21 @@ def make_loss_table(findings: Findings) -> Table:
 def make_published_table(findings: Findings) -> Table:
     """Tabulate each published metric beside ours, and tell where it lies: a row for each experiment and metric."""
     rows = []
-    for title in findings.titles:
-        for name, published in findings.published(title).items():
-            scale, places = _scale(name), METRICS[name].places
-            values = [scale * value for value in findings.values(title, name)]
-            ends = compute_prediction_interval(values) if len(values) > 1 else None
-            rows.append(
-                (
-                    _label(findings, title),
-                    f"{METRICS[name].name.removeprefix('the ')}{' %' if METRICS[name].is_share else ''}",
-                    len(values),
-                    Number(*compute_mean_interval(values), places=places),
-                    Number(scale * published, places=places),
-                    *((Number(end, places=places) for end in ends) if ends else ("", "")),
-                    _locate(scale * published, *ends) if ends else "",
-                )
+    for published in findings.list_published():
+        name, metric = published.name, METRICS[published.name]
+        rows.append(
+            (
+                _label(findings, published.title),
+                f"{metric.name.removeprefix('the ')}{' %' if metric.is_share else ''}",
+                len(published.ours),
+                _mean(findings, published.title, name),
+                show_metric(published.value, name),
+                *(show_metric(end, name) if published.place else "" for end in published.interval),
+                published.place,
             )
+        )
     header = ("experiment", "metric", "seeds", "ours", "published", "from", "to", "published is")
     return Table(f"{findings.name}-published", header, rows)
-
-
-def _locate(value: float, low: float, high: float) -> str:
-    return "below" if value < low else "above" if value > high else "inside"
 
 
 def _label(findings: Findings, title: str) -> str:
@@ -234,6 +227,11 @@ def _label(findings: Findings, title: str) -> str:
 def _mean(findings: Findings, title: str, name: str) -> Number:
     values = [_scale(name) * value for value in findings.values(title, name)]
     return Number(*compute_mean_interval(values), places=METRICS[name].places)
+
+
+def show_metric(value: float, name: str) -> Number:
+    """Return a value of a metric as a Number, in percent if the metric is a share."""
+    return Number(_scale(name) * value, places=METRICS[name].places)
 
 
 def _scale(name: str) -> int:

@@ -9,7 +9,7 @@ from analysis.claims import Judgement
 from analysis.compare import Comparison, compute_mean_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
-from analysis.tables import Number, escaped, show_difference
+from analysis.tables import Number, escaped, show_difference, show_metric
 from engine.seeds import continue_seeds, list_seeds
 from experiments import Experiment, join_settings
 from studies.study import MOST_TO_DECIDE
@@ -63,10 +63,11 @@ def describe_limits(findings: Findings) -> str:
 
 
 def write_findings(findings: Findings) -> Iterator[str]:
-    """Write the verdicts or, without verdicts, the differences; then the best experiment and undecided claims."""
+    """Write the verdicts, or else the differences; then the best experiment, published metrics and undecided claims."""
     sentences = [*_write_verdicts(findings)] or [*_write_differences(findings), *_write_others(findings)]
     yield from sentences
     yield from _write_best(findings)
+    yield from _write_published(findings)
     yield from _write_undecided(findings)
 
 
@@ -163,6 +164,21 @@ def _write_best(findings: Findings) -> Iterator[str]:
             "too few seeds": f"before {second}, with too few seeds in common to tell them apart",
         }.get(findings.lead, f"not distinguishable from {second}")
         yield f"By validation accuracy the best is {best}, {than}."
+
+
+def _write_published(findings: Findings) -> Iterator[str]:
+    """Write which published metrics lie outside of where one more run of ours lies in 95 % of cases."""
+    known = [published for published in findings.list_published() if published.place]
+    outside = [
+        f"{METRICS[each.name].name} of {_name(each.title)} ({show_metric(each.value, each.name)}, {each.place} "
+        f"{' to '.join(str(show_metric(end, each.name)) for end in each.interval)})"
+        for each in known
+        if each.place != "inside"
+    ]
+    if known:
+        inside = f"{len(known) - len(outside)} of " if outside else "All "
+        others = f"; outside: {', '.join(outside)}" if outside else ""
+        yield f"{inside}{len(known)} published metrics lie where one more run of ours lies in 95 % of cases{others}."
 
 
 def _name(title: str) -> str:

@@ -1,10 +1,20 @@
+import math
+
 import numpy as np
 import pytest
 from helpers import GOOD, LABELS, make_record, make_three_records
 from scipy import stats
 
 from analysis import compare
-from analysis.metrics import METRICS, compare_records, compare_with_baseline, measure_images, name_other, read_metric
+from analysis.metrics import (
+    METRICS,
+    Published,
+    compare_records,
+    compare_with_baseline,
+    measure_images,
+    name_other,
+    read_metric,
+)
 from engine import run_files
 from engine.files import RecordError
 from studies import study
@@ -96,4 +106,16 @@ def test_differences_to_the_baseline_are_corrected_together(trained):
 
 
 def test_every_metric_that_claims_speak_of_is_known():
-    assert set(study.CLAIM_METRICS) <= METRICS.keys()
+    assert set(study.CLAIM_METRICS) < set(study.PUBLISHED_METRICS) <= METRICS.keys()
+
+
+def test_one_run_tells_nothing_about_another():
+    assert Published("a title", "test_accuracy", 0.5, [0.5]).place == ""
+
+
+def test_a_published_metric_lies_beside_one_more_run_of_ours():
+    ours = [0.90, 0.91, 0.93]
+    half_width = stats.t.ppf(0.975, 2) * np.std(ours, ddof=1) * math.sqrt(1 + 1 / 3)
+    for distance, place in ((0.999, "inside"), (1.001, "above"), (-0.999, "inside"), (-1.001, "below")):
+        published = Published("a title", "test_accuracy", np.mean(ours) + distance * half_width, ours)
+        assert published.place == place
