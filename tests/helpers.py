@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import train
@@ -260,3 +261,21 @@ def standardized(dataset, count):
     every = len(dataset.train) // count
     images = replace(dataset, is_standardized=True).to_float(dataset.train.images[::every][:count])
     return images, dataset.train.labels[::every][:count]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands that end with a status
+
+
+def end_with(status, main, words, capsys):
+    """Run a command that ends with an exit status, and return what it has printed."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    assert caught.value.code == status
+    return capsys.readouterr()
+
+
+def refuse(main, words, capsys):
+    """Return the one line on stderr with which a command refuses what was typed."""
+    (line,) = end_with(2, main, words, capsys).err.splitlines()
+    return line

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from helpers import cut_dataset
+from helpers import cut_dataset, end_with, refuse
 
 import benchmark
 import data
@@ -17,14 +17,6 @@ def seconds(digits, monkeypatch):
     monkeypatch.setattr(speed, "time_ours", lambda experiment, dataset, seeds, device: 2.0 if seeds == 1 else 1.0)
     monkeypatch.setattr(speed, "measure_rate", lambda: 1e9)
     monkeypatch.setattr(speed, "compare_late_epoch", lambda dataset: 1.0)
-
-
-def end_with(status, words, capsys):
-    """Run a benchmark that ends with an exit status, and return what it says on stderr."""
-    with pytest.raises(SystemExit) as caught:
-        benchmark.main(words)
-    assert caught.value.code == status
-    return capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("seconds")
@@ -48,9 +40,8 @@ def test_the_table_has_the_limit_that_arithmetic_sets(model, tmp_path, capsys):
     ],
 )
 def test_a_result_that_cannot_be_written_is_refused_before_anything_is_measured(out, says, tmp_path, capsys):
-    error = end_with(2, ["--out", str(tmp_path / out)], capsys)
-    assert error.startswith(f"benchmark.py: error: --out {tmp_path / out}{says}")
-    assert error.count("\n") == 1
+    line = refuse(benchmark.main, ["--out", tmp_path / out], capsys)
+    assert line.startswith(f"benchmark.py: error: --out {tmp_path / out}{says}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -60,7 +51,7 @@ def test_ctrl_c_is_a_line(tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(speed, "time_ours", interrupt)
-    error = end_with(130, ["--out", str(tmp_path / "result.json")], capsys)
+    error = end_with(130, benchmark.main, ["--out", tmp_path / "result.json"], capsys).err
     assert error == "round 1 of 3\n\ninterrupted: nothing is written\n"
     assert list(tmp_path.iterdir()) == []
 
@@ -79,10 +70,9 @@ def test_the_prices_of_all_settings_are_a_table(model, has_channels, digits, tmp
 
 def test_prices_are_not_measured_on_a_gpu(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(workers, "check_device", lambda device: None)
-    error = end_with(2, ["--settings", "--device", "cuda", "--out", str(tmp_path / "result.json")], capsys)
-    assert (
-        error
-        == "benchmark.py: error: --device cuda: --settings measures the seconds of the CPU; leave one of the two out\n"
-    )
-    error = end_with(2, ["--settings", "--epochs", "4", "--out", str(tmp_path / "result.json")], capsys)
-    assert error == "benchmark.py: error: --epochs 4: --settings always trains 2 epochs; leave one of the two out\n"
+    for words, says in (
+        (["--device", "cuda"], "--device cuda: --settings measures the seconds of the CPU; leave one of the two out"),
+        (["--epochs", "4"], "--epochs 4: --settings always trains 2 epochs; leave one of the two out"),
+    ):
+        line = refuse(benchmark.main, ["--settings", *words, "--out", tmp_path / "result.json"], capsys)
+        assert line == f"benchmark.py: error: {says}"

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from helpers import cut_dataset, read_outcome
+from helpers import cut_dataset, end_with, read_outcome, refuse
 
 import data
 import train
@@ -21,27 +21,26 @@ WORDS = [*SEEDS, "--epochs", "4", "--patience", "3", "--dropout", "0.2", "--l2",
 LONG = [*SEEDS, "--epochs", "100000"]
 
 
-def refuse(address, capsys, tmp_path):
+def refuse_cluster(address, capsys, tmp_path):
     """Return the line with which a command refuses a cluster that cannot be used; nothing is written."""
-    with pytest.raises(SystemExit) as caught:
-        train.main([*WORDS, "--cluster", address, "--runs-dir", str(tmp_path / "runs")])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"train.py: error: --cluster {address}: ")
-    assert error.count("\n") == 1
+    line = refuse(train.main, [*WORDS, "--cluster", address, "--runs-dir", tmp_path / "runs"], capsys)
     assert not (tmp_path / "runs").exists()
-    return error.partition(f"--cluster {address}: ")[2]
+    start = f"train.py: error: --cluster {address}: "
+    assert line.startswith(start)
+    return line.removeprefix(start)
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:8786", "http://localhost:8786", "tcp://localhost"])
 def test_what_is_no_address_is_refused(address, capsys, tmp_path):
-    assert refuse(address, capsys, tmp_path).startswith("expected the address that a scheduler prints, such as tcp://")
+    assert refuse_cluster(address, capsys, tmp_path).startswith(
+        "expected the address that a scheduler prints, such as tcp://"
+    )
 
 
 def test_where_dask_is_not_installed_one_line_says_how_to_install_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    line = refuse("tcp://localhost:8786", capsys, tmp_path)
-    assert line == "needs Dask; pip install -r requirements-cluster.txt\n"
+    line = refuse_cluster("tcp://localhost:8786", capsys, tmp_path)
+    assert line == "needs Dask; pip install -r requirements-cluster.txt"
 
 
 @pytest.fixture
@@ -56,9 +55,9 @@ def test_an_address_where_no_scheduler_answers_is_refused(listens, impatient, ca
         silent.bind(("127.0.0.1", 0))
         if listens:
             silent.listen()
-        line = refuse(f"tcp://127.0.0.1:{silent.getsockname()[1]}", capsys, tmp_path)
+        line = refuse_cluster(f"tcp://127.0.0.1:{silent.getsockname()[1]}", capsys, tmp_path)
     assert line.startswith("no scheduler there (")
-    assert line.endswith("); start one with python -m dask scheduler\n")
+    assert line.endswith("); start one with python -m dask scheduler")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -123,9 +122,9 @@ def test_what_dask_logs_while_a_connection_fails_is_not_shown(dask, monkeypatch,
     handler = logging.StreamHandler(shown)
     log.addHandler(handler)
     monkeypatch.setattr("distributed.Client", fail)
-    line = refuse(dask.scheduler_address, capsys, tmp_path)
+    line = refuse_cluster(dask.scheduler_address, capsys, tmp_path)
     log.removeHandler(handler)
-    assert line == "no scheduler there (lost); start one with python -m dask scheduler\n"
+    assert line == "no scheduler there (lost); start one with python -m dask scheduler"
     assert shown.getvalue() == ""
 
 
@@ -196,9 +195,7 @@ def test_ctrl_c_ends_what_is_trained_there(dask, tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("distributed.as_completed", interrupt)
-    with pytest.raises(SystemExit) as caught:
-        train_on(dask, LONG, tmp_path / "runs")
-    assert caught.value.code == 130
+    end_with(130, lambda words: train_on(dask, words, tmp_path / "runs"), LONG, capsys)
     from distributed import Client
 
     with Client(dask) as client:
@@ -207,8 +204,8 @@ def test_ctrl_c_ends_what_is_trained_there(dask, tmp_path, capsys, monkeypatch):
 
 def test_a_worker_with_other_code_is_refused_before_anything_is_written(dask, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(cluster.hash_code(), "training.py", "another")  # here; the workers have their own
-    line = refuse(dask.scheduler_address, capsys, tmp_path)
-    assert line.endswith(" has a different training.py; restart it in an up-to-date copy of this folder\n")
+    line = refuse_cluster(dask.scheduler_address, capsys, tmp_path)
+    assert line.endswith(" has a different training.py; restart it in an up-to-date copy of this folder")
 
 
 def test_a_worker_with_other_code_that_comes_later_fails_its_unit(digits):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import FIRST, change_text, refresh
+from helpers import FIRST, change_text, end_with, refresh, refuse
 
 import grade
 from engine import flags
@@ -15,14 +15,6 @@ from grading.scores import UNCHECKED
 
 FORMAT_2 = Path(__file__).with_name("format_2") / "submission.zip"
 CHECKED = ["archive", "predictions", "weights", "originality", "report"]
-
-
-def refused(capsys, *words, status=2):
-    """Return what is printed to stderr where the command ends with a status."""
-    with pytest.raises(SystemExit) as caught:
-        grade.main([str(word) for word in words])
-    assert caught.value.code == status
-    return capsys.readouterr().err
 
 
 def test_an_honest_submission_passes_every_check_packed_and_unpacked(handed_in, capsys, tmp_path):
@@ -42,9 +34,7 @@ def test_an_honest_submission_passes_every_check_packed_and_unpacked(handed_in, 
 
 def test_all_but_the_report_of_a_submission_of_format_2_passes(capsys):
     """Its runs are read and checked as ever; but reports have other sentences now, and verdicts after another rule."""
-    with pytest.raises(SystemExit):
-        grade.main([str(FORMAT_2)])
-    lines = capsys.readouterr().out.splitlines()
+    lines = end_with(1, grade.main, [FORMAT_2], capsys).out.splitlines()
     outcomes = [["FAILED" if name == "report" else "passed", f"{name}:"] for name in CHECKED]
     assert [line.split()[:2] for line in lines[:5]] == outcomes
     assert lines[-1] == f"{FORMAT_2}: 4 of 5 checks passed, 70 of 90 points"
@@ -53,10 +43,7 @@ def test_all_but_the_report_of_a_submission_of_format_2_passes(capsys):
 def test_a_check_that_fails_is_told_by_line_and_exit_status(unpacked, capsys):
     change_text(unpacked / "report" / "report.md", "## Background", "## Backgrounds")
     refresh(unpacked)
-    with pytest.raises(SystemExit) as caught:
-        grade.main([str(unpacked)])
-    assert caught.value.code == 1
-    lines = capsys.readouterr().out.splitlines()
+    lines = end_with(1, grade.main, [unpacked], capsys).out.splitlines()
     assert lines[4].startswith("FAILED  report: report.md, line ")
     assert lines[-1] == f"{unpacked}: 4 of 5 checks passed, 70 of 90 points"
 
@@ -81,10 +68,7 @@ def test_a_retrained_experiment_is_told_with_its_prediction_interval(handed_in, 
 
 def test_shared_runs_are_told_and_fail_though_they_cost_no_points(handed_in, unpacked, tmp_path, capsys):
     table = tmp_path / "grades.csv"
-    with pytest.raises(SystemExit) as caught:
-        grade.main([str(handed_in), str(unpacked), "--csv", str(table)])
-    assert caught.value.code == 1
-    out = capsys.readouterr().out
+    out = end_with(1, grade.main, [handed_in, unpacked, "--csv", table], capsys).out
     assert f"SHARED  {handed_in}: 6 runs, such as single/mlp1," in out
     assert out.count("SHARED  ") == 2
     assert out.count("90 of 90 points") == 2
@@ -100,10 +84,7 @@ def test_a_data_set_that_the_grader_lacks_costs_no_point_and_the_others_are_grad
     refresh(unpacked)
     table, results, nowhere = tmp_path / "grades.csv", tmp_path / "results.json", tmp_path / "nowhere"
     nowhere.mkdir()
-    with pytest.raises(SystemExit) as caught:
-        grade.main([str(unpacked), str(handed_in), "--csv", str(table), "--data-dir", str(nowhere)])
-    assert caught.value.code == 2
-    said = capsys.readouterr()
+    said = end_with(2, grade.main, [unpacked, handed_in, "--csv", table, "--data-dir", nowhere], capsys)
     assert said.err.startswith(f"grade.py: error: not graded: {unpacked}: mnist: not found (looked at ")
     assert f"in and below {nowhere}" in said.err
     assert f"{unpacked}: not graded\n{handed_in}: 5 of 5 checks passed, 90 of 90 points" in said.out
@@ -111,7 +92,7 @@ def test_a_data_set_that_the_grader_lacks_costs_no_point_and_the_others_are_grad
         rows = list(csv.DictReader(file))
     assert [row["points"] for row in rows] == ["", "90"]
     assert rows[0]["problems"].startswith("not graded: mnist: not found")
-    refused(capsys, unpacked, "--gradescope", results, "--data-dir", nowhere)
+    end_with(2, grade.main, [unpacked, "--gradescope", results, "--data-dir", nowhere], capsys)
     failure = json.loads(results.read_text())
     assert list(failure) == ["output"]
     assert "mnist: not found (looked at" in failure["output"]
@@ -132,7 +113,7 @@ def test_what_is_graded_when_ctrl_c_ends_it_is_kept(handed_in, unpacked, tmp_pat
         return plain(path, options)
 
     monkeypatch.setattr(scores, "grade", until_interrupted)
-    said = refused(capsys, handed_in, unpacked, "--csv", table, status=130)
+    said = end_with(130, grade.main, [handed_in, unpacked, "--csv", table], capsys).err
     assert "interrupted: 1 of 2 submissions are graded" in said
     assert len(table.read_text(encoding="utf-8").splitlines()) == 2
 
@@ -156,7 +137,8 @@ def test_each_output_is_written_though_another_fails(handed_in, tmp_path, capsys
 
     monkeypatch.setattr(scores, "write_csv", fail)
     results = tmp_path / "results.json"
-    said = refused(capsys, handed_in, "--csv", tmp_path / "grades.csv", "--gradescope", results, status=2)
+    words = [handed_in, "--csv", tmp_path / "grades.csv", "--gradescope", results]
+    said = end_with(2, grade.main, words, capsys).err
     assert "grades.csv: cannot be written" in said
     assert "tests" in json.loads(results.read_text(encoding="utf-8"))
 
@@ -229,7 +211,6 @@ def test_bad_arguments_are_refused_in_one_line(words, says, tmp_path, capsys, mo
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "loop.zip").symlink_to("loop.zip")
-    error = refused(capsys, *words)
-    assert error.startswith("grade.py: error: ")
-    assert says in error
-    assert error.count("\n") == 1
+    line = f"{refuse(grade.main, words, capsys)}\n"
+    assert line.startswith("grade.py: error: ")
+    assert says in line

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from helpers import end_with, refuse
 from test_statistics import CLAIMED, Population
 
 from analysis.compare import compare_paired
@@ -139,16 +140,13 @@ def test_the_script_prints_a_row_for_every_rule(capsys):
 
 
 def test_no_studies_are_refused(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["--studies", "0"])
-    assert capsys.readouterr().err == "docs/simulate_looks.py: error: --studies 0: expected 1 at least\n"
+    line = refuse(main, ["--studies", "0"], capsys)
+    assert line == "docs/simulate_looks.py: error: --studies 0: expected 1 at least"
 
 
 def test_adastop_is_asked_for_where_it_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "adastop", None)
-    with pytest.raises(SystemExit, match="2"):
-        main(["--studies", "1", "--adastop", "1"])
-    captured = capsys.readouterr()
+    captured = end_with(2, main, ["--studies", "1", "--adastop", "1"], capsys)
     assert captured.out == ""
     assert captured.err == (
         "docs/simulate_looks.py: error: --adastop: AdaStop is not installed; install it with pip install adastop\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import refresh, write_nothing, write_own
+from helpers import end_with, refresh, refuse, write_nothing, write_own
 
 import data
 import grade
@@ -36,14 +36,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.delenv("DATA_DIR", raising=False)
     data._load.cache_clear()
     return tmp_path
-
-
-def refuse(main, words, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(words)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert caught.value.code == 2
-    return line
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -255,10 +247,8 @@ def test_the_file_is_found_where_it_was_named_or_below_the_data_dir(words, place
 
 def test_a_folder_beside_a_path_of_a_file_is_refused(capsys):
     write_own(Path("a", "cells.npz"))
-    with pytest.raises(SystemExit):
-        train.main(["--dataset", "a/cells.npz", "--data-dir", "b", *QUICK])
-    says = "train.py: error: --data-dir b: --dataset names the folder a; leave one of them out\n"
-    assert capsys.readouterr().err == says
+    says = "train.py: error: --data-dir b: --dataset names the folder a; leave one of them out"
+    assert refuse(train.main, ["--dataset", "a/cells.npz", "--data-dir", "b", *QUICK], capsys) == says
 
 
 def test_a_good_file_takes_the_place_of_a_damaged_one_of_this_name(capsys):
@@ -396,10 +386,8 @@ def test_a_submission_that_forges_what_its_data_set_is_fails_its_checks(capsys):
         description["dataset"]["shape"] = [3, 28, 28]
         path.write_text(json.dumps(description))
     refresh(Path("unpacked"))
-    with pytest.raises(SystemExit) as exit_:
-        grade.main(["unpacked", "--data-dir", "in"])
-    assert exit_.value.code == 1
-    assert "recorded with another shape or number of classes" in capsys.readouterr().out
+    said = end_with(1, grade.main, ["unpacked", "--data-dir", "in"], capsys)
+    assert "recorded with another shape or number of classes" in said.out
     record = records.read_all(Path("runs"))[0][0]
     assert findings.load_test_set(record, Path("in"))[0] is not None
     record.dataset["classes"] = record.dataset["classes"][:2]

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from helpers import PLAIN, make_log_probabilities, read_rows, write_nothing, write_report, write_runs
+from helpers import PLAIN, end_with, make_log_probabilities, read_rows, refuse, write_nothing, write_report, write_runs
 from scipy import stats
 
 import report
@@ -26,44 +26,35 @@ def made(tmp_path, monkeypatch):
     """Make a report of the records in `runs` and write it, without its pictures' content; its text."""
     monkeypatch.setattr(plots, "save_figure", write_nothing)
 
-    def make(*words):
+    def make(words=()):
         report.main(["--runs-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), *words])
         return (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
     return make
 
 
-def refused(make, capsys, *words):
-    with pytest.raises(SystemExit) as caught:
-        make(*words)
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
 def test_where_everything_was_left_out_the_reasons_are_told_in_one_line(runs, digits, made, capsys):
     old = write_runs(runs, digits, PLAIN, [0.9]) / "experiment.json"
     old.write_text(old.read_text().replace('"format": 3', '"format": 1'))
-    assert "no finished run (single/mlp1,dataset=mnist_sample/experiment.json: format 1" in refused(made, capsys)
+    assert "no finished run (single/mlp1,dataset=mnist_sample/experiment.json: format 1" in refuse(made, [], capsys)
 
 
 def test_where_every_run_diverged_the_reason_is_told(runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.9, 0.9], diverged=True, stop_reason="diverged: so")
-    assert "no finished run (single/mlp1,dataset=mnist_sample: diverged: so); train one: " in refused(made, capsys)
+    assert "no finished run (single/mlp1,dataset=mnist_sample: diverged: so); train one: " in refuse(made, [], capsys)
 
 
 def test_without_a_run_the_report_says_how_to_make_one(tmp_path, made, capsys):
     named = f"python train.py --runs-dir {tmp_path / 'runs'}"
-    assert f"train one: {named} --study l1-path, or name" in refused(made, capsys, "--study", "l1-path")
-    assert f"train one: {named} --model mlp3, or name" in refused(made, capsys)
+    assert f"train one: {named} --study l1-path, or name" in refuse(made, ["--study", "l1-path"], capsys)
+    assert f"train one: {named} --model mlp3, or name" in refuse(made, [], capsys)
     assert not (tmp_path / "report").exists()
 
 
 def test_a_report_folder_that_is_a_file_is_refused(tmp_path, runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.9])
     (tmp_path / "report").write_text("")
-    assert "--out" in refused(made, capsys)
+    assert "--out" in refuse(made, [], capsys)
 
 
 ENTRIES = {
@@ -164,7 +155,7 @@ def test_edited_settings_that_are_of_no_network_are_a_line(runs, digits, made, c
     (runs / "mine").mkdir(parents=True)
     path = write_runs(runs, digits, experiment, [0.9]).rename(runs / "mine" / "GN") / "experiment.json"
     path.write_text(path.read_text().replace('"group_size": 4', '"group_size": 7'))
-    assert f"{path}: --group-size 7: does not divide the" in refused(made, capsys)
+    assert f"{path}: --group-size 7: does not divide the" in refuse(made, [], capsys)
 
 
 def test_what_was_trained_has_every_picture_and_what_an_earlier_report_left_goes(tmp_path, runs, made):
@@ -200,7 +191,7 @@ def test_a_run_with_a_damaged_file_is_left_out_and_without_another_run_refused(f
     assert named in capsys.readouterr().out, "what is printed can be typed as it is"
     assert read_rows(text, "test %")[PLAIN.name]["seeds"] == "1"
     (folder / "seed-0" / file).write_bytes((folder / "seed-0" / file).read_bytes()[:20])
-    assert f"{file}: cannot be read" in refused(made, capsys)
+    assert f"{file}: cannot be read" in refuse(made, [], capsys)
 
 
 def test_ctrl_c_is_one_line_and_the_earlier_report_stays(tmp_path, runs, digits, made, capsys, monkeypatch):
@@ -213,10 +204,8 @@ def test_ctrl_c_is_one_line_and_the_earlier_report_stays(tmp_path, runs, digits,
 
     write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.9])
     monkeypatch.setattr(plots, "save_figure", interrupt)
-    with pytest.raises(SystemExit) as caught:
-        made()
-    assert caught.value.code == 130
-    assert capsys.readouterr().err == "\ninterrupted: not everything is written; the same command starts again\n"
+    error = end_with(130, made, [], capsys).err
+    assert error == "\ninterrupted: not everything is written; the same command starts again\n"
     assert (tmp_path / "report" / "report.md").read_text(encoding="utf-8") == before
 
 
@@ -305,27 +294,25 @@ def test_notes_may_have_one_part_alone(notes, opening, closing, runs, digits, ma
 def test_a_folder_of_code_is_no_place_for_a_report(folder, runs, digits, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     root = Path(report.__file__).parent
-    with pytest.raises(SystemExit):
-        report.main(["--runs-dir", str(runs), "--out", str(root / folder)])
-    assert "is a folder of code; name one for the report alone, such as report" in capsys.readouterr().err
+    line = refuse(report.main, ["--runs-dir", runs, "--out", root / folder], capsys)
+    assert "is a folder of code; name one for the report alone, such as report" in line
 
 
 def test_other_runs_that_are_not_there_are_named_by_their_flag(runs, digits, capsys, tmp_path):
     write_runs(runs, digits, PLAIN, [0.8])
-    with pytest.raises(SystemExit):
-        report.main(["--runs-dir", str(runs), "--against", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])
-    says = f"--against {tmp_path / 'nothing'}: there is no such folder; name a folder of runs\n"
-    assert capsys.readouterr().err == f"report.py: error: {says}"
+    words = ["--runs-dir", runs, "--against", tmp_path / "nothing", "--out", tmp_path / "out"]
+    says = f"--against {tmp_path / 'nothing'}: there is no such folder; name a folder of runs"
+    assert refuse(report.main, words, capsys) == f"report.py: error: {says}"
 
 
 def test_notes_that_are_no_text_are_refused(runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     (runs / "notes.md").write_bytes(b"\xff\xfe")
-    assert "notes.md: is not in UTF-8; save it again" in refused(made, capsys)
+    assert "notes.md: is not in UTF-8; save it again" in refuse(made, [], capsys)
     (runs / "notes.md").write_bytes(bytes(2**20 + 1))
-    assert "notes.md: expected a text of at most 1,048,576 bytes; shorten it" in refused(made, capsys)
+    assert "notes.md: expected a text of at most 1,048,576 bytes; shorten it" in refuse(made, [], capsys)
     (runs / "notes.md").rename(runs / "notes.md.txt")
-    assert "notes.md.txt: is not read under this name; rename it to notes.md" in refused(made, capsys)
+    assert "notes.md.txt: is not read under this name; rename it to notes.md" in refuse(made, [], capsys)
 
 
 def test_characters_that_html_and_markdown_know_are_shown_as_they_are(runs, digits, made, monkeypatch, tmp_path):
@@ -358,5 +345,5 @@ def test_the_page_can_be_opened_at_once(runs, digits, monkeypatch, tmp_path, cap
 def test_a_bundle_must_be_named_as_an_archive(name, runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     before = Path(name).read_bytes() if Path(name).exists() else None
-    assert f"--bundle {name}: expected a name that ends in .zip" in refused(made, capsys, "--bundle", name)
+    assert f"--bundle {name}: expected a name that ends in .zip" in refuse(made, ["--bundle", name], capsys)
     assert (Path(name).read_bytes() if Path(name).exists() else None) == before

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import read_files
+from helpers import end_with, read_files
 
 import data
 import train
@@ -203,14 +203,6 @@ def trained(quick_study, tmp_path):
     return tmp_path / "runs" / "small"
 
 
-def end_with(status, words, capsys):
-    """Run a command that ends with an exit status, and return what it has printed."""
-    with pytest.raises(SystemExit) as caught:
-        train.main(words)
-    assert caught.value.code == status
-    return capsys.readouterr()
-
-
 def test_a_record_says_where_the_number_of_runs_at_once_comes_from(quick_study, tmp_path):
     for words, choice in ((["--jobs", "1"], "table"), (["--jobs", "1", "--runs-at-once", "2", "--force"], "given")):
         train.main([*COMMAND, str(tmp_path), "--only", "first", *words])
@@ -230,7 +222,7 @@ def test_an_experiment_that_fails_is_named_at_the_end_and_the_others_are_recorde
         return replace(dataset, train=Split(dataset.train.images, dataset.train.labels + 100))
 
     monkeypatch.setattr(data, "load", load_strange_digits)
-    captured = end_with(1, [*COMMAND, str(tmp_path)], capsys)
+    captured = end_with(1, train.main, [*COMMAND, str(tmp_path)], capsys)
     failure, advice = captured.err.splitlines()
     assert failure.startswith("failed: other split, seeds 0-1: IndexError: Target 10")
     assert advice == "finished runs are kept; the same command tries the others again"
@@ -251,7 +243,7 @@ def test_a_run_that_cannot_be_written_is_a_failure_and_the_next_is_tried(trained
     shutil.rmtree(folder / "seed-1")
     (folder / "seed-0").write_text("a file")
     words = [*COMMAND, str(trained.parent), "--runs-at-once", "1", "--jobs", "2"]
-    error = end_with(1, words, capsys).err
+    error = end_with(1, train.main, words, capsys).err
     assert error.startswith(f"failed: first, seed 0: {folder / 'seed-0'}: is a file")
     assert records.finished_seeds(folder) == [1]
 
@@ -260,7 +252,7 @@ def test_an_experiment_that_another_command_trains_is_left_to_it_and_the_next_is
     for title in SMALL_STUDY.experiments:
         shutil.rmtree(trained / title / "seed-1")
     with checkpoints.lock(trained / "first"):
-        captured = end_with(3, [*COMMAND, str(trained.parent)], capsys)
+        captured = end_with(3, train.main, [*COMMAND, str(trained.parent)], capsys)
     assert captured.err.startswith(f"not trained: first: process {os.getpid()} on {socket.gethostname()} since 2")
     assert captured.err.endswith(" is training it; try again when it has ended\n")
     assert captured.err in captured.out  # before the others were trained
@@ -286,7 +278,7 @@ def test_what_is_finished_when_ctrl_c_comes_stays(trained, capsys, monkeypatch):
 
     monkeypatch.setattr(records, "write_run", interrupt_the_second)
     words = [*COMMAND, str(trained.parent), "--runs-at-once", "2"]
-    assert end_with(130, words, capsys).err.endswith(f"\n{INTERRUPTED}\n")
+    assert end_with(130, train.main, words, capsys).err.endswith(f"\n{INTERRUPTED}\n")
     monkeypatch.setattr(records, "write_run", write_run)
     assert written == [folder / "seed-0"]
     assert records.finished_seeds(folder) == [0]
@@ -304,7 +296,7 @@ def test_ctrl_c_ends_a_training_in_this_process(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Progress, "show", interrupt)
     words = [*LONG, "--seeds", "0", "--runs-dir", str(tmp_path)]
     for force, says in (([], INTERRUPTED), (["--force"], INTERRUPTED.replace("command", "command without --force"))):
-        assert end_with(130, [*words, *force], capsys).err == f"\n{says}\n"
+        assert end_with(130, train.main, [*words, *force], capsys).err == f"\n{says}\n"
         left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
         assert left == {"experiment.json", "checkpoint-0.pt"}
 
@@ -312,7 +304,7 @@ def test_ctrl_c_ends_a_training_in_this_process(tmp_path, capsys, monkeypatch):
 def test_ctrl_c_before_the_checkpoints_are_begun_leaves_it_to_the_same_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data, "load", interrupt)
     words = [*LONG, "--seeds", "0", "--runs-dir", str(tmp_path), "--force"]
-    assert end_with(130, words, capsys).err == f"\n{INTERRUPTED}\n"
+    assert end_with(130, train.main, words, capsys).err == f"\n{INTERRUPTED}\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM in POSIX's way")
@@ -327,7 +319,7 @@ def test_sigterm_ends_a_unit_after_its_epoch_and_the_same_command_goes_on_from_t
     words += ["--seeds", "0-1", "--runs-at-once", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "show", terminate_and_show)
-        captured = end_with(143, words, capsys)
+        captured = end_with(143, train.main, words, capsys)
     assert captured.err == f"\n{INTERRUPTED}\n"
     assert captured.out.endswith("; ends here: SIGTERM\n")
     train.main(words)
@@ -422,7 +414,7 @@ def test_a_closed_terminal_ends_training_after_its_epoch(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="ends a process in POSIX's way")
 def test_processes_end_with_a_parent_that_is_killed_and_its_lock_opens(two_processes, tmp_path, capsys):
-    captured = end_with(3, [*LONG, "--seeds", "0", "--runs-dir", str(tmp_path / "runs")], capsys)
+    captured = end_with(3, train.main, [*LONG, "--seeds", "0", "--runs-dir", str(tmp_path / "runs")], capsys)
     name = "mlp1,dataset=mnist_sample,epochs=100000"
     holder = f"process {two_processes.pid} on {socket.gethostname()} since "
     assert captured.err.startswith(f"not trained: {name}: {holder}")
