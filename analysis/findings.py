@@ -239,6 +239,11 @@ def _describe_data(record: Record) -> tuple:
     return record.dataset["checksum"], record.shape, record.classes
 
 
+def find_study(record: Record) -> Study | None:
+    """Return the study of a record, with the record's overrides; None for a study that is unknown here, or for none."""
+    return STUDIES[record.study].with_overrides(record.overrides) if record.study in STUDIES else None
+
+
 def is_of(study: Study, record: Record) -> bool:
     """Tell whether a record has the settings of the study's experiment with the same title."""
     if study.is_single:

@@ -5,6 +5,7 @@ answers = decide_at_looks(questions, tests=15)
 answers[0].verdict      # 'undecided'
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -103,9 +104,10 @@ def judge_comparison(comparison: Comparison, direction: str, margin: float | Non
         return "undecided"
     if direction in (("higher",) if comparison.difference > 0 else ("lower", "not higher")):
         return "supported"
-    if not claims_a_difference and abs(comparison.difference) < (margin or 0):
-        return "undecided"  # more seeds may show that the difference is below the margin, which supports the claim
-    return "contradicted"
+    size = abs(comparison.difference)
+    if claims_a_difference or margin is None or size > margin or math.isclose(size, margin):
+        return "contradicted"
+    return "undecided"  # more seeds may show that the difference is below the margin, which supports the claim
 
 
 def join_verdicts(verdicts: Sequence[str]) -> str:

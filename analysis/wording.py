@@ -33,11 +33,11 @@ later look half of the one before it. Each claim's interval has this level, corr
 of the study (Holm); before look 1 it is a corrected 95 % interval, without a verdict. A difference is no practical one
 where the interval of two one-sided tests at the look's level, which is not corrected (tests ±), lies within the margin;
 that supports a claim that two are the same; for one that the first is not higher, the upper end alone counts. Otherwise
-a claim is supported or contradicted where its interval leaves out zero; one that two are the same, or the first is not
-higher, is contradicted only by a difference of at least the margin, and one that two differ, too, where they are equal
-in every run. Validation images chose what was chosen within a run, and each run was tested once, after
-its training. Every table is in `tables/` as CSV, every figure in `figures/` as PNG; unless `--slim` left them out,
-tables are there for LaTeX and figures as PDF, too."""
+a claim is supported or contradicted where its interval leaves out zero. To contradict that two are the same, or that
+the first is not higher, the difference has to reach the margin, too, if the metric has one. A claim that two differ is
+also contradicted where they are equal in every run. Validation images chose what was chosen within a run, and each run
+was tested once, after its training. Every table is in `tables/` as CSV, every figure in `figures/` as PNG; unless
+`--slim` left them out, tables are there for LaTeX and figures as PDF, too."""
 
 
 def write_heading(findings: Findings) -> str:
@@ -171,14 +171,15 @@ def _write_published(findings: Findings) -> Iterator[str]:
     known = [published for published in findings.list_published() if published.place]
     outside = [
         f"{METRICS[each.name].name} of {_name(each.title)} ({show_metric(each.value, each.name)}, {each.place} "
-        f"{' to '.join(str(show_metric(end, each.name)) for end in each.interval)})"
+        f"{' to '.join(str(show_metric(end, each.name)) for end in each.interval)}"
+        f"{' %' if METRICS[each.name].is_share else ''})"
         for each in known
         if each.place != "inside"
     ]
     if known:
-        inside = f"{len(known) - len(outside)} of " if outside else "All "
-        others = f"; outside: {', '.join(outside)}" if outside else ""
-        yield f"{inside}{len(known)} published metrics lie where one more run of ours lies in 95 % of cases{others}."
+        inside = f"Inside of where one more run of ours lies in 95 % of cases: {len(known) - len(outside)}"
+        others = f". Outside: {', '.join(outside)}" if outside else ""
+        yield f"{inside} of {len(known)} published metrics{others}."
 
 
 def _name(title: str) -> str:

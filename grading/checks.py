@@ -16,7 +16,7 @@ import torch
 
 import training
 from analysis.compare import compute_prediction_interval
-from analysis.findings import build_network_of, is_of, load_test_set
+from analysis.findings import build_network_of, find_study, is_of, load_test_set
 from analysis.metrics import read_predictions
 from analysis.sections import make_report
 from engine.files import RecordError
@@ -143,7 +143,7 @@ def check_predictions(submission: Submission) -> Iterator[str]:
 
 @check("weights", points=30)
 def check_weights(submission: Submission) -> Iterator[str]:
-    """Weights and settings give the predictions, metrics and norms, and the history's rates, penalty and choice."""
+    """Weights, settings and history fit each other, and the predictions and metrics follow from them."""
     yield from _find_lacking(submission, "weights.pt")
     for record, seed, name in submission.runs:
         dataset, problem = load_test_set(record, submission.options.data_dir)
@@ -234,9 +234,8 @@ def find_recorded(asked: str, found: Iterable[Record]) -> str:
     """Find STUDY/TITLE that an experiment is recorded under, which may be another title with the same settings."""
     group, _, title = asked.partition("/")
     for record in found:
-        if record.group == group and record.study in STUDIES:
-            trained_as = STUDIES[record.study].with_overrides(record.overrides).trained_as
-            return f"{group}/{trained_as.get(title, title)}"
+        if record.group == group and (study := find_study(record)):
+            return f"{group}/{study.trained_as.get(title, title)}"
     return asked
 
 
@@ -251,7 +250,7 @@ def check_retraining(submission: Submission) -> Generator[str, None, str | None]
         yield f'the submission has no "{asked}", only {known}'
         return None
     record = trained[name]
-    study = STUDIES[record.study].with_overrides(record.overrides) if record.study in STUDIES else None
+    study = find_study(record)
     if study and not is_of(study, record):  # with which training may take any time
         yield f"{name} has other settings than the study"
         return None

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.findings import is_of
+from analysis.findings import find_study, is_of
 from analysis.pooling import Givers
 from engine.seeds import format_seeds
 from experiments import Experiment
 from grading.scores import Graded, grade_submission, name_copies
 from grading.submission import ARCHIVES, GradeOptions, Submission, read_submission
-from studies import STUDIES
 
 
 @dataclass
@@ -86,22 +85,22 @@ def _find_reasons(graded: Graded, passed: list[Graded]) -> Iterator[str]:
 def _add(submission: Submission, person: str, pool: Pool, folder: Path) -> Iterator[str]:
     """Copy a submission's runs into the pool, and yield a line for what is left out."""
     taken: dict[tuple[str, str], set[int]] = {}  # {(the other person, group): seeds}
-    replaced: dict[tuple[str, str], set[int]] = {}  # the same, of runs that diverged and are left out
     for record in submission.records:
         experiment = record.group, record.title
         settings = record.experiment, record.dataset["checksum"]
-        study = STUDIES[record.study].with_overrides(record.overrides) if record.study in STUDIES else None
+        study = find_study(record)
         if (study and not is_of(study, record)) or pool.settings.setdefault(experiment, settings) != settings:
             yield f"{person}: {record.group}/{record.title}: other settings or other data than the others have"
             continue
         target = folder / record.group / record.title
         for seed in record.seeds:
             run, has_diverged = (*experiment, seed), seed in record.diverged
-            if giver := pool.givers.get(run):
-                is_better = run in pool.diverged and not has_diverged
-                (replaced if is_better else taken).setdefault((giver, record.group), set()).add(seed)
-                if not is_better:
+            if run in pool.givers:
+                giver = pool.givers[run]
+                if has_diverged or run not in pool.diverged:
+                    taken.setdefault((giver, record.group), set()).add(seed)
                     continue
+                yield f"{giver}: {record.group}/{record.title}, seed {seed}: diverged; that of {person} is taken"
                 shutil.rmtree(target / f"seed-{seed}")
             pool.givers[run] = person
             (pool.diverged.add if has_diverged else pool.diverged.discard)(run)
@@ -110,5 +109,3 @@ def _add(submission: Submission, person: str, pool: Pool, folder: Path) -> Itera
             shutil.copyfile(record.folder / "experiment.json", target / "experiment.json")
     for (giver, group), seeds in taken.items():
         yield f"{person}: {group}, {format_seeds(seeds)}: {giver} gave the same seeds"
-    for (giver, group), seeds in replaced.items():
-        yield f"{giver}: {group}, {format_seeds(seeds)}: diverged, and {person}'s runs of them did not"

@@ -54,7 +54,8 @@ def compare_run(record: Record, seed: int, dataset: Dataset) -> Iterator[str]:
     yield from _compare_with_weights(record, seed, network, dataset)
     history = run_files.read_history(record.run_folder(seed))
     yield from _compare_with_history(experiment, result, history, len(dataset.validation))
-    yield from _compare_with_settings(experiment, result, history, network, len(dataset.train))
+    if 1 <= result["chosen_epoch"] <= len(history):
+        yield from _compare_with_settings(experiment, result, history, network, len(dataset.train))
 
 
 def _compare_with_weights(record: Record, seed: int, network: nn.Sequential, dataset: Dataset) -> Iterator[str]:
@@ -142,9 +143,8 @@ def _compare_with_settings(
             yield f"the learning rate of epoch {row['epoch']} is {row['lr']:g}, the settings give {rate:g}"
             break
     penalty = Penalty.of(experiment, network, runs=1).value().item()
-    for row in history[chosen - 1 : chosen]:
-        if not _is_close(row["penalty"], penalty):
-            yield f"the penalty of epoch {chosen} is {row['penalty']:.4g}, weights and settings give {penalty:.4g}"
+    if not _is_close(recorded := history[chosen - 1]["penalty"], penalty):
+        yield f"the penalty of epoch {chosen} is {recorded:.4g}, weights and settings give {penalty:.4g}"
     for name, tensor in network.state_dict().items():
         if name.endswith(".num_batches_tracked") and tensor != chosen * steps:
             yield f"{name} is {tensor:,}, the settings give {chosen * steps:,} batches in {chosen} epochs"

@@ -23,7 +23,7 @@ from grading.submission import GradeOptions, Submission, list_names, read_submis
 from grading.untrusted import FORMULA
 from sources.finding import DataError
 
-UNCHECKED = "not checked: the figures, and the epochs before the chosen epoch, which only retraining could check"
+UNCHECKED = "not checked: the figures, and losses and accuracies during the epochs, which only retraining could check"
 
 
 @dataclass

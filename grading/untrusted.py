@@ -9,6 +9,7 @@ it is unpacked. `grade.py` applies the limits before it reads the content of a s
 
 import contextlib
 import math
+import re
 import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,6 +47,7 @@ RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, an
 DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # the same for experiment.json
 OWN: dict[str, Any] = dict(shape=[int], classes=[str])  # beside these, of a data set of one's own
 FORMULA = ("=", "+", "-", "@")  # with which a cell of a spreadsheet is a formula, such as a file's name, =1+1.py
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that end a line or steer a terminal
 LONGEST_TEXT = 10_000  # characters of a text in result.json, such as the command
 
 
@@ -132,7 +134,7 @@ def _check_result(result: dict[str, Any]) -> None:
 
 
 def _check_text(name: str, text: str) -> None:
-    if len(text.splitlines()) > 1 or len(text) > LONGEST_TEXT or text.startswith(FORMULA):
+    if CONTROL.search(text) or len(text) > LONGEST_TEXT or text.lstrip().startswith(FORMULA):
         expected = f"a line of at most {LONGEST_TEXT:,} characters that is no formula of a spreadsheet"
         raise ValueError(f"{name} is {text[:40]!r}, expected {expected}")
 

@@ -120,8 +120,11 @@ class Study:
                     f"{title!r}: expected a title that can be a folder's name, without {NOT_IN_TITLES}, and none that "
                     "Windows reserves, such as con"
                 )
-            if not unicodedata.is_normalized("NFC", title):  # archives and macOS change the other form
-                raise ValueError(f"{title!r}: expected letters with their accents in one character (NFC); type it anew")
+            composed = unicodedata.normalize("NFC", title)
+            if not self.is_single and composed != title:  # archives and macOS change the title to this form
+                raise ValueError(
+                    f"{title!r}: expected {composed!r}, which looks the same but has other characters (NFC)"
+                )
             if not self.is_single and (count := len(title.encode())) > LONGEST_TITLE:
                 raise ValueError(f"{title!r}: expected a title of at most {LONGEST_TITLE} bytes, found {count}")
             _check_word(f"{title!r}", entry.kind, KINDS)

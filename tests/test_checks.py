@@ -1,5 +1,6 @@
 """Every forgery is caught by its own check, even after the manifest's checksums were refreshed."""
 
+import base64
 import csv
 import json
 import shutil
@@ -15,7 +16,7 @@ import data
 import report
 import training
 from analysis import plots
-from engine import run_files
+from engine import records, run_files
 from engine.records import Record
 from experiments import Experiment
 from grading.checks import CHECKS, find_recorded
@@ -46,7 +47,7 @@ def test_a_check_is_declared_with_its_points_and_the_sentence_that_is_so_when_it
     assert [check.about for check in CHECKS.values()][:5] == [
         "every file of the manifest is there with its checksum, and every record can be read",
         "the test metrics follow from the stored predictions",
-        "weights and settings give the predictions, metrics and norms, and the history's rates, penalty and choice",
+        "weights, settings and history fit each other, and the predictions and metrics follow from them",
         "no two runs of different seeds or settings share weights",
         "report.md, report.html and the tables follow from the records",
     ]
@@ -256,7 +257,9 @@ def test_a_report_that_would_take_all_memory_is_not_rendered(unpacked, monkeypat
     }
 
 
-def test_a_page_of_a_figure_that_is_named_very_often_is_not_rendered(unpacked):
+def test_a_page_of_a_figure_that_is_named_very_often_is_not_rendered(unpacked, monkeypatch):
+    embedded, encode = [], base64.b64encode
+    monkeypatch.setattr(base64, "b64encode", lambda content: embedded.append(content) or encode(content))
     folder = unpacked / "report"
     (folder / "large.png").write_bytes(bytes(10**6))
     path = folder / "report.md"
@@ -264,6 +267,7 @@ def test_a_page_of_a_figure_that_is_named_very_often_is_not_rendered(unpacked):
     refresh(unpacked)
     failure = find_failures(unpacked)["report"]
     assert failure == "FAILED  report: report.html was not made from report.md", "its own text is taken"
+    assert embedded.count(bytes(10**6)) == 1
 
 
 def test_a_number_in_a_table_is_caught(unpacked):
@@ -383,15 +387,19 @@ def test_fresh_seeds_tell_a_plausible_record_from_one_that_is_too_good(unpacked)
     assert 'the submission has no "single/none", only "single/' in failures["retraining"]
 
 
-def test_settings_that_are_not_the_studys_are_not_trained(monkeypatch):
-    study = STUDIES["l1-path"]
+@pytest.mark.parametrize("is_edited", [True, False])
+def test_only_the_studys_own_settings_are_trained(is_edited, digits, monkeypatch):
+    study = STUDIES["l1-path"].with_overrides(dict(dataset="mnist_sample"))
     (title, entry), *_ = study.experiments.items()
-    edited = replace(entry.experiment, dataset=entry.experiment.dataset_name, epochs=10**6)
-    record = Record(Path(study.group) / title, edited, {}, study.name, results={0: {}})
-    monkeypatch.setattr(training, "train", None)
+    experiment = replace(entry.experiment, **(dict(epochs=10**6) if is_edited else {}))
+    described = records.describe(experiment, digits, title)["dataset"]
+    record = Record(Path(study.group) / title, experiment, described, study.name, study.overrides, results={0: {}})
+    trained = []
+    monkeypatch.setattr(training, "train", lambda experiment, seeds, dataset: trained.extend(seeds) or [])
     options = GradeOptions(retrain=f"{study.group}/{title}")
-    says = f"FAILED  retraining: {study.group}/{title} has other settings than the study"
-    assert str(RETRAINING.run(Submission(Path("unpacked"), options, [record]))) == says
+    (problem,) = RETRAINING.run(Submission(Path("unpacked"), options, [record])).problems
+    assert ("has other settings than the study" in problem) == is_edited
+    assert trained == ([] if is_edited else [1, 2, 3, 4, 5])
 
 
 def test_seeds_that_diverge_again_are_no_fresh_seeds_and_predict_nothing(unpacked, monkeypatch):

@@ -292,6 +292,24 @@ def test_the_claims_about_newer_regularizers_are_those_of_the_published_reports(
         assert shown[claim["claim"]] == (*difference, claim["verdict"].partition(":")[0])
 
 
+def test_the_sizes_of_ghost_batches_are_those_of_the_published_report():
+    part = (
+        DOCUMENTS["docs/results/README.md"].partition("`python train.py --study ghost-size`")[2].partition("\n## ")[0]
+    )
+    tables = ROOT / "docs" / "results" / "ghost-size" / "tables"
+    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if "±" in line[:30]]
+    for cells, row in zip(shown, read_csv(tables / "ghost-size-accuracy.csv"), strict=True):
+        means = [f"{float(row[name]):.2f} ± {float(row[f'{name} ±']):.2f}" for name in ("train %", "test %")]
+        name = "test − baseline"
+        difference = f"{float(row[name]):+.2f} ± {float(row[f'{name} ±']):.2f}" if row[name] else ""
+        assert cells == [row["experiment"], *means, difference.replace("-", "−")]
+    against_128, against_2 = read_csv(tables / "ghost-size-claims.csv")
+    assert against_128["verdict"] == "no practical difference"
+    for claim in (against_128, against_2):
+        difference = f"{float(claim['difference']):.2f} ± {float(claim['difference ±']):.2f}".replace("-", "−")
+        assert difference in part.replace("\n", " ")
+
+
 @pytest.mark.parametrize("study", ["recipe-fashion", "recipe-mnist", "recipe-cifar"])
 def test_the_steps_of_a_recipe_are_those_of_the_published_report(study):
     tables = ROOT / "docs" / "results" / study / "tables"

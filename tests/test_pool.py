@@ -59,7 +59,7 @@ def test_a_run_that_diverged_takes_no_others_place(handed_in, other_seeds, tmp_p
         found, _ = records.read_all(tmp_path / people[0].name / "pool")
         (record,) = (record for record in found if record.title == HANDED_IN)
         assert (sorted(record.results), record.diverged) == ([0, 1, 2, 3], {})
-        replaced = "first: single, seed 1: diverged, and second's runs of them did not"
+        replaced = f"first: single/{HANDED_IN}, seed 1: diverged; that of second is taken"
         taken = "first: single, seed 1: second gave the same seeds"
         assert pool.left_out == [replaced if people[0] == first else taken]
 

@@ -77,6 +77,13 @@ def test_of_other_settings_than_it_was_trained_with_something_does_not_follow(na
     assert says in problem
 
 
+@pytest.mark.parametrize("chosen", [0, -1, 4, 10**30])
+def test_an_epoch_that_was_never_trained_is_named(chosen, trained, few):
+    record = trained["batch norm"]
+    (problem,) = compare_run(replace(record, results={3: record.results[3] | dict(chosen_epoch=chosen)}), 3, few)
+    assert problem.startswith(f"3 epochs, epoch {chosen} chosen, 3 rows of history; ")
+
+
 def test_a_history_of_another_seed_is_named(trained, few):
     record = trained["steps"]
     renamed = replace(record, results={3: record.results[3] | dict(seed=4)})

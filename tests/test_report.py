@@ -102,9 +102,9 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
         [np.mean(ours) - half_width, np.mean(ours) + half_width], abs=0.005
     )
     assert (published["published is"], during["published is"]) == ("inside", "below")
-    outside = "train accuracy during the last epoch of *plain* (90.00, below 100.00 to 100.00)"
-    says = "1 of 2 published metrics lie where one more run of ours lies in 95 % of cases"
-    assert f"- {says}; outside: {outside}.\n" in text
+    outside = "train accuracy during the last epoch of *plain* (90.00, below 100.00 to 100.00 %)"
+    says = "Inside of where one more run of ours lies in 95 % of cases: 1 of 2 published metrics"
+    assert f"- {says}. Outside: {outside}.\n" in text
     assert (during["metric"], during["ours"]) == ("train accuracy during the last epoch %", "100.00 ± 0.00")
     assert rows["worse"]["test − baseline"].startswith(f"−{-difference:.2f} ± ")
     assert (rows["worse"]["p"], rows["worse"]["n"]) == ("\\< 0.001", "5")

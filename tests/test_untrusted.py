@@ -79,7 +79,7 @@ def test_a_run_is_taken_as_diverged_only_if_its_history_ends_so(loss, runs, digi
     assert (list(record.results), "a number is not finite" in problem) == ([0], True)
 
 
-@pytest.mark.parametrize("text", ["=1+1", "a line\nanother", "a\u2028b", "x" * 10_001])
+@pytest.mark.parametrize("text", ["=1+1", " =1+1", "a line\n", "a\u2028b", "a\x85", "\x1b[2J", "x" * 10_001])
 @pytest.mark.parametrize("name", ["command", "stop_reason", "commit", "torch"])
 def test_a_text_that_cannot_stand_in_a_line_or_a_cell_is_named(name, text, runs, digits):
     folder = write_runs(runs, digits, PLAIN, [0.9, 0.8])

@@ -54,6 +54,13 @@ def test_verdicts(interval, confidence, claimed, expected):
     assert judge_comparison(a_comparison(*interval, confidence), claimed, MARGIN) == expected
 
 
+def test_a_difference_that_is_the_margin_but_for_rounding_is_not_below_it():
+    least = math.nextafter(MARGIN, 0)
+    for difference in (least, -least):
+        comparison = Comparison(difference, LOOK.seeds, 0.0001, look=LOOK)
+        assert judge_comparison(comparison, "same", MARGIN) == "contradicted"
+
+
 def test_a_metric_without_a_margin_has_no_practical_indifference():
     comparison = a_comparison(0.001, 0.004)
     assert judge_comparison(comparison, "higher", MARGIN) == "no practical difference"
