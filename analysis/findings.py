@@ -166,8 +166,9 @@ class Findings:
         """Return the published metrics of an experiment; a study with overrides has none."""
         return self.study.experiments[title].published
 
-    def list_published(self) -> list[Published]:
-        """List the published metrics of all experiments, each with that of our runs."""
+    @cached_property
+    def published_metrics(self) -> list[Published]:
+        """The published metrics of all experiments, each with that of our runs."""
         return [
             Published(title, name, value, self.values(title, name))
             for title in self.titles

@@ -202,7 +202,7 @@ def make_loss_table(findings: Findings) -> Table:
 def make_published_table(findings: Findings) -> Table:
     """Tabulate each published metric beside ours, and tell where it lies: a row for each experiment and metric."""
     rows = []
-    for published in findings.list_published():
+    for published in findings.published_metrics:
         name, metric = published.name, METRICS[published.name]
         rows.append(
             (

@@ -168,7 +168,7 @@ def _write_best(findings: Findings) -> Iterator[str]:
 
 def _write_published(findings: Findings) -> Iterator[str]:
     """Write which published metrics lie outside of where one more run of ours lies in 95 % of cases."""
-    known = [published for published in findings.list_published() if published.place]
+    known = [published for published in findings.published_metrics if published.place]
     outside = [
         f"{METRICS[each.name].name} of {_name(each.title)} ({show_metric(each.value, each.name)}, {each.place} "
         f"{' to '.join(str(show_metric(end, each.name)) for end in each.interval)}"
