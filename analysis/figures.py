@@ -88,22 +88,28 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
 
 
 def add_sweep(document: Document, findings: Findings) -> None:
-    """Add a figure of test accuracy and the share of zero weights against the setting that a study sweeps."""
+    """Add a figure of two metrics against the setting that a study sweeps.
+
+    They are the test accuracy and the share of weights that are exactly zero; the train accuracy if no weight is.
+    """
     study = findings.study
-    points: dict[str, dict[float, tuple]] = {}
-    for title, (line, place) in study.sweep.items():
-        if title in findings.titles:
-            both = findings.values(title, "test_accuracy"), findings.values(title, "zeros")
-            points.setdefault(line, {})[place] = both
-    if points:
-        baseline = None
-        if study.baseline in findings.titles and study.baseline not in study.sweep:
-            baseline = (study.baseline, findings.values(study.baseline, "test_accuracy"))
-        document.add_figure(
-            f"{findings.name}-sweep",
-            f"Test accuracy and weights that are exactly zero against {study.sweep_over}",
-            lambda: plots.plot_sweep(points, study.sweep_over, baseline),
-        )
+    swept = {title: place for title, place in study.sweep.items() if title in findings.titles}
+    if not swept:
+        return
+    has_zeros = any(any(findings.values(title, "zeros")) for title in swept)
+    second = ("weights exactly zero", "zeros") if has_zeros else ("train accuracy", "train_accuracy")
+    panels: dict[str, dict[str, dict[float, list[float]]]] = {}
+    for name, metric in (("test accuracy", "test_accuracy"), second):
+        for title, (line, value) in swept.items():
+            panels.setdefault(name, {}).setdefault(line, {})[value] = findings.values(title, metric)
+    baseline = None
+    if study.baseline in findings.titles and study.baseline not in study.sweep:
+        baseline = (study.baseline, findings.values(study.baseline, "test_accuracy"))
+    document.add_figure(
+        f"{findings.name}-sweep",
+        f"Test accuracy and {second[0]} against {study.sweep_over}",
+        lambda: plots.plot_sweep(panels, study.sweep_over, baseline),
+    )
 
 
 def add_curves_and_seeds(document: Document, findings: Findings) -> None:

@@ -31,6 +31,7 @@ DASHES = ("-", "--", ":")
 GREY = "#808080"
 MOST_IN_A_LINE = 20  # seeds; more dots are spread in height, or they would hide each other
 MANY, INCHES = 20, (0.42, 0.13)  # classes with numbers in their cells; the width of such a class, and of one of more
+MOST_TICKS = 8  # values of a setting that fit beside each other under a panel
 in_style = rc_context(  # a decorator
     {
         "font.size": 9,
@@ -202,31 +203,31 @@ def _add_key(figure: Figure, panel: Axes, dot: str, with_published: bool) -> Non
 
 @in_style
 def plot_sweep(
-    series: dict[str, dict[float, tuple[Shares, Shares]]], setting: str, baseline: tuple[str, Shares] | None = None
+    panels: dict[str, dict[str, dict[float, Shares]]], setting: str, baseline: tuple[str, Shares] | None = None
 ) -> Figure:
-    """Plot test accuracy and the share of weights that are exactly zero against a setting on a logarithmic axis.
+    """Plot metrics against a setting on a logarithmic axis, each metric in a panel of its own.
 
     Args:
-        series: {name: {value of the setting: (accuracies, shares of zeros)}}.
-        baseline: (title, accuracies) of an experiment outside the sweep, drawn as a horizontal line.
+        panels: {metric: {line: {value of the setting: shares}}}.
+        baseline: (title, shares of the first metric) of an experiment outside the sweep, drawn as a horizontal line.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    styles = assign_styles(series)
-    for name, points in series.items():
-        values = sorted(points)
-        for which, panel in enumerate(panels):
-            intervals = [compute_mean_interval([100 * share for share in points[value][which]]) for value in values]
+    axes = figure.subplots(1, len(panels))
+    for panel, (metric, lines) in zip(axes, panels.items(), strict=True):
+        styles = assign_styles(lines)
+        for name, points in lines.items():
+            values = sorted(points)
+            intervals = [compute_mean_interval([100 * share for share in points[value]]) for value in values]
             means, half_widths = zip(*intervals, strict=True)
             panel.errorbar(values, means, np.nan_to_num(half_widths), label=name, marker="o", capsize=3, **styles[name])
-    if baseline:
-        title, accuracies = baseline
-        panels[0].axhline(100 * mean(accuracies), color=GREY, linestyle="--", label=title)
-    for panel, label in zip(panels, ("test accuracy (%)", "weights exactly zero (%)"), strict=True):
         panel.set_xscale("log")
-        panel.set_xlabel(setting)
-        panel.set_title(label)
-    _add_legend(figure, panels[0])
+        panel.set(xlabel=setting, title=f"{metric} (%)")
+        if len(ticks := sorted(set().union(*lines.values()))) <= MOST_TICKS:
+            panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
+            panel.xaxis.set_minor_locator(NullLocator())
+    if baseline:
+        axes[0].axhline(100 * mean(baseline[1]), color=GREY, linestyle="--", label=baseline[0])
+    _add_legend(figure, axes[0])
     return figure
 
 

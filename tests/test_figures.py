@@ -21,6 +21,7 @@ SHARES = np.array(  # of three runs, for five images of three classes
     ]
 )
 LABELS = np.array([0, 2, 1, 2, 1])
+ZEROS = "weights exactly zero"
 
 
 def test_mistakes_that_most_seeds_make_come_first_and_then_the_most_confident():
@@ -132,6 +133,24 @@ def test_samples_are_an_image_of_each_class_and_what_the_training_makes_of_it(fo
     assert np.array_equal(images[:10], torch.stack(firsts).numpy())
     assert not np.array_equal(images[10:20], images[:10])
     assert f"as the training of {record.title} augments it" in document.text
+
+
+@pytest.mark.parametrize(
+    ("zeros", "second", "shares"), [(0.0, "train accuracy", [0.83, 0.93]), (0.25, ZEROS, [0.25, 0.25])]
+)
+def test_a_sweep_shows_the_train_accuracy_if_no_weight_is_zero(drawn, digits, tmp_path, zeros, second, shares):
+    swept = Experiment(dataset="mnist_sample", l1=0.1)
+    sparsity = dict(zeros=zeros, small=zeros, l2_norm=1.0)
+    write_runs(tmp_path, digits, swept, [0.8, 0.9], sparsity=sparsity)
+    (record,), _ = records.read_all(tmp_path)
+    study = replace(Study.typed_by_hand({"0.1": swept}), sweep={"0.1": ("L1", 0.1)}, sweep_over="λ")
+    document = Document()
+    figures.add_sweep(document, Findings("a", study, "mnist_sample", {"0.1": record}, digits))
+    draw_all(document)
+    panels, setting, _ = drawn["plot_sweep"]
+    assert panels == {"test accuracy": {"L1": {0.1: [0.8, 0.9]}}, second: {"L1": {0.1: pytest.approx(shares)}}}
+    assert setting == "λ"
+    assert f"Test accuracy and {second} against λ" in document.text
 
 
 def test_weights_of_the_penalized_and_of_their_baseline_are_shown(found, drawn):

@@ -108,13 +108,22 @@ def test_a_forest_shows_each_difference_its_interval_and_the_published_one():
     assert "that of base" in panel.get_xlabel()
 
 
-def test_a_sweep_shows_accuracy_and_zeros_in_order_on_a_logarithmic_axis():
-    series = {"proximal": {0.1: ([0.7, 0.8], [0.5, 0.5]), 0.01: ([0.9], [0.1])}}
-    accuracy, zeros = plots.plot_sweep(series, "λ", ("no L1", [0.91, 0.93])).axes
-    assert accuracy.get_xscale() == zeros.get_xscale() == "log"
-    assert accuracy.lines[0].get_xydata().tolist() == [pytest.approx([0.01, 90]), pytest.approx([0.1, 75])]
-    assert zeros.lines[0].get_xydata().tolist() == [pytest.approx([0.01, 10]), pytest.approx([0.1, 50])]
-    assert list(accuracy.lines[-1].get_ydata()) == pytest.approx([92, 92])
+def test_a_sweep_shows_two_metrics_in_order_on_a_logarithmic_axis():
+    accuracies, zeros = {0.1: [0.7, 0.8], 0.01: [0.9]}, {0.1: [0.5, 0.5], 0.01: [0.1]}
+    panels = {"test accuracy": {"proximal": accuracies}, "weights exactly zero": {"proximal": zeros}}
+    left, right = plots.plot_sweep(panels, "λ", ("no L1", [0.91, 0.93])).axes
+    assert left.get_xscale() == right.get_xscale() == "log"
+    assert [panel.get_title() for panel in (left, right)] == ["test accuracy (%)", "weights exactly zero (%)"]
+    assert left.lines[0].get_xydata().tolist() == [pytest.approx([0.01, 90]), pytest.approx([0.1, 75])]
+    assert right.lines[0].get_xydata().tolist() == [pytest.approx([0.01, 10]), pytest.approx([0.1, 50])]
+    assert list(left.lines[-1].get_ydata()) == pytest.approx([92, 92])
+    assert [label.get_text() for label in left.get_xticklabels()] == ["0.01", "0.1"]
+
+
+def test_a_sweep_of_many_values_does_not_label_each():
+    points = {float(value): [0.5] for value in range(1, 40)}
+    left, _ = plots.plot_sweep({"test accuracy": {"a": points}, "train accuracy": {"a": points}}, "images").axes
+    assert len(left.get_xticks()) < 10
 
 
 def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(tmp_path):
