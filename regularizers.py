@@ -181,9 +181,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, runs: int
 def limit_norms(weights: Iterable[nn.Parameter], largest: float, runs: int) -> None:
     """Project the weights that lead to each unit or channel onto a norm of at most `largest`, after a step.
 
-    This is the max-norm constraint (Srivastava et al. 2014): w becomes w·min(1, c/‖w‖), for each row of a linear
-    layer's weight and each filter of a convolution, the output layer's too; biases are not part of w. `weights` are
-    those of a model side by side: (runs*in, out) of a linear layer, (runs*out, in, height, width) of a convolution.
+    This is the max-norm constraint (Srivastava et al. 2014): w becomes w·min(1, c/‖w‖), for each unit of a linear layer
+    and each filter of a convolution, the output layer's too; biases are not part of w. `weights` are those of a model
+    side by side: (runs*in, out) of a linear layer, with a column for each unit, and (runs*out, in, height, width) of a
+    convolution.
     """
     for weight in weights:
         of_units, inputs = (weight.unflatten(0, (runs, -1)), (1,)) if weight.dim() == 2 else (weight, (1, 2, 3))

@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, read the records, and write the report and the bundle."""
     parser = make_report_parser()
     args = parser.parse(argv)
-    study, out, bundle, warning = args.study, args.out, args.bundle, ""
+    study, out, bundle = args.study, args.out, args.bundle
+    warnings = []
     kept = "not everything is written; the same command starts again"
     with flags.answer_in_one_line(parser, lambda _: kept):
         check_flags(args)
@@ -79,7 +80,11 @@ def main(argv: list[str] | None = None) -> None:
             if whole:
                 print(f"packed with all log-probabilities, as the data are not here: {', '.join(whole)}", flush=True)
                 lacking = f"WARNING: the data of {', '.join(whole)} are not in {args.data_dir}, so nothing is compared"
-                warning = f"{lacking}, and grade.py fails the report; name their folder with --data-dir and pack again"
+                warnings = [
+                    f"{lacking}, and grade.py fails the report; name their folder with --data-dir and pack again"
+                ]
+            if problems:
+                warnings.append("WARNING: grade.py fails the archive for what was left out; see above")
         begun = [checkpoints.describe_begun(folder) for folder in checkpoints.find_begun(runs_dir, study)]
         page = out / ("report.md" if args.slim else "report.html")
         kept = f"everything is written to {out}{f' and {bundle}' if bundle else ''}"
@@ -91,8 +96,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"unfinished, not in the report: {unfinished}", flush=True)
             if bundle:
                 print(f"packed {packed:,} files into {bundle}", flush=True)
-                if warning:
-                    print(warning, file=sys.stderr)
+                print("".join(f"{warning}\n" for warning in warnings), end="", file=sys.stderr)
         except BrokenPipeError:  # the output's reader has gone, as with `| head`
             console.discard_output()
         if args.open and not webbrowser.open(page.resolve().as_uri()):

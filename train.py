@@ -106,7 +106,8 @@ def describe_kept(is_forced: bool, cluster: str | None, error: BaseException) ->
     """Say what is kept of the training that a system error or a signal stopped, and which command resumes it."""
     if isinstance(error, OSError):
         return "finished runs and checkpoints are kept"
-    # Once training has begun, --force has discarded the old runs; used again, it would discard the new ones.
+    # Once training has begun, --force has discarded the old runs; used again, it would discard the new ones. Then a
+    # signal raises a subclass, `workers.Interrupted`.
     has_begun = type(error) is not KeyboardInterrupt
     same = "the same command without --force" if is_forced and has_begun else "the same command"
     if cluster is not None:

@@ -268,7 +268,7 @@ def finish_run(trainer: Trainer, dataset: Dataset, number: int, run: RunState, s
     `shared` holds the entries of result.json that are the same for all runs.
     """
     experiment, (chosen_epoch, weights) = trainer.experiment, run.chosen
-    network = build_network(experiment, dataset.shape, len(dataset.classes), seed=0)
+    network = build_network(experiment, dataset.shape, len(dataset.classes), seed=0)  # any seed: weights are replaced
     network.load_state_dict(weights)
     network.to(dataset.test.images.device)
     at_end = f"trained all {experiment.epochs} epochs" if experiment.epochs > 1 else "trained its one epoch"

@@ -139,9 +139,9 @@ def render_page(markdown: str, folder: Path, longest: float = math.inf) -> str:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
-    parser.add_render_rule("text", lambda _, tokens, number, *__: _keep_flags(tokens[number].content))
+    parser.add_render_rule("text", lambda _, tokens, number, *__: _keep_together(tokens[number].content))
     parser.add_render_rule(
-        "code_inline", lambda _, tokens, number, *__: f"<code>{_keep_flags(tokens[number].content)}</code>"
+        "code_inline", lambda _, tokens, number, *__: f"<code>{_keep_together(tokens[number].content)}</code>"
     )
     tokens = parser.parse(markdown)
     for token in tokens:
@@ -167,6 +167,12 @@ def render_page(markdown: str, folder: Path, longest: float = math.inf) -> str:
     )
 
 
-def _keep_flags(text: str) -> str:
-    """Render text as HTML in which no line breaks at the hyphens of a flag; style.css has the rule for it."""
-    return re.sub(r"--[a-z0-9-]+", r"<span>\g<0></span>", escape(text))
+def is_closed(markdown: str) -> bool:
+    """Tell whether a text ends outside of code blocks and HTML comments, which would swallow what follows it."""
+    tokens = MarkdownIt("commonmark").parse(f"{markdown}\n\nend")
+    return (tokens[-1].type, tokens[-1].level) == ("paragraph_close", 0) and tokens[-2].content == "end"
+
+
+def _keep_together(text: str) -> str:
+    """Render text as HTML in which no line breaks at the hyphens of a flag or a date; style.css has the rule for it."""
+    return re.sub(r"--[a-z0-9-]+|\d{4}-\d\d-\d\d", r"<span>\g<0></span>", escape(text))

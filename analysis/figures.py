@@ -53,7 +53,7 @@ def add_forest(document: Document, findings: Findings) -> None:
 
 
 def _styles_of(findings: Findings) -> dict[str, dict[str, str]]:
-    return plots.assign_styles(findings.labels_of.values())
+    return plots.assign_styles(findings.labels_of[title] for title in findings.trained)
 
 
 def _relabel(findings: Findings, by_title: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,8 +65,8 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
     """Add a figure of one train image for each class, plain and as augmented for the baseline."""
     train, names = dataset.train, dataset.classes
     first = next(iter(findings.trained))
-    baseline = findings.trained.get(findings.baselines[first], findings.trained[first])
-    augmentation = Augmentation.of(baseline.experiment)
+    shown = baseline if (baseline := findings.baselines[first]) in findings.trained else first
+    augmentation = Augmentation.of(findings.trained[shown].experiment)
     is_augmented = augmentation != Augmentation()
     places = [int((train.labels == label).nonzero()[0]) for label in range(len(names))]
 
@@ -79,11 +79,12 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
         white = torch.full_like(plain[:1], 255).expand(-len(names) % columns, -1, -1, -1)
         of_classes = torch.stack([torch.cat([row, white]) for row in rows])
         images = of_classes.unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 2)  # ten classes, then the next ten
-        shown, blank = [*names, *[""] * len(white)], [""] * columns * (len(rows) - 1)
-        titles = [title for n in range(0, len(shown), columns) for title in (*shown[n : n + columns], *blank)]
+        above, blank = [*names, *[""] * len(white)], [""] * columns * (len(rows) - 1)
+        titles = [title for n in range(0, len(above), columns) for title in (*above[n : n + columns], *blank)]
         return plots.plot_gallery(images.numpy(), titles, columns)
 
-    augmented = f", and three times as the training of {baseline.title} augments it" if is_augmented else ""
+    label = findings.labels_of[shown]
+    augmented = f", and three times as the training of {label} augments it" if is_augmented else ""
     document.add_figure(f"{findings.name}-samples", f"A train image of each class{augmented}", draw)
 
 
@@ -126,13 +127,13 @@ def add_curves_and_seeds(document: Document, findings: Findings) -> None:
     published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
     known = {title: share for title, share in published.items() if share}
     styles = _styles_of(findings)
-    document.add_figure(
-        f"{findings.name}-curves",
+    caption = (
         "Loss and accuracy against the epoch, means over seeds with a band from the lowest to the highest; those of "
-        "train images are running means during training, with dropout and augmentation. A dot where a run was stopped "
-        "bears the number of runs that go on",
-        draw_curves,
+        "train images are running means during training, with any dropout and augmentation"
     )
+    if any(len(set(findings.values(title, "epochs"))) > 1 for title in findings.trained):
+        caption += ". A dot where a run was stopped bears the number of runs that go on"
+    document.add_figure(f"{findings.name}-curves", caption, draw_curves)
     document.add_figure(
         f"{findings.name}-seeds",
         "Test accuracy of every seed, with their mean and 95 % interval",
@@ -146,7 +147,8 @@ def add_weights(document: Document, findings: Findings) -> None:
     penalized = [title for title, each in experiments.items() if each.l1 or each.l2 or each.weight_decay]
     if not penalized:
         return
-    shown = [title for title in experiments if title in penalized or title in findings.baselines.values()]
+    baselines = {findings.baselines[title] for title in penalized}
+    shown = [title for title in experiments if title in penalized or title in baselines]
     styles = _styles_of(findings)
     caption = (
         "How large the weights are, with and without penalties: on logarithmic axes, with exact zeros as a bar of "
@@ -209,9 +211,10 @@ def add_classes(document: Document, findings: Findings, dataset: Dataset) -> Non
         actual = np.tile(labels, len(predicted))
         return confusion_matrix(actual, predicted.flatten(), labels=range(len(names)), normalize="true")
 
+    labels_of_shown = " and ".join(findings.labels_of[title] for title in shown)
     document.add_figure(
         f"{findings.name}-confusion",
-        f"Confusion {'matrices' if len(shown) > 1 else 'matrix'} of {' and '.join(shown)} on the test images, in "
+        f"Confusion {'matrices' if len(shown) > 1 else 'matrix'} of {labels_of_shown} on the test images, in "
         "percent of each class, means over seeds; less than 0.05 % is left blank",
         lambda: plots.plot_confusion(_relabel(findings, {title: share_predictions(title) for title in shown}), names),
     )
@@ -231,8 +234,8 @@ def add_mistakes(document: Document, findings: Findings, dataset: Dataset) -> No
         if title in findings.titles:
             document.add_figure(
                 shorten(f"{findings.name}-mistakes-{title}"),
-                f"Test images that {title} gets wrong: what it predicts and what they are, how many seeds agree and "
-                "their mean probability; where most seeds agree comes first",
+                f"Test images that {findings.labels_of[title]} gets wrong: what it predicts and what they are, how "
+                "many seeds agree and their mean probability; where most seeds agree comes first",
                 partial(_draw_mistakes, findings, dataset, title),
             )
 

@@ -63,13 +63,18 @@ class Findings:
 
     @cached_property
     def labels_of(self) -> dict[str, str]:
-        """{title: label in figures}; for experiments typed by hand, the label lists the settings that differ."""
+        """{title: label in the report}; for experiments typed by hand, the label lists the settings that differ.
+
+        In a copy of their group, a folder's name of one's own is the label.
+        """
         if not self.study.is_single or len(self.trained) == 1:
-            return {title: title for title in self.trained}
+            return {title: title for title in self.titles}
         settings = {title: record.experiment.whole_name.split(",") for title, record in self.trained.items()}
         shared = set.intersection(*map(set, settings.values()))
         return {
             title: ",".join([model, *(setting for setting in others if setting not in shared)])
+            if title == self.trained[title].experiment.name
+            else title
             for title, (model, *others) in settings.items()
         }
 

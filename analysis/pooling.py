@@ -48,7 +48,10 @@ def add_people(document: Document, findings: Findings, givers: Givers) -> None:
         "not corrected for the number of comparisons",
         lambda: plot_people(compared),
     )
-    document.add_table(make_differences_table(findings, compared), "Each difference, and whether people differ in it")
+    document.add_table(
+        make_differences_table(findings, compared),
+        "Each difference, with an interval that is not corrected, and whether people differ",
+    )
     ps = [each.p for each in compared if not math.isnan(each.p)]
     if not ps:
         document.say("Whether people differ cannot be tested: it needs two people with at least two seeds each.")

@@ -17,7 +17,7 @@ import models
 from analysis import figures, tables
 from analysis.agreement import add_agreement
 from analysis.background import write_background
-from analysis.document import Document
+from analysis.document import Document, is_closed
 from analysis.findings import Findings, build_network_of, gather
 from analysis.pooling import Givers, add_people
 from analysis.tables import Number, Table, escaped
@@ -100,7 +100,7 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
     A line of `---` separates the two. If there is no file, the report explains how to write it.
 
     Raises:
-        RecordError: the file cannot be read.
+        RecordError: the file cannot be read, or would hide the report.
     """
     try:
         if path.stat().st_size > LONGEST_NOTES:
@@ -118,6 +118,8 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
         raise RecordError(f"{path}: is not in UTF-8; save it again with the encoding UTF-8") from None
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}); expected Markdown in UTF-8") from None
+    if not is_closed(opening):
+        raise RecordError(f"{path}: a code block or comment in the text before the report is not closed; close it")
     parts = [opening.strip()] if opening.strip() else []
     if not opening.strip().startswith("# "):
         parts = ["# Report", *parts]
@@ -155,7 +157,7 @@ def add_chapter(document: Document, findings: Findings, givers: Givers | None) -
     document.add_table(tables.make_accuracy_table(findings), f"Accuracy{difference}")
     document.add_table(tables.make_loss_table(findings), "Loss, weights and cost")
     if (published := tables.make_published_table(findings)).rows:
-        interval = "from and to are the ends of the interval in which one more run of ours lies in 95 % of cases"
+        interval = "from and to are the ends of the 95 % interval for one more run of ours"
         document.add_table(published, f"What was published, of one run each; {interval}")
     if findings.judgements:
         document.add_table(tables.make_claims_table(findings), "The claims, each with what was found and the verdict")
@@ -185,7 +187,9 @@ def add_setting(document: Document, findings: Findings) -> None:
         document.add_table(table, "The images, as values from 0 to 1, for each channel")
         figures.add_samples(document, findings, findings.dataset)
     if study.is_single:
-        document.add_table(tables.make_commands_table(findings), "The experiments")
+        document.add_table(
+            tables.make_commands_table(findings), "The experiments, named by what their settings differ in"
+        )
         return
     described, experiment = f"The baseline is {findings.reference}", study.experiments[findings.reference].experiment
     if study.baseline is None:
@@ -213,7 +217,7 @@ def add_layers(document: Document, findings: Findings) -> None:
             if parameters or out != shape:  # activations and dropout have no parameters and keep the shape
                 rows.append((layer, "×".join(map(str, out)), parameters))
             shape = out
-        titles_by_rows.setdefault(tuple(rows), []).append(title)
+        titles_by_rows.setdefault(tuple(rows), []).append(findings.labels_of[title])
     for number, (layers, titles) in enumerate(titles_by_rows.items(), 1):
         total = ("all", "", sum(parameters for *_, parameters in layers))
         table = Table(f"{findings.name}-layers-{number}", ("layer", "shape out", "parameters"), [*layers, total])

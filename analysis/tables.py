@@ -135,8 +135,8 @@ def make_settings_table(findings: Findings) -> Table:
 
 
 def make_commands_table(findings: Findings) -> Table:
-    """Tabulate the commands of experiments typed by hand, because their titles may be shortened."""
-    rows = [(title, record.experiment.command) for title, record in findings.trained.items()]
+    """Tabulate the commands of experiments typed by hand, because their labels lack what all have in common."""
+    rows = [(findings.labels_of[title], record.experiment.command) for title, record in findings.trained.items()]
     return Table(f"{findings.name}-experiments", ("experiment", "command"), rows)
 
 
@@ -220,8 +220,8 @@ def make_published_table(findings: Findings) -> Table:
 
 
 def _label(findings: Findings, title: str) -> str:
-    first = findings.study.trained_as[title]
-    return title if first == title else f"{title} (same settings as {first})"
+    first, label = findings.study.trained_as[title], findings.labels_of[title]
+    return label if first == title else f"{label} (same settings as {first})"
 
 
 def _mean(findings: Findings, title: str, name: str) -> Number:

@@ -15,29 +15,37 @@ from experiments import Experiment, join_settings
 from studies.study import MOST_TO_DECIDE
 
 HOW_TO_READ = """\
-Accuracies are percentages, mean ± half-width of the 95 % Student-t interval over seeds; one seed has no interval. They
-are measured in evaluation mode on plain images, at the epoch that the run hands in; losses are means over images,
-without penalty. Zeros and < 0.001 are the shares of weights that are exactly zero, and below 0.001 in size; ‖w‖ is the
-root of their sum of squares. Seconds are a process's, divided by the runs side by side in it. An experiment in bold has
-the best validation accuracy, and the second's is distinguishably lower over the seeds; the chance of the validation
-images is not counted.
+**Metrics.** Accuracies are percentages: the mean ± half the width of the 95 % Student-t interval over seeds; one seed
+has no interval. They are measured in evaluation mode on plain images, at the epoch that the run hands in. Losses are
+means over images, without penalty. Zeros and < 0.001 are the shares of weights that are exactly zero, and below 0.001
+in size; ‖w‖ is the root of the sum of their squares. Seconds are those of a process, divided by the runs side by side
+in it. An experiment in bold has the best validation accuracy, distinguishably above the second's over the seeds; the
+chance of the validation images is not counted.
 
-Differences are paired by seed and counted in points. Their intervals count the chance of the seeds and, for metrics of
-test images (test accuracy, test loss, gap), the chance of these images. In a table with a baseline, all seeds are used,
-and the 95 % intervals and p are corrected for the number of comparisons (Holm).
+**Differences** are paired by seed and counted in points. Their intervals count the chance of the seeds and, for metrics
+of test images (test accuracy, test loss, gap), the chance of these images. In a table with a baseline, all seeds are
+used, and the 95 % intervals and p are corrected for the number of comparisons (Holm).
 
-Verdicts are taken at planned looks alone, one after the other: at the number of seeds that the study plans, at its
-double, its fourfold and its eightfold, with the first seeds in the order of their numbers. The first decision stands.
-Whoever judges again after every few seeds errs more often than the 5 % allow, so look 1 spends 3 % of error, and each
-later look half of the one before it. Each claim's interval has this level, corrected for the comparisons of all claims
-of the study (Holm); before look 1 it is a corrected 95 % interval, without a verdict. A difference is no practical one
-where the interval of two one-sided tests at the look's level, which is not corrected (tests ±), lies within the margin;
-that supports a claim that two are the same; for one that the first is not higher, the upper end alone counts. Otherwise
-a claim is supported or contradicted where its interval leaves out zero. To contradict that two are the same, or that
-the first is not higher, the difference has to reach the margin, too, if the metric has one. A claim that two differ is
-also contradicted where they are equal in every run. Validation images chose what was chosen within a run, and each run
-was tested once, after its training. Every table is in `tables/` as CSV, every figure in `figures/` as PNG; unless
-`--slim` left them out, tables are there for LaTeX and figures as PDF, too."""
+**Looks.** A verdict is taken only at planned looks: at the number of seeds that the study plans, at its double, its
+fourfold and its eightfold, with the first seeds in the order of their numbers. The first decision stands. Whoever
+judges again after every few seeds errs more often than in 5 % of cases; so look 1 may err in 3 %, and each later look
+in half as many as the look before it. A claim's interval has the level of its look, corrected for the comparisons of
+all claims of the study (Holm); before look 1 it is a corrected 95 % interval, without a verdict.
+
+**Verdicts**, in this order:
+
+1. The difference is *no practical difference* if the interval of two one-sided tests at the look's level, which is not
+   corrected (tests ±), lies within the margin. That supports a claim that two are the same. For a claim that the first
+   is not higher, only the interval's upper end counts.
+2. If the two are equal in every run, a claim that they differ is *contradicted*, and one that they do not *supported*.
+3. A claim is *supported* or *contradicted* if its corrected interval leaves out zero. To contradict that two are the
+   same, or that the first is not higher, the difference must also reach the margin, if the metric has one.
+4. Otherwise it is *undecided*.
+
+**Images.** Validation images chose what was chosen within a run, and each run was tested once, after its training.
+
+**Files.** Every table is in `tables/` as CSV, every figure in `figures/` as PNG; unless `--slim` left them out, tables
+are there for LaTeX and figures as PDF, too."""
 
 
 def write_heading(findings: Findings) -> str:
@@ -138,10 +146,10 @@ def _say_duration(seconds: float) -> str:
 def _write_differences(findings: Findings) -> Iterator[str]:
     for title, comparison in findings.differences.items():
         seeds = f"over {comparison.seeds} seeds" if comparison.seeds > 1 else "in one seed, which gives no interval"
-        effect = describe_effects({findings.baselines[title]: comparison}, "test_accuracy")
-        yield f"{_name(title)} {effect}, {seeds}."
+        effect = describe_effects({findings.labels_of[findings.baselines[title]]: comparison}, "test_accuracy")
+        yield f"{_name(findings.labels_of[title])} {effect}, {seeds}."
     if findings.differences and findings.judgements:
-        yield "These are 95 % intervals of each comparison alone; a verdict asks for more."
+        yield "These 95 % intervals are corrected for their number (Holm); a verdict asks for more."
 
 
 def _write_others(findings: Findings) -> Iterator[str]:
@@ -151,23 +159,24 @@ def _write_others(findings: Findings) -> Iterator[str]:
         if title not in compared:
             values = [100 * value for value in findings.values(title, "test_accuracy")]
             seeds = f"{len(values)} seeds" if len(values) > 1 else "one seed"
-            yield f"{_name(title)} has a test accuracy of {Number(*compute_mean_interval(values))} % over {seeds}."
+            accuracy = Number(*compute_mean_interval(values))
+            yield f"{_name(findings.labels_of[title])} has a test accuracy of {accuracy} % over {seeds}."
 
 
 def _write_best(findings: Findings) -> Iterator[str]:
     if len(findings.trained) > 1:
-        best, second = map(_name, findings.by_validation[:2])
+        best, second = (_name(findings.labels_of[title]) for title in findings.by_validation[:2])
         than = {
             "equal": f"equal to {second}",
             "supported": f"distinguishably above {second}",
             "contradicted": f"but below {second} in the seeds that both have",
-            "too few seeds": f"before {second}, with too few seeds in common to tell them apart",
+            "too few seeds": f"before {second}; they have fewer seeds in common than a verdict needs",
         }.get(findings.lead, f"not distinguishable from {second}")
         yield f"By validation accuracy the best is {best}, {than}."
 
 
 def _write_published(findings: Findings) -> Iterator[str]:
-    """Write which published metrics lie outside of where one more run of ours lies in 95 % of cases."""
+    """Write how many published metrics one more run of ours could have reached, and which lie outside."""
     known = [published for published in findings.published_metrics if published.place]
     outside = [
         f"{METRICS[each.name].name} of {_name(each.title)} ({show_metric(each.value, each.name)}, {each.place} "
@@ -177,9 +186,9 @@ def _write_published(findings: Findings) -> Iterator[str]:
         if each.place != "inside"
     ]
     if known:
-        inside = f"Inside of where one more run of ours lies in 95 % of cases: {len(known) - len(outside)}"
         others = f". Outside: {', '.join(outside)}" if outside else ""
-        yield f"{inside} of {len(known)} published metrics{others}."
+        inside = f"{len(known) - len(outside)} of {len(known)} published metrics"
+        yield f"{inside} lie inside the 95 % interval for one more run of ours{others}."
 
 
 def _name(title: str) -> str:
@@ -199,7 +208,7 @@ def describe_effects(comparisons: dict[str, Comparison], metric: str) -> str:
         low, high = comparison.interval()
         effect, by = f"changes {words}", "by "
         if low <= 0 <= high:
-            effect, by = f"shows no distinguishable change of {words},", ""
+            effect, by = f"shows no certain change of {words},", ""
         elif not math.isnan(low):
             effect = f"{'raises' if comparison.difference > 0 else 'lowers'} {words}"
             number = number._replace(value=abs(number.value), signed=False)
@@ -219,12 +228,17 @@ def write_gaps(findings: Findings) -> Iterator[str]:
             f"; undo the change of the study, or replace all their runs: `{study.command('--only', *known)} --force`"
         )
         yield f"{says}{train if known else ''}"
+    of_study = study.trained_as.get(study.baseline or "")
+    if of_study in findings.missing:
+        command = study.command("--only", of_study)
+        yield f"{_name(of_study)}, the baseline, is not trained yet, so nothing is compared with it: `{command}`"
     if missing := findings.missing:
         yield f"Not trained yet: `{study.command('--only', *missing)}`"
     for baseline in findings.missing_baselines:
         first, *others = [title for title, name in findings.baselines.items() if name == baseline.name]
         more = f" and {len(others)} more" if others else ""
-        yield f"`{baseline.name}`, the baseline of {_name(first)}{more}, is not trained yet: `{baseline.command}`"
+        of_these = f"{_name(findings.labels_of[first])}{more}"
+        yield f"`{baseline.name}`, the baseline of {of_these}, is not trained yet: `{baseline.command}`"
     if findings.diverged:
         yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
     counts = {title: len(record.seeds) for title, record in findings.trained.items()}

@@ -22,11 +22,11 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         numbers = [first, last] if dash else [first]
-        if not all(number.isascii() and number.isdecimal() and len(number) <= 10 for number in numbers):
+        if not all(number.isascii() and number.isdecimal() for number in numbers):
             raise UserError(f"--seeds {text}: expected seeds such as 0-4, 7 or 0,3,5-9, found {part.strip()!r}")
+        if any(len(number) > 10 or int(number) > LARGEST_SEED for number in numbers):
+            raise UserError(f"--seeds {text[:40]}: expected seeds of at most {LARGEST_SEED}, found {part.strip()[:40]}")
         low, high = int(first), int(last or first)
-        if high > LARGEST_SEED:
-            raise UserError(f"--seeds {text}: expected seeds of at most {LARGEST_SEED}, found {high}")
         if low > high:
             raise UserError(f"--seeds {text}: the range {part.strip()} falls; write {high}-{low}")
         if high - low >= MOST_SEEDS:

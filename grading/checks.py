@@ -49,8 +49,8 @@ class Result:
     def __str__(self) -> str:
         if not self.problems:
             return f"passed  {self.name}: {self.about}"
-        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-        return f"FAILED  {self.name}: {self.problems[0]}{more}"
+        more = f" (and {len(self.problems) - 1} more; --csv lists all)" if len(self.problems) > 1 else ""
+        return f"FAILED  {self.name}, −{self.points} points: {self.problems[0]}{more}"
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,8 @@ def check_report(submission: Submission) -> Iterator[str]:
     """report.md, report.html and the tables follow from the records."""
     groups = {record.group for record in submission.records if record.study and record.study not in STUDIES}
     if groups:
-        yield f"{', '.join(sorted(groups))}: studies/ has no such study here, so the report cannot be checked"
+        missing = f"{', '.join(sorted(groups))}: studies/ has no such study here, so the report cannot be checked"
+        yield f"{missing}; read the submission's code/studies/, and copy its file to studies/"
         return
     runs_dir, data_dir = submission.folder / "runs", submission.options.data_dir
     try:

@@ -56,12 +56,18 @@ def _compare_lines(name: str, handed_in: str, expected: str) -> list[str]:
     pairs = zip(handed_in.splitlines(), expected.splitlines(), strict=False)
     for number, (line, expected_line) in enumerate(pairs, 1):
         if line != expected_line:
-            return [f"{name}, line {number} is {_quote(line)}, the records give {_quote(expected_line)}"]
+            pairs_of_letters = enumerate(zip(line, expected_line, strict=False))
+            start = next((place for place, (one, other) in pairs_of_letters if one != other), 0)
+            found, expected_there = _quote(line, start), _quote(expected_line, start)
+            return [f"{name}, line {number} is {found}, the records give {expected_there}"]
     return [] if handed_in == expected else [f"{name} is not as long as records and notes.md make it"]
 
 
-def _quote(line: str) -> str:
-    return repr(line if len(line) <= 100 else f"{line[:99]}…")
+def _quote(line: str, start: int) -> str:
+    """Quote a line or, of a long one, what is around `start`, where it begins to differ."""
+    before = max(0, start - 30) if len(line) > 100 else 0
+    there = line[before : before + 100]
+    return repr(f"{'…' if before else ''}{there}{'…' if before + len(there) < len(line) else ''}")
 
 
 def _compare_tables(path: Path, expected: Path) -> list[str]:
@@ -71,9 +77,10 @@ def _compare_tables(path: Path, expected: Path) -> list[str]:
     if [len(row) for row in rows] != [len(row) for row in expected_rows]:
         return [f"{path.name} has a different number of rows or columns than the records give"]
     for row, expected_row in zip(rows, expected_rows, strict=True):
-        for cell, expected_cell in zip(row, expected_row, strict=True):
+        for column, cell, expected_cell in zip(expected_rows[0], row, expected_row, strict=True):
             if not _is_same_cell(cell, expected_cell):
-                return [f"{path.name}: {cell}, the records give {expected_cell}"]
+                where = f"{path.name}, {column} of {expected_row[0]}"
+                return [f"{where} is {cell}, the records give {expected_cell}"]
     return []
 
 

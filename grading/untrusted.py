@@ -156,22 +156,24 @@ def _read_files(record: Record, seed: int, limits: Limits | None) -> None:
     if seed in record.diverged:
         run_files.read_history(folder, has_diverged=True)
         return
-    if limits:
-        _check_size(folder, limits)
+    _check_size(folder, limits.predictions if limits else math.inf)
     run_files.read_history(folder)
     run_files.read_weights(folder, record.results[seed]["layers"])
     read_predictions(record, seed, record.dataset["test"])
 
 
-def _check_size(folder: Path, limits: Limits) -> None:
+def _check_size(folder: Path, most: float) -> None:
     """Check that a run's files do not need too much memory; unreadable files pass, and later checks report them.
+
+    Args:
+        most: bytes that the predictions may expand to.
 
     Raises:
         RecordError: predictions or weights would expand to more bytes than allowed.
     """
     predictions, weights = folder / "predictions.npz", folder / "weights.pt"
-    if _measure_unpacked(predictions) > limits.predictions:
-        raise RecordError(f"{predictions}: cannot be read (expected at most {limits.predictions:,} bytes)")
+    if _measure_unpacked(predictions) > most:
+        raise RecordError(f"{predictions}: cannot be read (expected at most {most:,} bytes)")
     if _measure_unpacked(weights) > weights.stat().st_size:
         raise RecordError(f"{weights}: cannot be read (expected weights that are not compressed)")
     tensors: list[Tensor] = []

@@ -156,11 +156,13 @@ class Study:
                 )
             for word, known in ((claim.kind, KINDS), (claim.metric, CLAIM_METRICS), (claim.direction, DIRECTIONS)):
                 _check_word(about, word, known)
-        named = {*self.sweep, *self.mistakes_of, *(title for claim in self.claims for title in claim.titles)}
-        if self.baseline is not None:
-            named.add(self.baseline)
-        if unknown := named - set(self.titles):
-            raise ValueError(f"{min(unknown)!r} is not one of the study's experiments: {', '.join(self.experiments)}")
+        named = [(f"claim {claim.says!r}", claim.titles) for claim in self.claims]
+        named += [("sweep", tuple(self.sweep)), ("mistakes_of", self.mistakes_of)]
+        named += [("baseline", () if self.baseline is None else (self.baseline,))]
+        for about, titles in named:
+            if unknown := [title for title in titles if title not in self.titles]:
+                listed = ", ".join(self.experiments)
+                raise ValueError(f"{about}: {unknown[0]!r} is not one of the study's experiments: {listed}")
 
     @property
     def is_single(self) -> bool:

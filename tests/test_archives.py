@@ -124,8 +124,8 @@ def test_a_link_is_refused_where_the_manifest_lists_it_and_is_never_followed(tmp
     page.rename(secret / "report.html")
     page.symlink_to(secret / "report.html")
     assert find_failures(unpacked) == dict(
-        archive="FAILED  archive: report/report.html is a link, expected a file",
-        report="FAILED  report: report.html is missing",
+        archive="FAILED  archive, −10 points: report/report.html is a link, expected a file",
+        report="FAILED  report, −20 points: report.html is missing",
     )
 
 
@@ -197,7 +197,7 @@ def test_a_file_that_is_damaged_in_its_archive_costs_what_it_is_for(handed_in, t
     (tmp_path / "damaged.zip").write_bytes(content)
     failures = find_failures(tmp_path / "damaged.zip")
     assert list(failures) == ["archive"]
-    assert failures["archive"].startswith("FAILED  archive: code/train.py is damaged in the archive (")
+    assert failures["archive"].startswith("FAILED  archive, −10 points: code/train.py is damaged in the archive (")
 
 
 def test_a_full_disk_is_not_the_fault_of_the_archive(handed_in, monkeypatch):

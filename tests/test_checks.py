@@ -253,7 +253,7 @@ def test_a_report_that_would_take_all_memory_is_not_rendered(unpacked, monkeypat
     refresh(unpacked)
     monkeypatch.setattr("grading.differences.render_page", None)
     assert find_failures(unpacked) == {
-        "report": "FAILED  report: report.md is longer than records and notes can make it"
+        "report": "FAILED  report, −20 points: report.md is longer than records and notes can make it"
     }
 
 
@@ -266,7 +266,7 @@ def test_a_page_of_a_figure_that_is_named_very_often_is_not_rendered(unpacked, m
     path.write_text(path.read_text(encoding="utf-8") + "\n\n![](large.png)" * 5_000, encoding="utf-8")
     refresh(unpacked)
     failure = find_failures(unpacked)["report"]
-    assert failure == "FAILED  report: report.html was not made from report.md", "its own text is taken"
+    assert failure == "FAILED  report, −20 points: report.html was not made from report.md", "its own text is taken"
     assert embedded.count(bytes(10**6)) == 1
 
 
@@ -279,7 +279,20 @@ def test_a_number_in_a_table_is_caught(unpacked):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     refresh(unpacked)
-    assert "the records give" in find_failures(unpacked)["report"]
+    assert f"{path.name}, test % of {rows[1][0]} is {rows[1][column]}, the records" in find_failures(unpacked)["report"]
+
+
+def test_long_lines_are_quoted_where_they_begin_to_differ(unpacked):
+    path = unpacked / "report" / "report.md"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    number = next(number for number, line in enumerate(lines) if len(line) > 200)
+    line = lines[number]
+    lines[number] = f"{line[:150]}altered{line[150:]}"
+    path.write_text("".join(lines), encoding="utf-8")
+    refresh(unpacked)
+    found, _, expected = find_failures(unpacked)["report"].partition(", the records give ")
+    assert f"is '…{line[120:150]}altered" in found
+    assert expected.startswith(f"'…{line[120:150]}{line[150:160]}")
 
 
 @pytest.mark.parametrize(
@@ -296,7 +309,7 @@ def test_a_report_that_cannot_be_read_is_said_so(spoil, says, unpacked):
     refresh(unpacked)
     failures = find_failures(unpacked)
     assert failures.keys() == {"report"}
-    assert failures["report"].startswith(f"FAILED  report: {says}")
+    assert failures["report"].startswith(f"FAILED  report, −20 points: {says}")
 
 
 def test_a_report_of_a_study_that_is_unknown_here_is_not_compared(unpacked):
@@ -305,9 +318,9 @@ def test_a_report_of_a_study_that_is_unknown_here_is_not_compared(unpacked):
     description = json.loads((folder / "experiment.json").read_text())
     (folder / "experiment.json").write_text(json.dumps(description | dict(study="our-study", title="plain")))
     refresh(unpacked)
-    assert find_failures(unpacked) == dict(
-        report="FAILED  report: our-study: studies/ has no such study here, so the report cannot be checked"
-    )
+    says = "our-study: studies/ has no such study here, so the report cannot be checked"
+    way_out = "read the submission's code/studies/, and copy its file to studies/"
+    assert find_failures(unpacked) == dict(report=f"FAILED  report, −20 points: {says}; {way_out}")
 
 
 def test_a_missing_seed_and_a_missing_experiment_are_named(unpacked):
@@ -315,10 +328,12 @@ def test_a_missing_seed_and_a_missing_experiment_are_named(unpacked):
     assert failures.keys() == {"completeness"}
     assert "seeds 2-3 missing" in failures["completeness"]
     failures = find_failures(unpacked, study=STUDIES["fashion-mlp"])
-    assert failures.pop("completeness") == "FAILED  completeness: the submission has no fashion-mlp, only single"
-    assert set(failures.values()) == {
-        f"FAILED  {name}: {NOT_CHECKED}" for name in ("predictions", "weights", "originality", "report")
-    }
+    assert (
+        failures.pop("completeness")
+        == "FAILED  completeness, −10 points: the submission has no fashion-mlp, only single"
+    )
+    points = dict(predictions=20, weights=30, originality=10, report=20)
+    assert failures == {name: f"FAILED  {name}, −{lost} points: {NOT_CHECKED}" for name, lost in points.items()}
 
 
 def test_a_study_is_whole_with_all_experiments_its_settings_and_enough_seeds():

@@ -147,7 +147,7 @@ RANGES = [
     (dict(l2=1.0, l2_form="cube"), "--l2-form cube: expected one of square, norm"),
     (dict(l1=-1.0), "--l1 -1.0: expected a finite number, at least 0"),
     (dict(l1=float("nan")), "--l1 nan: expected a finite number, at least 0"),
-    (dict(l1="0.1"), "--l1 0.1: expected a finite number, at least 0"),
+    (dict(l1="0.1"), "--l1 '0.1': expected a finite number, at least 0"),
     (dict(l1=[0.1, 0.2]), "--l1 0.1 0.2: expected one number"),
     (dict(l2=float("inf")), "--l2 inf: expected a finite number, at least 0 and at most 1e+30"),
     (dict(l1=1e39), "--l1 1e+39: expected a finite number, at least 0 and at most 1e+30"),  # infinite as float32

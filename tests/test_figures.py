@@ -132,7 +132,7 @@ def test_samples_are_an_image_of_each_class_and_what_the_training_makes_of_it(fo
     assert len(images) == len(titles) == 40
     assert np.array_equal(images[:10], torch.stack(firsts).numpy())
     assert not np.array_equal(images[10:20], images[:10])
-    assert f"as the training of {record.title} augments it" in document.text
+    assert f"as the training of {turning.name} augments it" in document.text
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ def test_an_honest_submission_passes_every_check_packed_and_unpacked(handed_in, 
 def test_all_but_the_report_of_a_submission_of_format_2_passes(capsys):
     """Its runs are read and checked as ever; but reports have other sentences now, and verdicts after another rule."""
     lines = end_with(1, grade.main, [FORMAT_2], capsys).out.splitlines()
-    outcomes = [["FAILED" if name == "report" else "passed", f"{name}:"] for name in CHECKED]
+    outcomes = [
+        ["FAILED" if name == "report" else "passed", "report," if name == "report" else f"{name}:"] for name in CHECKED
+    ]
     assert [line.split()[:2] for line in lines[:5]] == outcomes
     assert lines[-1] == f"{FORMAT_2}: 4 of 5 checks passed, 70 of 90 points"
 
@@ -44,7 +46,7 @@ def test_a_check_that_fails_is_told_by_line_and_exit_status(unpacked, capsys):
     change_text(unpacked / "report" / "report.md", "## Background", "## Backgrounds")
     refresh(unpacked)
     lines = end_with(1, grade.main, [unpacked], capsys).out.splitlines()
-    assert lines[4].startswith("FAILED  report: report.md, line ")
+    assert lines[4].startswith("FAILED  report, −20 points: report.md, line ")
     assert lines[-1] == f"{unpacked}: 4 of 5 checks passed, 70 of 90 points"
 
 

@@ -381,9 +381,10 @@ def test_a_renamed_folder_is_a_problem_in_one_line(folder, tmp_path, digits):
     swapped = of_study.rename(of_study.with_name("LN"))
     recorded, problems = records.read_all(tmp_path)
     assert recorded == []
+    changed, name = "its settings or its folder's name were changed", EXPERIMENT.name
     assert problems == [
-        f"{swapped / 'experiment.json'}: holds GN; its settings or its folder's name were changed",
-        f"{renamed / 'experiment.json'}: holds {EXPERIMENT.name}; its settings or its folder's name were changed",
+        f"{swapped / 'experiment.json'}: holds GN; {changed}: name the folder GN, or move it away",
+        f"{renamed / 'experiment.json'}: holds {name}; {changed}: name the folder {name}, or move it away",
     ]
 
 

@@ -103,7 +103,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     )
     assert (published["published is"], during["published is"]) == ("inside", "below")
     outside = "train accuracy during the last epoch of *plain* (90.00, below 100.00 to 100.00 %)"
-    says = "Inside of where one more run of ours lies in 95 % of cases: 1 of 2 published metrics"
+    says = "1 of 2 published metrics lie inside the 95 % interval for one more run of ours"
     assert f"- {says}. Outside: {outside}.\n" in text
     assert (during["metric"], during["ours"]) == ("train accuracy during the last epoch %", "100.00 ± 0.00")
     assert rows["worse"]["test − baseline"].startswith(f"−{-difference:.2f} ± ")
@@ -234,7 +234,9 @@ def test_runs_without_their_experiment_are_named_and_go_into_the_bundle(runs, di
     (lost / "experiment.json").unlink()
     bundle = tmp_path / "all.zip"
     report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "out"), "--bundle", str(bundle)])
-    assert f"Left out: single/{lost.name}/experiment.json: missing; the command" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert f"Left out: single/{lost.name}/experiment.json: missing; the command" in shown.out
+    assert shown.err == "WARNING: grade.py fails the archive for what was left out; see above\n"
     assert f"runs/single/{lost.name}/seed-0/result.json" in zipfile.ZipFile(bundle).namelist()
 
 
@@ -303,6 +305,16 @@ def test_other_runs_that_are_not_there_are_named_by_their_flag(runs, digits, cap
     words = ["--runs-dir", runs, "--against", tmp_path / "nothing", "--out", tmp_path / "out"]
     says = f"--against {tmp_path / 'nothing'}: there is no such folder; name a folder of runs"
     assert refuse(report.main, words, capsys) == f"report.py: error: {says}"
+
+
+@pytest.mark.parametrize(("opened", "closed"), [("```python\nx = 1", "```"), ("~~~", "~~~"), ("<!-- to do", "-->")])
+def test_notes_that_would_hide_the_report_are_refused(opened, closed, runs, digits, made, capsys):
+    write_runs(runs, digits, PLAIN, [0.8])
+    (runs / "notes.md").write_text(f"# Title\n\n{opened}\n---\nEnd")
+    says = "notes.md: a code block or comment in the text before the report is not closed; close it"
+    assert says in refuse(made, [], capsys)
+    (runs / "notes.md").write_text(f"# Title\n\n{opened}\n{closed}\n---\n{opened}")
+    assert "## What was found" in made()
 
 
 def test_notes_that_are_no_text_are_refused(runs, digits, made, capsys):

@@ -107,15 +107,16 @@ def test_a_submission_alone_is_shown_check_by_check_and_one_of_many_in_a_line(ca
     scores.show(make_graded(remarks=["ignored: a"]), is_alone=True)
     assert capsys.readouterr().out.splitlines() == [
         "passed  weights: the weights are right",
-        "FAILED  report: first (and 1 more)",
-        "FAILED  originality: not checked",
+        "FAILED  report, −20 points: first (and 1 more; --csv lists all)",
+        "FAILED  originality, −10 points: not checked",
         UNCHECKED,
         "ignored: a",
         "one.zip: 1 of 3 checks passed, 30 of 60 points",
     ]
     scores.show(make_graded(remarks=["ignored: a", "code that differs: b"]), is_alone=False)
     assert capsys.readouterr().out.splitlines() == [
-        "one.zip: 1 of 3 checks passed, 30 of 60 points; FAILED  report: first (and 1 more)",
+        "one.zip: 1 of 3 checks passed, 30 of 60 points; "
+        "FAILED  report, −20 points: first (and 1 more; --csv lists all)",
         "  ignored: a",
         "  code that differs: b",
     ]

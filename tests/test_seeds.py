@@ -26,8 +26,8 @@ def test_seeds_are_named_as_a_printer_takes_pages():
         ("1-2-3", "--seeds 1-2-3: expected seeds such as 0-4"),
         ("-1", "--seeds -1: expected seeds such as 0-4"),
         ("٣", "--seeds ٣: expected seeds such as 0-4"),
-        ("9" * 5000, f"--seeds {'9' * 5000}: expected seeds such as 0-4"),
-        ("99999999999", "--seeds 99999999999: expected seeds such as 0-4"),
+        ("9" * 5000, f"--seeds {'9' * 40}: expected seeds of at most 4294967295, found"),
+        ("99999999999", "--seeds 99999999999: expected seeds of at most 4294967295, found 99999999999"),
         ("4294967296", "--seeds 4294967296: expected seeds of at most 4294967295, found 4294967296"),
         ("0-5000", "--seeds 0-5000: expected at most 1000 seeds, found 5001"),
         (

@@ -117,10 +117,10 @@ def publish(**metrics):
     ("settings", "expected"),
     [
         (dict(baseline="plan"), "'plan' is not one of the study's experiments: plain, half, half again, groups"),
-        (dict(claims=[make_claim(subject="third")]), "'third' is not one of"),
+        (dict(claims=[make_claim(subject="third")]), "claim 'it does': 'third' is not one of"),
         (dict(claims=[make_claim(subject=("half", "third"))]), "'third' is not one of"),
         (dict(claims=[make_claim(against=("plain", "third"))]), "'third' is not one of"),
-        (dict(sweep=dict(third=("line", 1.0))), "'third' is not one of"),
+        (dict(sweep=dict(third=("line", 1.0))), "sweep: 'third' is not one of"),
         (dict(mistakes_of=("third",)), "'third' is not one of"),
         (
             dict(claims=[make_claim(), make_claim(kind="as-run")]),
@@ -455,7 +455,10 @@ def unexpected(kind, keyword):
             f", line 9: {unexpected('Entry', 'nota')}; did you",
         ),
         (replaced("Experiment())", "dict(1, colour=1))"), ", line 9: TypeError: "),
-        (replaced('"half", ("plain",)', '"third", ("plain",)'), ", line 5: 'third' is not one of the study's exp"),
+        (
+            replaced('"half", ("plain",)', '"third", ("plain",)'),
+            ", line 5: claim 'it does': 'third' is not one of the study's exp",
+        ),
         (replaced('"test_accuracy"', '"accuracy"'), ", line 5: claim 'it does': 'accuracy', expected one of test_acc"),
         (replaced("Experiment())", "Experiment(l1=-1))"), ", line 9: --l1 -1.0: expected a finite number, at least 0"),
         (replaced("does-it-help", "Does it help?"), ", line 5: 'Does it help?': expected a study's name of lower"),

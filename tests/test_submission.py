@@ -31,7 +31,7 @@ def test_without_refreshed_checksums_every_change_is_seen_in_the_archive(unpacke
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 3}', '{"format": 3, "files": []}', "[" * 100_000])
 def test_a_manifest_that_is_none_is_said_so_and_costs_the_archive_alone(content, unpacked):
     (unpacked / "manifest.json").write_text(content)
-    says = "FAILED  archive: manifest.json cannot be read: expected a submission made by report.py --bundle"
+    says = "FAILED  archive, −10 points: manifest.json cannot be read: expected a submission made by report.py --bundle"
     assert find_failures(unpacked) == dict(archive=says)
     (unpacked / "manifest.json").unlink()
     assert find_failures(unpacked) == dict(archive=says.replace("cannot be read", "is missing"))
@@ -48,15 +48,17 @@ def test_a_submission_of_another_version_is_told_so_once(unpacked):
 def test_a_record_that_cannot_be_read_fails_the_archive(unpacked):
     (unpacked / FIRST / "seed-0" / "result.json").write_text("{")
     refresh(unpacked)
-    assert find_failures(unpacked)["archive"].startswith(f"FAILED  archive: {FIRST}/seed-0/result.json: cannot be read")
+    assert find_failures(unpacked)["archive"].startswith(
+        f"FAILED  archive, −10 points: {FIRST}/seed-0/result.json: cannot be read"
+    )
 
 
 def test_a_submission_without_a_finished_run_fails(unpacked):
     shutil.rmtree(unpacked / "runs")
     refresh(unpacked)
     failures = find_failures(unpacked)
-    assert failures["archive"] == "FAILED  archive: the submission contains no finished run"
-    assert failures["report"].startswith("FAILED  report: not checked, because no finished run")
+    assert failures["archive"] == "FAILED  archive, −10 points: the submission contains no finished run"
+    assert failures["report"].startswith("FAILED  report, −20 points: not checked, because no finished run")
 
 
 def test_code_that_differs_is_listed(unpacked):
@@ -75,7 +77,7 @@ def test_what_is_no_archive_or_half_of_one_is_answered_with_a_line(cut, handed_i
     failures = find_failures(path)
     says = "cut off, or not a zip archive" if cut else "half.zip: an empty file, expected an archive"
     assert says in failures["archive"]
-    assert failures["report"].startswith("FAILED  report: not checked, because no finished run")
+    assert failures["report"].startswith("FAILED  report, −20 points: not checked, because no finished run")
     assert len(failures) == 5, "no check that was not made gives points"
 
 

@@ -214,6 +214,14 @@ def test_weights_that_only_torchs_own_reader_could_unpack_are_left_out_before_th
     assert problems == [f"{path}: cannot be read (zip file version 9.9); {again(0)}"]
 
 
+@pytest.mark.parametrize("name", ["weights.pt", "predictions.npz"])
+def test_a_damaged_file_is_named_in_the_same_words_with_limits_and_without(name, runs, digits):
+    path = write_runs(runs, digits, PLAIN, [0.9]) / "seed-0" / name
+    path.write_bytes(path.read_bytes()[:100])
+    of_report, of_grader = (read_runs(runs, limits=limits)[1] for limits in (None, LIMITS))
+    assert of_report == of_grader == [f"{path}: cannot be read (File is not a zip file); {again(0)}"]
+
+
 def test_runs_that_cannot_be_read_fail_the_check_of_the_archive_alone_and_are_left_out(unpacked):
     np.save(unpacked / "lone.npy", np.zeros((700, 10), np.float32))
     (unpacked / "lone.npy").rename(unpacked / FIRST / "seed-0" / "predictions.npz")
@@ -221,7 +229,7 @@ def test_runs_that_cannot_be_read_fail_the_check_of_the_archive_alone_and_are_le
     refresh(unpacked)
     failures = find_failures(unpacked)
     assert "seed-0/predictions.npz: cannot be read" in failures["archive"]
-    assert failures["archive"].endswith(" (and 1 more)")
+    assert failures["archive"].endswith(" (and 1 more; --csv lists all)")
     assert failures.keys() == {"archive", "report"}, "the report was made when they could be read"
 
 
