@@ -130,7 +130,11 @@ REFUSED = [
     ),
     (dict(x_train=IMAGES[:, 0]), "x_train has the shape (36, 28), expected"),
     (dict(x_train=IMAGES.reshape(36, 784)), "x_train has the shape (36, 784), expected"),
-    (dict(y_train=np.eye(3, dtype=np.uint8)[RED]), "of labels; of one-hot labels take y.argmax(1)"),
+    (
+        dict(y_train=np.eye(3, dtype=np.uint8)[RED]),
+        "y_train has the shape (36, 3), expected (n, height, width) of images, (n,) of labels; "
+        "of one-hot labels take y.argmax(1)",
+    ),
     (dict(x_train=IMAGES.reshape(36, 1, 1, 784)), "images of 1×784 pixels, expected 28×28 or 32×32"),
     (dict(x_train=IMAGES.reshape(36, 2, 14, 28)), "x_train has the shape (36, 2, 14, 28), expected (n, h, w)"),
     (dict(x_train=IMAGES[:0]), "x_train is empty"),
