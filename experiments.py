@@ -355,7 +355,7 @@ def _check_range(setting: Field, value: Any) -> None:
                 stated = [f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items()]
                 stated += [f"at most {LARGEST:g}"] if isinstance(number, float) and number > LARGEST else []
                 expected = f"a {'whole' if kind is int else 'finite'} number, {' and '.join(stated)}"
-                _refuse(setting.name, repr(value) if isinstance(value, str) else value, f"expected {expected}")
+                _refuse(setting.name, repr(number) if isinstance(number, str) else value, f"expected {expected}")
 
 
 def _is_within(number: Any, kind: Any, bounds: dict[str, float]) -> bool:

@@ -18,7 +18,7 @@ from analysis.verdicts import DECIDED, Answer, Question, can_be_decided, decide_
 from engine.records import Record
 from studies.study import Claim, Study
 
-TOO_SMALL = "the test set is too small: no look would decide it if its difference and the other verdicts stay"
+TOO_SMALL = "the test set is too small, so no look would decide it while its difference and the other verdicts stay"
 
 
 @dataclass(frozen=True)

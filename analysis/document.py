@@ -168,7 +168,7 @@ def render_page(markdown: str, folder: Path, longest: float = math.inf) -> str:
 
 
 def is_closed(markdown: str) -> bool:
-    """Tell whether a text ends outside of code blocks and HTML comments, which would swallow what follows it."""
+    """Tell whether a text ends outside of code blocks, comments and HTML that would swallow what follows it."""
     tokens = MarkdownIt("commonmark").parse(f"{markdown}\n\nend")
     return (tokens[-1].type, tokens[-1].level) == ("paragraph_close", 0) and tokens[-2].content == "end"
 

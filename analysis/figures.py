@@ -32,7 +32,8 @@ def add_forest(document: Document, findings: Findings) -> None:
     if not findings.differences:
         return
     baselines = {findings.baselines[title] for title in findings.differences}
-    baseline = findings.labels_of[baselines.pop()] if len(baselines) == 1 else "each one's baseline"
+    own = findings.study.baseline or findings.labels_of[next(iter(baselines))]
+    baseline = own if len(baselines) == 1 else "each one's baseline"
     published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
     published_differences = {}
     for title in findings.differences:
@@ -142,7 +143,7 @@ def add_curves_and_seeds(document: Document, findings: Findings) -> None:
 
 
 def add_weights(document: Document, findings: Findings) -> None:
-    """Add figures of the size and the sparsity of the weights, for baselines and penalized experiments."""
+    """Add figures of the size and the sparsity of the weights, for penalized experiments and their baselines."""
     experiments = {title: record.experiment for title, record in findings.trained.items()}
     penalized = [title for title, each in experiments.items() if each.l1 or each.l2 or each.weight_decay]
     if not penalized:

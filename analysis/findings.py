@@ -65,18 +65,19 @@ class Findings:
     def labels_of(self) -> dict[str, str]:
         """{title: label in the report}; for experiments typed by hand, the label lists the settings that differ.
 
-        In a copy of their group, a folder's name of one's own is the label.
+        Folders with a name of one's own, in a copy of their group, keep it as their label; labels are never equal.
         """
+        titles = {title: title for title in [*self.titles, *self.trained]}
         if not self.study.is_single or len(self.trained) == 1:
-            return {title: title for title in self.titles}
+            return titles
         settings = {title: record.experiment.whole_name.split(",") for title, record in self.trained.items()}
         shared = set.intersection(*map(set, settings.values()))
-        return {
+        labels = titles | {
             title: ",".join([model, *(setting for setting in others if setting not in shared)])
-            if title == self.trained[title].experiment.name
-            else title
             for title, (model, *others) in settings.items()
+            if title == self.trained[title].experiment.name
         }
+        return labels if len(set(labels.values())) == len(labels) else titles
 
     @property
     def reference(self) -> str:
@@ -215,12 +216,15 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
             for title in study.experiments
             if title in records and title not in left_out and records[title].results
         }
+        data_of = {title: _describe_data(record) for title, record in trained.items()}
+        other_data = [title for title in trained if data_of[title] != next(iter(data_of.values()))]
+        for title in other_data:
+            problems.append(f"{trained.pop(title).folder}: trained on another {name} than {next(iter(trained))}")
+        for title in [title for title in trained if study.trained_as[title] not in trained]:
+            says = f"has the settings of {study.trained_as[title]}, whose runs are not there; move it away"
+            problems.append(f"{trained.pop(title).folder}: {says}")
         if trained:
-            first = next(iter(trained.values()))
-            other_data = [title for title, record in trained.items() if _describe_data(record) != _describe_data(first)]
-            for title in other_data:
-                problems.append(f"{trained.pop(title).folder}: trained on another {name} than {first.title}")
-            dataset, problem = load_test_set(first, data_dir)
+            dataset, problem = load_test_set(next(iter(trained.values())), data_dir)
             diverged = [title for title, record in records.items() if not record.results]
             all_findings.append(
                 Findings(group, study, name, trained, dataset, problem, left_out, other_data, diverged, split_seed)

@@ -205,7 +205,7 @@ def _add_key(figure: Figure, panel: Axes, dot: str, with_published: bool) -> Non
 def plot_sweep(
     panels: dict[str, dict[str, dict[float, Shares]]], setting: str, baseline: tuple[str, Shares] | None = None
 ) -> Figure:
-    """Plot metrics against a setting on a logarithmic axis, each metric in a panel of its own.
+    """Plot two metrics against a setting on a logarithmic axis, each in a panel of its own.
 
     Args:
         panels: {metric: {line: {value of the setting: shares}}}.

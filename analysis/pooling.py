@@ -72,7 +72,7 @@ def make_people_table(findings: Findings, givers: Givers) -> Table:
         seeds_of = _group_seeds(record, list(record.results), givers)
         machines = {(result["device"], str(result.get("platform"))) for result in record.results.values()}
         who = "; ".join(f"{person}: {list_seeds(seeds)}" for person, seeds in seeds_of.items())
-        rows.append((title, len(seeds_of), len(machines), len(record.results), who))
+        rows.append((findings.labels_of[title], len(seeds_of), len(machines), len(record.results), who))
     return Table(
         f"{findings.name}-people", ("experiment", "people", "kinds of machines", "seeds", "seeds of each"), rows
     )
@@ -104,7 +104,8 @@ def compare_by_person(findings: Findings, givers: Givers) -> Iterator[ByPerson]:
                 seeds = [seed for seed in seeds if givers[two.group, two.title, seed] == person]
             if seeds and (comparison := compare_records(one, two, metric, labels, seeds)):
                 people[person] = comparison
-        label = f"{subject} − {name_other(other, metric)}"
+        against = findings.labels_of[other] if isinstance(other, str) else other
+        label = f"{findings.labels_of[subject]} − {name_other(against, metric)}"
         yield ByPerson(label, metric, people, pooled, measure_homogeneity(people.values()))
 
 

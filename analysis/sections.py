@@ -119,7 +119,10 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}); expected Markdown in UTF-8") from None
     if not is_closed(opening):
-        raise RecordError(f"{path}: a code block or comment in the text before the report is not closed; close it")
+        says = "a code block, comment or HTML element in the text before the report is not closed; close it"
+        if is_closed(text):
+            says = "a line of --- in a code block or comment divides the text; write another line there"
+        raise RecordError(f"{path}: {says}")
     parts = [opening.strip()] if opening.strip() else []
     if not opening.strip().startswith("# "):
         parts = ["# Report", *parts]
@@ -187,9 +190,9 @@ def add_setting(document: Document, findings: Findings) -> None:
         document.add_table(table, "The images, as values from 0 to 1, for each channel")
         figures.add_samples(document, findings, findings.dataset)
     if study.is_single:
-        document.add_table(
-            tables.make_commands_table(findings), "The experiments, named by what their settings differ in"
-        )
+        are_short = any(title != label for title, label in findings.labels_of.items())
+        named = ", named by the settings that differ" if are_short else ""
+        document.add_table(tables.make_commands_table(findings), f"The experiments{named}")
         return
     described, experiment = f"The baseline is {findings.reference}", study.experiments[findings.reference].experiment
     if study.baseline is None:

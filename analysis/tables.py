@@ -221,7 +221,7 @@ def make_published_table(findings: Findings) -> Table:
 
 def _label(findings: Findings, title: str) -> str:
     first, label = findings.study.trained_as[title], findings.labels_of[title]
-    return label if first == title else f"{label} (same settings as {first})"
+    return label if first == title else f"{label} (same settings as {findings.labels_of[first]})"
 
 
 def _mean(findings: Findings, title: str, name: str) -> Number:

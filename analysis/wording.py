@@ -230,12 +230,15 @@ def write_gaps(findings: Findings) -> Iterator[str]:
         yield f"{says}{train if known else ''}"
     of_study = study.trained_as.get(study.baseline or "")
     if of_study in findings.missing:
-        command = study.command("--only", of_study)
-        yield f"{_name(of_study)}, the baseline, is not trained yet, so nothing is compared with it: `{command}`"
+        command, named = study.command("--only", of_study), _name(of_study)
+        if of_study != study.baseline:
+            named = f"{_name(str(study.baseline))}, recorded as {named}"
+        yield f"The baseline, {named}, is not trained yet, so nothing is compared with it: `{command}`"
     if missing := findings.missing:
         yield f"Not trained yet: `{study.command('--only', *missing)}`"
     for baseline in findings.missing_baselines:
-        first, *others = [title for title, name in findings.baselines.items() if name == baseline.name]
+        trained = findings.trained.items()
+        first, *others = [title for title, record in trained if record.experiment.baseline() == baseline]
         more = f" and {len(others)} more" if others else ""
         of_these = f"{_name(findings.labels_of[first])}{more}"
         yield f"`{baseline.name}`, the baseline of {of_these}, is not trained yet: `{baseline.command}`"

@@ -329,7 +329,7 @@ def read_description(path: Path) -> Record:
         names = folder_names.cut(experiment.whole_name, LONGEST_NAME) if group == SINGLE else [name]
     if name not in names:
         changed = f"holds {names[0]}; its settings or its folder's name were changed"
-        raise RecordError(f"{path}: {changed}: name the folder {names[0]}, or move it away")
+        raise RecordError(f"{path}: {changed}: if only the name, name it {names[0]}, else move it away")
     used = {setting: getattr(experiment, setting) for setting in record.overrides}
     if record.study is None and group.partition(",")[0] in STUDIES:
         raise RecordError(f"{path}: of no study, in a folder of {group.partition(',')[0]}; move it to {SINGLE}")

@@ -56,8 +56,9 @@ def _compare_lines(name: str, handed_in: str, expected: str) -> list[str]:
     pairs = zip(handed_in.splitlines(), expected.splitlines(), strict=False)
     for number, (line, expected_line) in enumerate(pairs, 1):
         if line != expected_line:
-            pairs_of_letters = enumerate(zip(line, expected_line, strict=False))
-            start = next((place for place, (one, other) in pairs_of_letters if one != other), 0)
+            letters = enumerate(zip(line, expected_line, strict=False))
+            shorter = min(len(line), len(expected_line))
+            start = next((place for place, (one, other) in letters if one != other), shorter)
             found, expected_there = _quote(line, start), _quote(expected_line, start)
             return [f"{name}, line {number} is {found}, the records give {expected_there}"]
     return [] if handed_in == expected else [f"{name} is not as long as records and notes.md make it"]
@@ -76,11 +77,10 @@ def _compare_tables(path: Path, expected: Path) -> list[str]:
     rows, expected_rows = _read_table(path), _read_table(expected)
     if [len(row) for row in rows] != [len(row) for row in expected_rows]:
         return [f"{path.name} has a different number of rows or columns than the records give"]
-    for row, expected_row in zip(rows, expected_rows, strict=True):
+    for number, (row, expected_row) in enumerate(zip(rows, expected_rows, strict=True), 1):
         for column, cell, expected_cell in zip(expected_rows[0], row, expected_row, strict=True):
             if not _is_same_cell(cell, expected_cell):
-                where = f"{path.name}, {column} of {expected_row[0]}"
-                return [f"{where} is {cell}, the records give {expected_cell}"]
+                return [f"{path.name}, line {number}, {column}: {cell}, the records give {expected_cell}"]
     return []
 
 

@@ -3,8 +3,9 @@
     found, problems = read_runs(Path("runs"))                  # leaves out and names runs that do not fit the schema
     found, problems = read_runs(Path("runs"), limits=LIMITS)   # also leaves out runs over the limits
 
-Your own records only need the schema. The limits stop forged files, such as a small archive that fills the memory when
-it is unpacked. `grade.py` applies the limits before it reads the content of a submission.
+Your own records only need the schema and files that hold what they declare. The limits stop forged files, such as a
+small archive that fills the memory when it is unpacked. `grade.py` applies the limits before it reads the content of a
+submission.
 """
 
 import contextlib

@@ -156,7 +156,7 @@ def arrange(array: NDArray[Any]) -> Bytes:
     array = array.astype(np.uint8)
     if array.ndim <= 2:
         if array.ndim == 2 and array.shape[1] != 1:
-            expected = "(n, height, width) of images, (n,) of labels; of one-hot labels take y.argmax(1)"
+            expected = "(n, height, width) of images (reshape flat ones), (n,) of labels (y.argmax(1) of one-hot ones)"
             raise ValueError(f"has the shape {array.shape}, expected {expected}")
         return array.reshape(-1)
     if array.ndim == 3:

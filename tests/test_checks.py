@@ -279,7 +279,7 @@ def test_a_number_in_a_table_is_caught(unpacked):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     refresh(unpacked)
-    assert f"{path.name}, test % of {rows[1][0]} is {rows[1][column]}, the records" in find_failures(unpacked)["report"]
+    assert f"{path.name}, line 2, test %: {rows[1][column]}, the records" in find_failures(unpacked)["report"]
 
 
 def test_long_lines_are_quoted_where_they_begin_to_differ(unpacked):
@@ -293,6 +293,10 @@ def test_long_lines_are_quoted_where_they_begin_to_differ(unpacked):
     found, _, expected = find_failures(unpacked)["report"].partition(", the records give ")
     assert f"is '…{line[120:150]}altered" in found
     assert expected.startswith(f"'…{line[120:150]}{line[150:160]}")
+    lines[number] = f"{line.rstrip()} and more\n"
+    path.write_text("".join(lines), encoding="utf-8")
+    refresh(unpacked)
+    assert f"is '…{line.rstrip()[-30:]} and more', the records" in find_failures(unpacked)["report"]
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def test_tables_say_what_their_headers_head_and_can_be_scrolled(folder):
     ]
 
 
-def test_no_line_breaks_within_a_flag(folder):
-    words = "train.py --lr-step-size 3 'a <b>' --flip"
-    shown = "train.py <span>--lr-step-size</span> 3 &#x27;a &lt;b&gt;&#x27; <span>--flip</span>"
+def test_no_line_breaks_within_a_flag_or_a_date(folder):
+    words = "train.py --lr-step-size 3 'a <b>' --flip 2026-01-31"
+    shown = "train.py <span>--lr-step-size</span> 3 &#x27;a &lt;b&gt;&#x27; <span>--flip</span> <span>2026-01-31</span>"
     html = render_page(f"# T\n\n`{words}`\n\n| settings |\n| --- |\n| {words} |\n", folder)
     assert f"<code>{shown}</code>" in html
     assert f"<td>{shown}</td>" in html

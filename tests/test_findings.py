@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 from helpers import PLAIN, override, read_rows, write_own, write_report, write_runs
 
 import data
@@ -80,6 +81,26 @@ def test_a_baseline_is_known_by_its_settings_and_not_by_its_folder(runs, digits)
     assert "is not trained yet" not in text
     assert "*with L1* lowers" in text
     assert "against *my own*" in text
+
+
+def test_labels_are_never_equal_although_folders_are_named_after_other_settings(runs, digits):
+    (runs / "backup").mkdir(parents=True)
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.5, 0.6]).rename(runs / "backup" / "mlp1")
+    write_runs(runs, digits, PLAIN, [0.8, 0.9]).rename(runs / "backup" / PLAIN.name)
+    assert f"*mlp1* lowers test accuracy by 30.00 ± 0.00 points against *{PLAIN.name}*" in write_report(runs)
+
+
+@pytest.mark.parametrize("diverged", ["again", "plain"])
+def test_of_two_folders_with_the_same_settings_all_runs_of_one_may_have_diverged(diverged, runs, digits):
+    (runs / "backup").mkdir(parents=True)
+    for name in ("again", "plain"):
+        folder = write_runs(runs, digits, PLAIN, [0.8, 0.9], diverged=name == diverged)
+        folder.rename(runs / "backup" / name)
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.5, 0.6]).rename(runs / "backup" / "with L1")
+    text = write_report(runs)
+    left_out = "backup/plain: has the settings of again, whose runs are not there; move it away"
+    assert (f"Left out: {left_out}" in text) == (diverged == "again")
+    assert ("plain (same settings as again)" in text) == (diverged == "plain")
 
 
 def test_titles_that_overrides_make_the_same_are_rows_of_one_training(runs, digits):

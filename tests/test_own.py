@@ -132,8 +132,8 @@ REFUSED = [
     (dict(x_train=IMAGES.reshape(36, 784)), "x_train has the shape (36, 784), expected"),
     (
         dict(y_train=np.eye(3, dtype=np.uint8)[RED]),
-        "y_train has the shape (36, 3), expected (n, height, width) of images, (n,) of labels; "
-        "of one-hot labels take y.argmax(1)",
+        "y_train has the shape (36, 3), expected (n, height, width) of images (reshape flat ones), "
+        "(n,) of labels (y.argmax(1) of one-hot ones)",
     ),
     (dict(x_train=IMAGES.reshape(36, 1, 1, 784)), "images of 1×784 pixels, expected 28×28 or 32×32"),
     (dict(x_train=IMAGES.reshape(36, 2, 14, 28)), "x_train has the shape (36, 2, 14, 28), expected (n, h, w)"),

@@ -383,8 +383,8 @@ def test_a_renamed_folder_is_a_problem_in_one_line(folder, tmp_path, digits):
     assert recorded == []
     changed, name = "its settings or its folder's name were changed", EXPERIMENT.name
     assert problems == [
-        f"{swapped / 'experiment.json'}: holds GN; {changed}: name the folder GN, or move it away",
-        f"{renamed / 'experiment.json'}: holds {name}; {changed}: name the folder {name}, or move it away",
+        f"{swapped / 'experiment.json'}: holds GN; {changed}: if only the name, name it GN, else move it away",
+        f"{renamed / 'experiment.json'}: holds {name}; {changed}: if only the name, name it {name}, else move it away",
     ]
 
 

@@ -236,7 +236,7 @@ def test_runs_without_their_experiment_are_named_and_go_into_the_bundle(runs, di
     report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "out"), "--bundle", str(bundle)])
     shown = capsys.readouterr()
     assert f"Left out: single/{lost.name}/experiment.json: missing; the command" in shown.out
-    assert shown.err == "WARNING: grade.py fails the archive for what was left out; see above\n"
+    assert shown.err == "WARNING: grade.py may fail what was left out, see above; mend it and pack again\n"
     assert f"runs/single/{lost.name}/seed-0/result.json" in zipfile.ZipFile(bundle).namelist()
 
 
@@ -311,10 +311,17 @@ def test_other_runs_that_are_not_there_are_named_by_their_flag(runs, digits, cap
 def test_notes_that_would_hide_the_report_are_refused(opened, closed, runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     (runs / "notes.md").write_text(f"# Title\n\n{opened}\n---\nEnd")
-    says = "notes.md: a code block or comment in the text before the report is not closed; close it"
+    says = "notes.md: a code block, comment or HTML element in the text before the report is not closed; close it"
     assert says in refuse(made, [], capsys)
     (runs / "notes.md").write_text(f"# Title\n\n{opened}\n{closed}\n---\n{opened}")
     assert "## What was found" in made()
+
+
+def test_notes_may_have_no_dividing_line_in_a_code_block(runs, digits, made, capsys):
+    write_runs(runs, digits, PLAIN, [0.8])
+    (runs / "notes.md").write_text("# Title\n\n```yaml\n---\na: 1\n```\n")
+    says = "notes.md: a line of --- in a code block or comment divides the text; write another line there"
+    assert says in refuse(made, [], capsys)
 
 
 def test_notes_that_are_no_text_are_refused(runs, digits, made, capsys):

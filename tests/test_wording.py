@@ -69,7 +69,7 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits)
 def test_a_study_without_its_baseline_is_told_which_command_trains_it(runs, digits):
     study = override("fashion-mlp", epochs=3)
     write_runs(runs, digits, study.experiments["L1"].experiment, [0.8, 0.9], study, "L1")
-    says = "*third*, the baseline, is not trained yet, so nothing is compared with it: "
+    says = "The baseline, *third*, is not trained yet, so nothing is compared with it: "
     command = "python train.py --study fashion-mlp --dataset mnist_sample --epochs 3 --only third"
     assert f"{says}`{command}`" in write_report(runs)
     write_runs(runs, digits, study.experiments["third"].experiment, [0.8, 0.9], study, "third")
