@@ -80,7 +80,8 @@ def main(argv: list[str] | None = None) -> None:
             if whole:
                 print(f"packed with all log-probabilities, as the data are not here: {', '.join(whole)}", flush=True)
                 lacking = f"WARNING: the data of {', '.join(whole)} are not in {args.data_dir}, so nothing is compared"
-                warnings = [f"{lacking}, and grade.py fails the report; name it with --data-dir and pack again"]
+                mend = "and grade.py fails the report; name their folder with --data-dir and pack again"
+                warnings.append(f"{lacking}, {mend}")
             if problems:
                 warnings.append("WARNING: grade.py may fail what was left out, see above; mend it and pack again")
         begun = [checkpoints.describe_begun(folder) for folder in checkpoints.find_begun(runs_dir, study)]

@@ -31,9 +31,8 @@ def add_forest(document: Document, findings: Findings) -> None:
     """Add a figure of the difference in test accuracy between each experiment and its baseline."""
     if not findings.differences:
         return
-    baselines = {findings.baselines[title] for title in findings.differences}
-    own = findings.study.baseline or findings.labels_of[next(iter(baselines))]
-    baseline = own if len(baselines) == 1 else "each one's baseline"
+    first, *others = {findings.baselines[title] for title in findings.differences}
+    baseline = "each one's baseline" if others else findings.study.baseline or findings.labels_of[first]
     published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
     published_differences = {}
     for title in findings.differences:
@@ -66,8 +65,8 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
     """Add a figure of one train image for each class, plain and as augmented for the baseline."""
     train, names = dataset.train, dataset.classes
     first = next(iter(findings.trained))
-    shown = baseline if (baseline := findings.baselines[first]) in findings.trained else first
-    augmentation = Augmentation.of(findings.trained[shown].experiment)
+    example = baseline if (baseline := findings.baselines[first]) in findings.trained else first
+    augmentation = Augmentation.of(findings.trained[example].experiment)
     is_augmented = augmentation != Augmentation()
     places = [int((train.labels == label).nonzero()[0]) for label in range(len(names))]
 
@@ -80,11 +79,11 @@ def add_samples(document: Document, findings: Findings, dataset: Dataset) -> Non
         white = torch.full_like(plain[:1], 255).expand(-len(names) % columns, -1, -1, -1)
         of_classes = torch.stack([torch.cat([row, white]) for row in rows])
         images = of_classes.unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 2)  # ten classes, then the next ten
-        above, blank = [*names, *[""] * len(white)], [""] * columns * (len(rows) - 1)
-        titles = [title for n in range(0, len(above), columns) for title in (*above[n : n + columns], *blank)]
+        shown, blank = [*names, *[""] * len(white)], [""] * columns * (len(rows) - 1)
+        titles = [title for n in range(0, len(shown), columns) for title in (*shown[n : n + columns], *blank)]
         return plots.plot_gallery(images.numpy(), titles, columns)
 
-    label = findings.labels_of[shown]
+    label = findings.labels_of[example]
     augmented = f", and three times as the training of {label} augments it" if is_augmented else ""
     document.add_figure(f"{findings.name}-samples", f"A train image of each class{augmented}", draw)
 

@@ -24,9 +24,10 @@ def parse_seeds(text: str) -> list[int]:
         numbers = [first, last] if dash else [first]
         if not all(number.isascii() and number.isdecimal() for number in numbers):
             raise UserError(f"--seeds {text}: expected seeds such as 0-4, 7 or 0,3,5-9, found {part.strip()!r}")
-        if any(len(number.lstrip("0")) > 10 or int(number) > LARGEST_SEED for number in numbers):
+        numbers = [number.lstrip("0") or "0" for number in numbers]
+        if any(len(number) > 10 or int(number) > LARGEST_SEED for number in numbers):
             raise UserError(f"--seeds {text[:40]}: expected seeds of at most {LARGEST_SEED}, found {part.strip()[:40]}")
-        low, high = int(first), int(last or first)
+        low, high = int(numbers[0]), int(numbers[-1])
         if low > high:
             raise UserError(f"--seeds {text}: the range {part.strip()} falls; write {high}-{low}")
         if high - low >= MOST_SEEDS:

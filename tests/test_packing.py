@@ -154,7 +154,7 @@ def test_predictions_that_are_packed_whole_are_named(runs, digits, tmp_path, mon
     shown = capsys.readouterr()
     assert "packed with all log-probabilities, as the data are not here: mlp1," in shown.out
     assert shown.err.startswith("WARNING: the data of mlp1,")
-    assert shown.err.endswith("grade.py fails the report; name it with --data-dir and pack again\n")
+    assert shown.err.endswith("grade.py fails the report; name their folder with --data-dir and pack again\n")
 
 
 def test_labels_are_those_of_the_content_that_an_experiment_was_trained_on(runs, tmp_path):

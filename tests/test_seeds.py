@@ -29,6 +29,7 @@ def test_seeds_are_named_as_a_printer_takes_pages():
         ("9" * 5000, f"--seeds {'9' * 40}: expected seeds of at most 4294967295, found"),
         ("99999999999", "--seeds 99999999999: expected seeds of at most 4294967295, found 99999999999"),
         ("00000000001-0", "--seeds 00000000001-0: the range 00000000001-0 falls; write 0-1"),
+        ("0" * 5000 + ",0", f"--seeds {'0' * 5000},0: seed 0 is named twice"),
         ("4294967296", "--seeds 4294967296: expected seeds of at most 4294967295, found 4294967296"),
         ("0-5000", "--seeds 0-5000: expected at most 1000 seeds, found 5001"),
         (
