@@ -68,15 +68,17 @@ def main(argv: list[str] | None = None) -> None:
             speed.print_prices(prices, plain.name, computer)
             write_result(args.out, dict(machine=computer, experiment=plain.to_dict(), times_as_long=prices))
             return
+        plans = [speed.plan_ours(experiment, dataset, count, args.device) for count in (1, seeds)]
         rounds = []
         for number in range(args.rounds):  # in rounds, so that a slowdown of the machine affects all loops
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             seconds = dict(
                 plain=speed.time_plain_loop(experiment, dataset),
-                one_seed=speed.time_ours(experiment, dataset, 1, args.device),
-                several_seeds=speed.time_ours(experiment, dataset, seeds, args.device),
+                one_seed=speed.time_ours(plans[0], args.device),
+                several_seeds=speed.time_ours(plans[1], args.device),
             )
             if on_cpu:
+                seconds["layers"] = speed.time_layers(plans[1])
                 seconds["arithmetic"] = speed.compute_arithmetic(experiment, dataset, speed.measure_rate())
             rounds.append({name: value / share for name, value in seconds.items()})
         result = dict(

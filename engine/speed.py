@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import joblib
@@ -20,21 +20,23 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 
 from data import Dataset, Split
 from engine.pace import count_operations, set_fastest
-from engine.plan import Task, TrainOptions, make_plan, measured_for
+from engine.plan import Plan, Task, TrainOptions, make_plan, measured_for
 from engine.progress import Progress
 from engine.provenance import describe_machine, read_cpu_name
-from engine.workers import prepare_process, train_units
+from engine.workers import prepare_process, run_in_processes, train_units
 from experiments import Experiment, UserError
+from side_by_side import RunsLinear, join_networks
 from sources.downloading import import_torchvision
 from training import build_network, make_optimizer, train
 
 LATE_RATIO = "late_over_first_epoch_with_l2"
 LATE = 10  # epochs after which L2 has driven the weights of pixels that are hardly ever lit to denormal numbers
 SIDE, PRODUCTS = 2048, 10  # side of the large matrices whose product is timed, and how often
+STEPS, SECONDS = 5, 2  # the least number of steps of the layers alone that are timed, and the least time for them
 
 
 def take_part(dataset: Dataset, images: int | None) -> tuple[Dataset, float]:
@@ -123,23 +125,82 @@ class PlainImages(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
 
 
-def time_ours(experiment: Experiment, dataset: Dataset, seeds: int, device: str) -> float:
-    """Time training as train.py plans it: the seconds until the last process ends, divided by the epochs and runs.
+def plan_ours(experiment: Experiment, dataset: Dataset, seeds: int, device: str) -> Plan:
+    """Plan the training of some seeds as train.py does, and print the plan on stderr."""
+    options = TrainOptions(list(range(seeds)), device=device)
+    with contextlib.redirect_stdout(sys.stderr):  # so that stdout has only the table
+        plan = make_plan(set_fastest([Task("", experiment, dataset, Path(), options.seeds)], options), options)
+        print(f"ours: {plan}")
+    return plan
+
+
+def time_ours(plan: Plan, device: str) -> float:
+    """Time the training of a plan: the seconds until the last process ends, divided by the epochs and runs.
 
     Raises:
         UserError: a unit failed.
     """
-    options = TrainOptions(list(range(seeds)), device=device)
-    with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that stdout has only the table
-        plan = make_plan(set_fastest([Task("", experiment, dataset, Path(), options.seeds)], options), options)
-        print(f"ours: {plan}")
-        results = list(train_units(plan, device, Progress(experiment.epochs * seeds)))
+    epochs = sum(unit.epochs for unit in plan.units)
+    with contextlib.redirect_stdout(sys.stderr):
+        results = list(train_units(plan, device, Progress(epochs)))
     ends = [0.0] * plan.jobs  # a heap: the next unit starts in the process that is free first
     for result in sorted(results, key=lambda result: result.number):
         if result.error:
             raise UserError(result.error)
         heapq.heapreplace(ends, ends[0] + sum(run.result["seconds"] for run in result.runs))
-    return max(ends) / experiment.epochs / seeds
+    return max(ends) / epochs
+
+
+def time_layers(plan: Plan) -> float:
+    """Time the linear layers and convolutions alone, side by side and in processes as a plan has them.
+
+    This is what torch needs for the products in these shapes. Normalization, activations, augmentation, penalties, the
+    optimizer and the calls of Python take the rest of the time of training.
+    """
+    unit, dataset = plan.units[0], plan.units[0].task.dataset
+    time_images = joblib.delayed(time_images_of_layers)
+    call = time_images(unit.task.experiment, dataset.shape, len(dataset.classes), unit.seeds, max(plan.threads))
+    of_processes = list(run_in_processes([call] * plan.jobs, plan))
+    training, evaluation = (fmean(seconds) for seconds in zip(*of_processes, strict=True))
+    return (training * len(dataset.train) + evaluation * len(dataset.validation)) / plan.jobs
+
+
+def time_images_of_layers(
+    experiment: Experiment, shape: tuple[int, int, int], classes: int, seeds: list[int], threads: int
+) -> tuple[float, float]:
+    """Time the layers alone in this process: seconds for an image of a run in (training, evaluation)."""
+    prepare_process("cpu", threads)
+    model = join_networks([build_network(experiment, shape, classes, seed) for seed in seeds]).eval()
+    calls: list[tuple[nn.Module, Tensor, Tensor]] = []  # (layer, its input, the gradient of its output)
+
+    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        calls.append((layer, inputs[0].clone().requires_grad_(bool(calls)), torch.rand_like(output)))
+
+    layers = [layer for layer in model.modules() if isinstance(layer, RunsLinear | nn.Conv2d)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    images = torch.rand(experiment.batch_size, len(seeds) * shape[0], *shape[1:])
+    with torch.no_grad():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+
+    def step(is_training: bool) -> None:
+        with torch.set_grad_enabled(is_training):
+            for layer, x, gradient in calls:
+                y = layer(x)
+                if is_training:
+                    inputs = [x] if x.requires_grad else []  # images need no gradient
+                    torch.autograd.grad(y, [*layer.parameters(), *inputs], gradient)
+
+    def time_image(is_training: bool) -> float:
+        step(is_training)  # a warm-up
+        ends = [time.perf_counter()]
+        while len(ends) <= STEPS or ends[-1] - ends[0] < SECONDS:
+            step(is_training)
+            ends.append(time.perf_counter())
+        return median(end - start for start, end in pairwise(ends)) / len(images) / len(seeds)
+
+    return time_image(is_training=True), time_image(is_training=False)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -255,7 +316,8 @@ def print_result(result: dict[str, Any], name: str, seeds: int) -> None:
         plain="plain DataLoader loop",
         one_seed="ours, one seed",
         several_seeds=f"ours, {seeds} seeds",
-        arithmetic="the arithmetic, at the rate of a large matrix product",
+        layers="its linear layers and convolutions alone",
+        arithmetic="their arithmetic, at the rate of a large matrix product",
     )
     seconds = result["seconds_per_run_epoch"]
     rows = [(titles[name], f"{value:.3f}", f"{seconds['plain'] / value:.1f}") for name, value in seconds.items()]

@@ -290,6 +290,7 @@ import os, signal
 from engine import flags
 from experiments import UserError
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 parser = flags.OneLineParser(prog="some.py")
 with flags.answer_in_one_line(parser, lambda error: f"kept after {type(error).__name__}", failed=7):
     print("begun", flush=True)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import count as count_from
 from types import SimpleNamespace
 
 import pytest
@@ -82,14 +83,47 @@ def test_the_price_of_a_setting_is_a_median_of_ratios_within_a_round(few, monkey
     assert speed.price_settings(plain, dict(slow=replace(plain, l1=0.1)), few, rounds=3) == dict(slow=2.5)
 
 
-def test_the_last_process_to_end_tells_how_long_our_training_takes(few, monkeypatch):
-    plan = SimpleNamespace(jobs=3)
+def test_the_last_process_to_end_tells_how_long_our_training_takes(monkeypatch):
+    plan = SimpleNamespace(jobs=3, units=[SimpleNamespace(epochs=1)] * 4)
     seconds = [5.0, 4.0, 4.0, 4.0]
     results = [
         SimpleNamespace(number=number, error="", runs=[SimpleNamespace(result=dict(seconds=value))])
         for number, value in enumerate(seconds)
     ]
-    monkeypatch.setattr(speed, "set_fastest", lambda tasks, options: tasks)
-    monkeypatch.setattr(speed, "make_plan", lambda tasks, options: plan)
     monkeypatch.setattr(speed, "train_units", lambda *_: reversed(results))
-    assert speed.time_ours(Experiment(epochs=1), few, 4, "cpu") == (4.0 + 4.0) / 4, "the fourth after another"
+    assert speed.time_ours(plan, "cpu") == (4.0 + 4.0) / 4, "the fourth after another"
+
+
+@pytest.mark.parametrize(
+    ("settings", "first", "last", "count"),
+    [
+        (dict(model="mlp1"), [(1568, 64), (128,)], [(128, 10), (20,), (64, 128)], 3),
+        (dict(model="cnn1"), [(16, 1, 3, 3)], [(20, 16, 1, 1), (64, 32, 5, 5)], 7),
+    ],
+    ids=["mlp1", "cnn1"],
+)
+def test_every_layer_is_timed_in_its_shape_with_the_gradients_of_training(settings, first, last, count, monkeypatch):
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=count_from(0).__next__))  # each step takes 1 s
+    wanted, take_gradient = [], torch.autograd.grad
+
+    def take_and_note(output, inputs, gradient):
+        wanted.append([tuple(tensor.shape) for tensor in inputs])
+        return take_gradient(output, inputs, gradient)
+
+    monkeypatch.setattr(torch.autograd, "grad", take_and_note)
+    experiment = Experiment(**settings)
+    of_image = 1 / experiment.batch_size / 2
+    assert speed.time_images_of_layers(experiment, (1, 28, 28), 10, [3, 4], 1) == (of_image, of_image)
+    steps = 1 + speed.STEPS
+    assert len(wanted) == steps * count
+    assert (wanted[0], wanted[count - 1]) == (first, last), "images need no gradient"
+
+
+def test_the_layers_of_a_plan_are_timed_in_its_processes(few, monkeypatch):
+    monkeypatch.setattr(speed, "SECONDS", 0)
+    experiment = Experiment(dataset="mnist_sample", batch_size=100)
+    plan = speed.plan_ours(experiment, few, 4, "cpu")
+    assert speed.time_layers(plan) > 0
+    in_processes = [(3.0, 1.0)] * plan.jobs  # seconds for an image of a run
+    monkeypatch.setattr(speed, "run_in_processes", lambda calls, _: in_processes)
+    assert speed.time_layers(plan) == (300 * 3.0 + 100 * 1.0) / plan.jobs
