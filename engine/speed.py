@@ -316,7 +316,7 @@ def print_result(result: dict[str, Any], name: str, seeds: int) -> None:
         plain="plain DataLoader loop",
         one_seed="ours, one seed",
         several_seeds=f"ours, {seeds} seeds",
-        layers="its linear layers and convolutions alone",
+        layers="the linear layers and convolutions alone",
         arithmetic="their arithmetic, at the rate of a large matrix product",
     )
     seconds = result["seconds_per_run_epoch"]

@@ -27,7 +27,7 @@ def test_the_table_has_the_limits_that_layers_and_arithmetic_set(model, tmp_path
     benchmark.main(["--model", model, "--dataset", "mnist_sample", "--rounds", "1", "--out", str(out)])
     shown = capsys.readouterr().out
     assert "| ours, one seed " in shown
-    assert "| its linear layers and convolutions alone " in shown
+    assert "| the linear layers and convolutions alone " in shown
     assert "| their arithmetic, at the rate of a large matrix product " in shown
     found = json.loads(out.read_text())["seconds_per_run_epoch"]
     limit = {"mlp1": 0.079, "cnn1": 1.82}[model]
