@@ -157,9 +157,10 @@ def time_layers(plan: Plan) -> float:
     This is what torch needs for the products in these shapes. Normalization, activations, augmentation, penalties, the
     optimizer and the calls of Python take the rest of the time of training.
     """
-    unit, dataset = plan.units[0], plan.units[0].task.dataset
+    unit = plan.units[0]
+    experiment, dataset = unit.task.experiment, unit.task.dataset
     time_images = joblib.delayed(time_images_of_layers)
-    call = time_images(unit.task.experiment, dataset.shape, len(dataset.classes), unit.seeds, max(plan.threads))
+    call = time_images(experiment, dataset.shape, len(dataset.classes), unit.seeds, max(plan.threads))
     of_processes = list(run_in_processes([call] * plan.jobs, plan))
     training, evaluation = (fmean(seconds) for seconds in zip(*of_processes, strict=True))
     return (training * len(dataset.train) + evaluation * len(dataset.validation)) / plan.jobs
