@@ -340,7 +340,7 @@ def test_a_unit_that_has_not_begun_when_sigterm_comes_is_not_begun(digits, capsy
 def two_processes(tmp_path):
     """Start a command whose two processes have begun to train."""
     (tmp_path / "torchvision.py").write_text("import os; os._exit(77)")  # that nothing imports where the data are found
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "train.py", *LONG, "--seeds", "0-3", "--jobs", "2", "--runs-dir", str(tmp_path / "runs")],
         env=os.environ | dict(PYTHONPATH=str(tmp_path)),
         cwd=ROOT,
@@ -349,16 +349,18 @@ def two_processes(tmp_path):
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
-    )
-    for line in process.stdout:
-        if line.startswith("epoch"):
-            break
-    yield process
-    for _ in range(100):  # the others end a moment after their parent
-        if not processes_of_group(process.pid):
-            break
-        time.sleep(0.1)
-    assert processes_of_group(process.pid) == []
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("epoch"):
+                break
+        yield process
+        for _ in range(100):  # the others end a moment after their parent
+            if not (left := processes_of_group(process.pid)):
+                break
+            time.sleep(0.1)
+        if left:  # by a test that failed
+            os.killpg(process.pid, signal.SIGKILL)
+    assert left == []
 
 
 def processes_of_group(group):
