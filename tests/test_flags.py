@@ -285,12 +285,18 @@ def test_an_older_python_is_told_which_one_is_needed(command):
 # ---------------------------------------------------------------------------------------------------------------------
 # Commands end in one line
 
+HEARING = """
+import signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and those of its nohup, that a closed terminal is
+"""
 ANSWERING = """
 import os, signal
 from engine import flags
 from experiments import UserError
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 parser = flags.OneLineParser(prog="some.py")
 with flags.answer_in_one_line(parser, lambda error: f"kept after {type(error).__name__}", failed=7):
     print("begun", flush=True)
@@ -344,7 +350,7 @@ STOPPED = "\ninterrupted: kept after KeyboardInterrupt\n"
     ],
 )
 def test_a_command_that_is_stopped_says_in_one_line_what_is_kept(code, status, says):
-    assert run_plain("-c", ANSWERING + code) == (status, says)
+    assert run_plain("-c", HEARING + ANSWERING + code) == (status, says)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs nohup")

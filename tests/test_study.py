@@ -473,9 +473,17 @@ def unexpected(kind, keyword):
     ids=lambda text: "" if "\n" in text else text[:40],
 )
 def test_a_mistake_in_a_file_of_studies_is_one_line_that_names_the_place(text, expected, project):
+    check_mistake(project, text, expected, "train.py", "--study", "mnist-norms")
+
+
+@pytest.mark.parametrize("words", [("-c", "import studies"), ("train.py", "--help")])
+def test_a_mistake_in_a_file_of_studies_is_named_whatever_is_asked_for(words, project):
+    check_mistake(project, "THIRD = 3\n", ": defines no Study; write NAME = Study(", *words)
+
+
+def check_mistake(project, text, expected, *words):
     (project / "studies" / "nine.py").write_text(text)
-    for words in (["-c", "import studies"], ["train.py", "--help"], ["train.py", "--study", "mnist-norms"]):
-        status, printed, error = run_python(project, *words)
-        assert (status, printed) == (2, "")
-        assert error.startswith(f"error: studies/nine.py{expected}")
-        assert error.count("\n") == 1
+    status, printed, error = run_python(project, *words)
+    assert (status, printed) == (2, "")
+    assert error.startswith(f"error: studies/nine.py{expected}")
+    assert error.count("\n") == 1

@@ -33,8 +33,12 @@ def test_a_manifest_that_is_none_is_said_so_and_costs_the_archive_alone(content,
     (unpacked / "manifest.json").write_text(content)
     says = "FAILED  archive, −10 points: manifest.json cannot be read: expected a submission made by report.py --bundle"
     assert find_failures(unpacked) == dict(archive=says)
+
+
+def test_a_manifest_that_is_missing_costs_the_archive_alone(unpacked):
     (unpacked / "manifest.json").unlink()
-    assert find_failures(unpacked) == dict(archive=says.replace("cannot be read", "is missing"))
+    says = "FAILED  archive, −10 points: manifest.json is missing: expected a submission made by report.py --bundle"
+    assert find_failures(unpacked) == dict(archive=says)
 
 
 def test_a_submission_of_another_version_is_told_so_once(unpacked):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -43,7 +44,7 @@ def build_network(experiment, dataset):
     ids=str,
 )
 def test_a_seed_trained_alone_equals_the_seed_beside_nine_others(settings, digits):
-    check_alone_equals_beside(Experiment(**settings, batch_size=32), digits, seeds=range(10), steps=20)
+    check_alone_equals_beside(Experiment(**settings, batch_size=32), digits, range(10), alone=(0, 4, 9), steps=20)
 
 
 @pytest.mark.usefixtures("float64")
@@ -57,7 +58,7 @@ def test_a_seed_trained_alone_equals_the_seed_beside_nine_others(settings, digit
     ids=str,
 )
 def test_a_cnns_seed_trained_alone_equals_the_seed_beside_others(settings, digits):
-    check_alone_equals_beside(Experiment(**settings, batch_size=6), digits, seeds=(3, 1, 8), steps=4)
+    check_alone_equals_beside(Experiment(**settings, batch_size=6), digits, (3, 1, 8), alone=(3, 1, 8), steps=4)
 
 
 AUGMENTED = dict(
@@ -77,15 +78,21 @@ AUGMENTED = dict(
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("model", ["cnn1", "cnn2", "cnn3", "resnet"])
-@pytest.mark.parametrize("norm", ["none", "batch", "ghost", "layer", "group", "layer_chw"])
+@pytest.mark.parametrize(
+    ("model", "norm"),
+    [
+        *itertools.product(("cnn1", "resnet"), ("none", "batch", "ghost", "layer", "group", "layer_chw")),
+        ("cnn2", "batch"),
+        ("cnn3", "ghost"),
+    ],
+)
 def test_a_cnns_seed_trained_alone_on_augmented_images_equals_the_seed_beside_others(model, norm, digits):
     settings = dict(lr_scheduler="one_cycle", weight_decay=1e-3, dropout=0.1) if model == "resnet" else dict(l1=1e-4)
     experiment = Experiment(**AUGMENTED, model=model, norm=norm, batch_size=6, epochs=1, **settings)
-    check_alone_equals_beside(experiment, digits, seeds=(3, 1, 8), steps=4)
+    check_alone_equals_beside(experiment, digits, (3, 1, 8), alone=(3, 8), steps=4)
 
 
-def check_alone_equals_beside(experiment, dataset, seeds, steps):
+def check_alone_equals_beside(experiment, dataset, seeds, alone, steps):
     train_set = take_images(dataset.train, steps * experiment.batch_size)
     dataset = replace(dataset, train=train_set, is_standardized=experiment.standardize)
 
@@ -96,10 +103,11 @@ def check_alone_equals_beside(experiment, dataset, seeds, steps):
         state |= {f"evaluated {name}": tensor for name, tensor in trainer.evaluated.state_dict().items()}
         return [side_by_side.extract_run(state, run, len(seeds)) for run in range(len(seeds))]
 
-    for seed, beside in zip(seeds, train_one_epoch(list(seeds)), strict=True):
-        (alone,) = train_one_epoch([seed])
-        for name, tensor in alone.items():
-            torch.testing.assert_close(tensor, beside[name], rtol=0, atol=1e-9)
+    beside = dict(zip(seeds, train_one_epoch(list(seeds)), strict=True))
+    for seed in alone:
+        (state,) = train_one_epoch([seed])
+        for name, tensor in state.items():
+            torch.testing.assert_close(tensor, beside[seed][name], rtol=0, atol=1e-9)
 
 
 def test_the_same_training_twice_gives_the_same_bits(digits):
