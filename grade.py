@@ -112,7 +112,7 @@ def read_study(words: str) -> Study:
     """Read the name of a study's folder, `mnist-norms,epochs=3`, and return the study with these overrides."""
     name, *settings = words.split(",")
     if name not in STUDIES:
-        raise UserError(f"--study {words}: expected one of {', '.join(STUDIES)}")
+        raise UserError(f"--study {words}: expected one of {', '.join(STUDIES)}{flags.suggest(name, STUDIES)}")
     known = [setting.name for setting in fields(Experiment)]
     pairs = [setting.removesuffix("=true").partition("=") for setting in settings]
     for setting, _, _ in pairs:

@@ -84,7 +84,7 @@ def build_network(
         model: `mlp`, which takes the widths of its hidden layers from `hidden`, or a name in `MLP_WIDTHS` or `CNNS`.
         shape: (channels, height, width) of one image.
         dropout: probability to drop an output. Dropout comes last in a block; before ReLU it would do the same, unless
-            normalization stands after it.
+            normalization stands after ReLU.
         channel_dropout: probability to drop a whole channel of an image. It acts in the same blocks, after dropout.
         norm, groups, group_size, ghost_splits, freeze_gamma: see `build_norm`.
         norm_position: `before` or `after` the activation.
@@ -166,7 +166,7 @@ def build_block(
 
 
 class Residual(nn.Sequential):
-    """A block whose output is added to its input (He, Zhang, Ren, Sun 2015)."""
+    """A block whose output is added to its input (He, Zhang, Ren, Sun 2015), without their ReLU after the sum."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
@@ -229,11 +229,10 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalization that normalizes each part of a batch with the part's own mean and variance.
 
     Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better".
-    The input is (batch, features) or (batch, features, height, width); its first images are the first
-    part. If `splits` does not divide the batch, the largest smaller number of equal parts with at least two images is
-    used.
-    The running statistics are updated with the mean over the parts, so `state_dict` and evaluation are the same as in
-    plain batch normalization.
+    The input is (batch, features) or (batch, features, height, width); its first images are the first part. If `splits`
+    does not divide the batch, the largest smaller number of equal parts with at least two images is used. The running
+    statistics are updated with the mean over the parts, so `state_dict` and evaluation are the same as in plain batch
+    normalization.
     """
 
     running_mean: Tensor  # never None, unlike in the parent class

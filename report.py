@@ -53,7 +53,6 @@ def main(argv: list[str] | None = None) -> None:
             if args.pool:
                 runs_dir = Path(workshop)
                 pool = make_pool(args.pool, runs_dir, GradeOptions(args.data_dir))
-                print(f"pooled {pool}", flush=True)
             found, problems = untrusted.read_runs(runs_dir, study)
             problems = [*pool.left_out, *problems]
             if not any(record.results for record in found):
@@ -62,6 +61,8 @@ def main(argv: list[str] | None = None) -> None:
                     raise UserError(f"--pool: no run of any submission can be taken ({left_out})")
                 reasons = [f"{record.folder}: {why}" for record in found for why in record.diverged.values()]
                 refuse_without_runs(args, runs_dir, [*problems, *dict.fromkeys(reasons)])
+            if args.pool:
+                print(f"pooled {pool}", flush=True)
             against = None
             if args.against:
                 others, damaged = untrusted.read_runs(args.against, study)

@@ -13,7 +13,8 @@ import re
 import shutil
 from collections.abc import Callable
 from html import escape
-from itertools import pairwise
+from html.parser import HTMLParser
+from itertools import chain, pairwise
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -28,6 +29,8 @@ from engine.files import UNFINISHED, write_whole
 
 CONTENTS = "contents.txt"  # lists the files of a report, so that the next report can remove them
 SLIM = (".md", ".png", ".csv")
+# HTML elements that have no end tag.
+EMPTY_ELEMENTS = ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
@@ -170,7 +173,31 @@ def render_page(markdown: str, folder: Path, longest: float = math.inf) -> str:
 def is_closed(markdown: str) -> bool:
     """Tell whether a text ends outside of code blocks, comments and HTML that would swallow what follows it."""
     tokens = MarkdownIt("commonmark").parse(f"{markdown}\n\nend")
-    return (tokens[-1].type, tokens[-1].level) == ("paragraph_close", 0) and tokens[-2].content == "end"
+    ends_outside = (tokens[-1].type, tokens[-1].level) == ("paragraph_close", 0) and tokens[-2].content == "end"
+    elements = _Elements()
+    for token in chain.from_iterable([block, *(block.children or ())] for block in tokens):
+        if token.type in ("html_block", "html_inline"):
+            elements.feed(token.content)
+    return ends_outside and not elements.are_open
+
+
+class _Elements(HTMLParser):
+    """The HTML elements that are open at the end of what was fed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.are_open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in EMPTY_ELEMENTS:
+            self.are_open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.are_open:
+            self.are_open.remove(tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        self.handle_starttag(tag, attrs)  # as browsers read <div/>
 
 
 def _keep_together(text: str) -> str:

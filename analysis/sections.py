@@ -121,7 +121,7 @@ def read_notes(path: Path) -> tuple[list[str], list[str]]:
     if not is_closed(opening):
         says = "a code block, comment or HTML element in the text before the report is not closed; close it"
         if is_closed(text):
-            says = "a line of --- in a code block or comment divides the text; write another line there"
+            says = "a line of --- in a code block, comment or HTML element divides the text; write another line there"
         raise RecordError(f"{path}: {says}")
     parts = [opening.strip()] if opening.strip() else []
     if not opening.strip().startswith("# "):

@@ -219,6 +219,8 @@ def describe_effects(comparisons: dict[str, Comparison], metric: str) -> str:
 def write_gaps(findings: Findings) -> Iterator[str]:
     """Write why verdicts are missing, with the commands that fill the gaps."""
     study = findings.study
+    if unknown := sorted({record.study for record in findings.trained.values() if record.study and study.is_single}):
+        yield escaped(f"studies/ has no study {unknown[0]}, so its claims are not judged; put its file there again")
     if findings.problem:
         yield f"The test images could not be read, so nothing is compared: {escaped(findings.problem)}"
     if findings.left_out:
@@ -255,8 +257,9 @@ def write_gaps(findings: Findings) -> Iterator[str]:
             commands = {study.command() if few == list(findings.trained) else study.command("--only", *few): few}
         no_verdict = "there is no verdict" if findings.judgements else "intervals are wide"
         seeds_of = {command: _continue(findings, titles, planned) for command, titles in commands.items()}
-        typed = ", ".join(f"`{command} --seeds {seeds}`" for command, seeds in seeds_of.items())
-        yield f"Under {planned} seeds {no_verdict}, and with one there is no interval: {typed}"
+        typed = [f"`{command} --seeds {seeds}`" for command, seeds in seeds_of.items()]
+        listed = f" {typed[0]}" if len(typed) == 1 else "".join(f"\n- {each}" for each in typed)
+        yield f"Under {planned} seeds {no_verdict}, and with one there is no interval:{listed}"
     if study.overrides and study.claims:
         yield escaped(
             "The claims are not judged: the study was trained with other settings than its own "

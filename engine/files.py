@@ -94,7 +94,8 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a damaged file can make torch.load and np.load raise anything
-        says = getattr(error, "strerror", None) or str(error)  # the text of an OSError would name the path again
+        # The text of an OSError would name the path again, and an EOFError has none.
+        says = getattr(error, "strerror", None) or str(error) or type(error).__name__
         first_sentence = says.partition("\n")[0].partition(". ")[0]  # torch goes on with advice
         raise RecordError(f"{path}: cannot be read ({first_sentence})") from None
 

@@ -20,7 +20,7 @@ from studies.study import Study
 
 def print_study(study: Study, titles: Iterable[str], runs_dir: Path, data_dir: Path) -> None:
     """Print experiments of a study, each with its finished seeds."""
-    rows = []
+    rows, groups = [], set()
     for title in titles:
         entry, first = study.experiments[title], study.trained_as[title]
         source, studies = SOURCES.get(entry.experiment.dataset_name), {"": study}
@@ -29,6 +29,7 @@ def print_study(study: Study, titles: Iterable[str], runs_dir: Path, data_dir: P
         trained = []
         for where, with_data in studies.items():
             folder = folder_names.locate(runs_dir, with_data, first, entry.experiment)
+            groups.add(folder.parent)
             if seeds := records.finished_seeds(folder):
                 changed = describe_change(folder, with_data.experiments[title].experiment)
                 trained.append(f"{format_seeds(seeds)}{where}{changed}")
@@ -43,7 +44,11 @@ def print_study(study: Study, titles: Iterable[str], runs_dir: Path, data_dir: P
         )
     print(f"{study.name}: {study.asks}")
     header = ("experiment", "kind", "parameters", "trained", "note")
-    print(tabulate(rows, header, colalign=("left", "left", "right")), "\n")
+    print(tabulate(rows, header, colalign=("left", "left", "right")))
+    others = {path.parent.parent for path in runs_dir.glob(f"{study.name},*/[!.]*/seed-*")} - groups
+    if others and not study.overrides:
+        print(f"trained with other settings: {'; '.join(sorted(group.name.partition(',')[2] for group in others))}")
+    print()
 
 
 def _count_parameters(experiment: Experiment, study: Study, title: str, data_dir: Path) -> str:

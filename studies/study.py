@@ -114,7 +114,12 @@ class Study:
             raise ValueError("experiments is empty, expected at least one")
         if self.margin is not None and not 0 < self.margin < 1:
             raise ValueError(f"margin is {self.margin!r}, expected a share between 0 and 1, such as {MARGIN}")
+        if isinstance(self.claims, Claim) or not all(isinstance(claim, Claim) for claim in self.claims):
+            raise ValueError("claims: expected a tuple of Claim(...), with a comma after each")
         for title, entry in self.experiments.items():
+            if not isinstance(entry, Entry):
+                found = type(entry).__name__
+                raise ValueError(f"{title!r}: expected an Entry, such as Entry('own', Experiment()), found {found}")
             if not self.is_single and not TITLE.fullmatch(title):
                 raise ValueError(
                     f"{title!r}: expected a title that can be a folder's name, without {NOT_IN_TITLES}, and none that "

@@ -105,6 +105,7 @@ def test_a_file_that_is_missing_or_not_in_utf_8_is_refused(tmp_path):
     [
         (PermissionError(13, "Permission denied", "some/file"), "Permission denied"),
         (OSError("odd"), "odd"),
+        (EOFError(), "EOFError"),
         (ValueError("first line\nsecond line"), "first line"),
         (RuntimeError("It failed: no directory. You may try this."), "It failed: no directory"),
     ],

@@ -180,6 +180,7 @@ def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
         (["handed_in", "--study", ""], "--study : expected one of cifar-norms, "),
         (["handed_in", "--seeds", ""], "--seeds : expected seeds such as 0-4"),
         (["handed_in", "--study", "fashion"], "--study fashion: expected one of cifar-norms, fashion-mlp, "),
+        (["handed_in", "--study", "ghostsize"], "; did you mean ghost-size?"),
         (
             ["handed_in", "--study", "fashion-mlp,epoch=2"],
             "--study fashion-mlp,epoch=2: 'epoch' is not a setting; did you mean epochs?",

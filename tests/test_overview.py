@@ -50,6 +50,7 @@ def test_the_list_has_every_study_and_title_and_what_of_it_is_trained(tmp_path, 
     assert " 94,154 seed 2 on fashion_mnist_sample " in row_of(tables["fashion-mlp"], "L2")
     assert row_of(tables["l1-path"], "no L1") == "no L1 own 94,154 seed 3"
     assert out.count("seed 3") == 1
+    assert "other settings" not in out
     assert row_of(tables["mnist-dropout-ghost"], "BN").endswith("the same settings as L2+BN")
     assert read_files(tmp_path) == before
 
@@ -65,10 +66,12 @@ def test_the_list_of_one_study_is_that_of_the_settings_beside_it(tmp_path, capsy
     assert row_of(out, "proximal 0.001") == "proximal 0.001 own 94,154 seeds 0-1"
     assert row_of(out, "proximal 0.003") == "proximal 0.003 own 94,154"
     assert "fashion-mlp" not in out
+    assert "other settings" not in out
     train.main([*where, "--only", "no L1"])
     out = capsys.readouterr().out
     assert row_of(out, "no L1") == "no L1 own 94,154"  # nothing with the study's settings
     assert "proximal" not in out
+    assert "\ntrained with other settings: dataset=mnist_sample,epochs=2\n" in out
     train.main(["--study", "mnist-norms", "--only", "LN", "--norm", "batch", "--list"])  # GN would not go with it
     assert row_of(capsys.readouterr().out, "LN").startswith("LN as run ")
 

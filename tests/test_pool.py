@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from helpers import HANDED_IN, change_result, change_text, end_history, refresh, refuse, write_nothing
+from helpers import HANDED_IN, change_result, change_text, end_history, end_with, refresh, refuse, write_nothing
 
 import report
 import train
@@ -120,8 +120,10 @@ def test_the_command_writes_one_report_of_all(handed_in, other_seeds, tmp_path, 
 
 def test_when_every_submission_is_left_out_their_reasons_are_the_answer(tmp_path, capsys):
     (tmp_path / "ann.zip").write_bytes(b"no archive")
-    line = refuse(report.main, ["--pool", tmp_path / "ann.zip", "--out", tmp_path / "class"], capsys)
-    assert line.startswith("report.py: error: --pool: no run of any submission can be taken (ann: fails the check of")
+    captured = end_with(2, report.main, ["--pool", tmp_path / "ann.zip", "--out", tmp_path / "class"], capsys)
+    says = "report.py: error: --pool: no run of any submission can be taken (ann: fails the check of"
+    assert captured.err.startswith(says)
+    assert captured.out == ""
 
 
 def test_a_folder_of_submissions_is_refused(tmp_path, capsys):

@@ -307,7 +307,17 @@ def test_other_runs_that_are_not_there_are_named_by_their_flag(runs, digits, cap
     assert refuse(report.main, words, capsys) == f"report.py: error: {says}"
 
 
-@pytest.mark.parametrize(("opened", "closed"), [("```python\nx = 1", "```"), ("~~~", "~~~"), ("<!-- to do", "-->")])
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [
+        ("```python\nx = 1", "```"),
+        ("~~~", "~~~"),
+        ("<!-- to do", "-->"),
+        ("<details>", "</details>"),
+        ("Text <br> and <div\nclass='a'><img src='a.png'>", "</div>"),
+        ("<DIV/>", "</div>"),
+    ],
+)
 def test_notes_that_would_hide_the_report_are_refused(opened, closed, runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     (runs / "notes.md").write_text(f"# Title\n\n{opened}\n---\nEnd")
@@ -320,7 +330,7 @@ def test_notes_that_would_hide_the_report_are_refused(opened, closed, runs, digi
 def test_notes_may_have_no_dividing_line_in_a_code_block(runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     (runs / "notes.md").write_text("# Title\n\n```yaml\n---\na: 1\n```\n")
-    says = "notes.md: a line of --- in a code block or comment divides the text; write another line there"
+    says = "notes.md: a line of --- in a code block, comment or HTML element divides the text; write another line there"
     assert says in refuse(made, [], capsys)
 
 

@@ -467,6 +467,15 @@ def unexpected(kind, keyword):
         ("def study():\n    raise OSError('a\\nb')\n\n\nstudy()\n", ", line 2: OSError: a b"),
         ("a\0b", ": SyntaxError: source code string cannot contain null bytes"),
         ("THIRD = 3\n", ": defines no Study; write NAME = Study(...), or move it away"),
+        (
+            replaced('Entry("own", Experiment())', "Experiment()"),
+            ", line 5: 'plain': expected an Entry, such as Entry('own', Experiment()), found Experiment\n",
+        ),
+        (
+            replaced('"higher"),)', '"higher"))'),
+            ", line 5: claims: expected a tuple of Claim(...), with a comma after each",
+        ),
+        (replaced("claims=(Claim", 'claims=("it does", Claim'), ", line 5: claims: expected a tuple of Claim(...)"),
         (replaced("does-it-help", "mnist-norms"), ": the name 'mnist-norms' is taken; use another name"),
         (replaced("does-it-help", "single"), ": the name 'single' is taken; use another name"),
     ],

@@ -31,6 +31,15 @@ def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
     assert "verdict |" not in text
 
 
+def test_a_study_whose_file_is_missing_is_named(runs, digits):
+    of_study = replace(override("mnist-norms"), name="of-a-friend")
+    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.9] * 5, of_study, "plain")
+    says = "studies/ has no study of-a-friend, so its claims are not judged; put its file there again"
+    assert says in write_report(runs)
+    write_runs(runs, digits, PLAIN, [0.9] * 5)
+    assert write_report(runs).count("studies/ has no study") == 1
+
+
 def test_the_setting_is_the_one_that_was_trained(runs, digits):
     study = override("fashion-mlp", epochs=3)
     write_runs(runs, digits, study.experiments["third"].experiment, [0.9], study, "third")
@@ -57,13 +66,13 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits)
     assert "*mlp1,dataset=mnist_sample,l1=0.1* has a test accuracy of 75.00 ± 63.53 % over 2 seeds." in text
     missing = "`mlp1,dataset=mnist_sample`, the baseline of *mlp1,dataset=mnist_sample,l1=0.1*, is not trained yet: "
     assert f"{missing}`python train.py --dataset mnist_sample`" in text
-    few = "Under 5 seeds intervals are wide, and with one there is no interval: "
+    few = "Under 5 seeds intervals are wide, and with one there is no interval:"
     command = "python train.py --dataset mnist_sample --l1"
-    assert f"{few}`{command} 0.1 --seeds 0-4`\n" in text
+    assert f"{few} `{command} 0.1 --seeds 0-4`\n" in text
     write_runs(runs, digits, replace(PLAIN, l1=0.2), [0.8])
     text = write_report(runs)
     assert "the baseline of *mlp1,l1=0.1* and 1 more, is not trained yet" in text
-    assert f"{few}`{command} 0.1 --seeds 0-4`, `{command} 0.2 --seeds 0-4`\n" in text
+    assert f"{few}\n- `{command} 0.1 --seeds 0-4`\n- `{command} 0.2 --seeds 0-4`\n" in text
 
 
 def test_a_study_without_its_baseline_is_told_which_command_trains_it(runs, digits):
