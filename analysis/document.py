@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from html import escape
 from html.parser import HTMLParser
@@ -174,11 +175,10 @@ def is_closed(markdown: str) -> bool:
     """Tell whether a text ends outside of code blocks, comments and HTML that would swallow what follows it."""
     tokens = MarkdownIt("commonmark").parse(f"{markdown}\n\nend")
     ends_outside = (tokens[-1].type, tokens[-1].level) == ("paragraph_close", 0) and tokens[-2].content == "end"
+    inner = chain.from_iterable([block, *(block.children or ())] for block in tokens)
     elements = _Elements()
-    for token in chain.from_iterable([block, *(block.children or ())] for block in tokens):
-        if token.type in ("html_block", "html_inline"):
-            elements.feed(token.content)
-    return ends_outside and not elements.are_open
+    elements.feed("".join(token.content for token in inner if token.type in ("html_block", "html_inline")))
+    return ends_outside and not elements.open.total()
 
 
 class _Elements(HTMLParser):
@@ -186,15 +186,15 @@ class _Elements(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.are_open: list[str] = []
+        self.open: Counter[str] = Counter()
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         if tag not in EMPTY_ELEMENTS:
-            self.are_open.append(tag)
+            self.open[tag] += 1
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in self.are_open:
-            self.are_open.remove(tag)
+        if self.open[tag]:
+            self.open[tag] -= 1
 
     def handle_startendtag(self, tag: str, attrs: object) -> None:
         self.handle_starttag(tag, attrs)  # as browsers read <div/>
