@@ -141,7 +141,8 @@ class Findings:
     def lead(self) -> str:
         """The verdict on whether the best title by validation beats the second; `alone` if there is only one.
 
-        It is `equal` if both have the same mean.
+        It is `equal` if both have the same mean, and `contradicted` only if the best is below the second in the seeds
+        of a look.
         """
         if len(self.trained) < 2:
             return "alone"
@@ -152,7 +153,9 @@ class Findings:
         at_looks = compare_at_looks(best, second, "val_accuracy", self.study.needed_seeds)
         if not at_looks:
             return "too few seeds"
-        return decide_at_looks([Question("higher", None, [[each] for each in at_looks])], tests=1)[0].verdict
+        (answer,) = decide_at_looks([Question("higher", None, [[each] for each in at_looks])], tests=1)
+        is_equal = answer.verdict == "contradicted" and answer.comparisons[0].difference == 0
+        return "undecided" if is_equal else answer.verdict
 
     @property
     def margin(self) -> float:
@@ -162,6 +165,10 @@ class Findings:
     def list_compared(self, judgement: Judgement) -> list[str]:
         """List the titles under which the experiments that a claim compares are trained."""
         return list(dict.fromkeys(self.study.trained_as[title] for title in judgement.claim.titles))
+
+    def list_seeds(self) -> list[int]:
+        """List the seeds that any of the experiments has, in order."""
+        return sorted({seed for record in self.trained.values() for seed in record.seeds})
 
     def count_needed(self, judgement: Judgement, look: Look) -> int:
         """Count the seeds that a claim's experiments need for a look, with others in place of those that diverged."""

@@ -54,7 +54,8 @@ def add_people(document: Document, findings: Findings, givers: Givers) -> None:
     )
     ps = [each.p for each in compared if not math.isnan(each.p)]
     if not ps:
-        document.say("Whether people differ cannot be tested: it needs two people with at least two seeds each.")
+        needs = "two people with at least two seeds each, and differences that vary from seed to seed"
+        document.say(f"Whether people differ cannot be tested: it needs {needs}.")
         return
     smallest = min(1.0, len(ps) * min(ps))  # Bonferroni's correction
     differ = "people, or their machines, differ" if smallest < 0.05 else "people and their machines do not differ"
@@ -126,7 +127,7 @@ def measure_homogeneity(people: Collection[Comparison]) -> float:
     """Return p of a one-way analysis of variance: the hypothesis is that all people have the same mean difference.
 
     People share the test images, so the error over images plays no part. The result is NaN for fewer than two people
-    with at least two seeds each, or if no seed differs from another.
+    with at least two seeds each, or if nobody's seeds differ.
     """
     groups = [each for each in people if each.seeds > 1]
     freedom = sum(each.seeds - 1 for each in groups)

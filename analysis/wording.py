@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from statistics import mean
 
 from analysis.claims import Judgement
@@ -117,12 +116,16 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     for judgement in judgements:
         for title in findings.list_compared(judgement):
             needed[title] = max(needed.get(title, 0), findings.count_needed(judgement, next_look))
+    known = findings.list_seeds()
+    shared = set.intersection(*(set(findings.record(title).seeds) for title in needed))
     lacking: dict[int, list[str]] = {}  # {number of seeds: titles that lack so many}
-    for title, seeds in needed.items():
-        lacking.setdefault(seeds - len(findings.record(title).seeds), []).append(title)
-    lacking = {seeds: titles for seeds, titles in lacking.items() if seeds > 0}
-    if not lacking:
-        return f" The next is {next_look}, but the experiments do not have the same seeds."
+    for title, count in needed.items():
+        if findings.is_pooled:  # seeds that nobody has, each for all experiments
+            seeds = count - len(shared)
+        else:
+            seeds = len(set(continue_seeds(known, count)).difference(findings.record(title).seeds))
+        if seeds > 0:
+            lacking.setdefault(seeds, []).append(title)
     runs = "; ".join(f"{seeds} more of {', '.join(map(_name, titles))}" for seeds, titles in lacking.items())
     seconds = sum(
         seeds * mean(findings.values(title, "seconds")) for seeds, titles in lacking.items() for title in titles
@@ -130,8 +133,7 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     limit = [] if next_look.seeds <= MOST_TO_DECIDE else ["--most-seeds", str(next_look.seeds)]
     command = findings.study.command("--until-decided", *limit)
     if findings.is_pooled:  # nobody has all the runs that this command begins with
-        fresh = max(seed for record in findings.trained.values() for seed in record.seeds) + 1
-        new_seeds = list_seeds(range(fresh, fresh + max(lacking)))
+        new_seeds = list_seeds(range(known[-1] + 1, known[-1] + 1 + max(lacking)))
         command = findings.study.command("--only", *needed, "--seeds", new_seeds)
     return f" The next is {next_look}: {runs}; about {_say_duration(seconds)} of one process: `{command}`"
 
@@ -169,7 +171,7 @@ def _write_best(findings: Findings) -> Iterator[str]:
         than = {
             "equal": f"equal to {second}",
             "supported": f"distinguishably above {second}",
-            "contradicted": f"but below {second} in the seeds that both have",
+            "contradicted": f"but below {second} in the first seeds that both have",
             "too few seeds": f"before {second}; they have fewer seeds in common than a verdict needs",
         }.get(findings.lead, f"not distinguishable from {second}")
         yield f"By validation accuracy the best is {best}, {than}."
@@ -270,13 +272,14 @@ def write_gaps(findings: Findings) -> Iterator[str]:
 def _continue(findings: Findings, titles: Iterable[str], planned: int) -> str:
     """Return `0-4`: the seeds of some experiments, those that others have, and then those after them.
 
-    In a report on the runs of many people, only the last, which nobody has.
+    In a report on the runs of many people, only the last, which nobody has, as many as the experiments lack in common.
     """
-    own = set(chain.from_iterable(findings.trained[title].seeds for title in titles))
-    known = set(chain.from_iterable(record.seeds for record in findings.trained.values()))
+    seeds_of, known = [set(findings.trained[title].seeds) for title in titles], findings.list_seeds()
     if findings.is_pooled:
-        return list_seeds(range(max(known) + 1, max(known) + 1 + planned - len(own)))
-    return list_seeds(continue_seeds([*own, *sorted(known - own)][:planned], planned))
+        lacking = planned - len(set.intersection(*seeds_of))
+        return list_seeds(range(known[-1] + 1, known[-1] + 1 + lacking))
+    own = set.union(*seeds_of)
+    return list_seeds(continue_seeds([*own, *sorted(set(known) - own)][:planned], planned))
 
 
 def describe_training(experiment: Experiment) -> str:

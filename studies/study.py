@@ -28,6 +28,8 @@ KINDS = ("as run", "corrected", "control", "own")
 CLAIM_METRICS = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")
 # A train accuracy is that of the trained network, or the mean during its last epoch, augmented and with dropout.
 PUBLISHED_METRICS = (*CLAIM_METRICS, "running_train_accuracy")
+# What a constant that a claim compares with may be; accuracies, zeros and the gap are fractions.
+CONSTANTS = dict(test_accuracy=(0, 1), train_accuracy=(0, 1), zeros=(0, 1), gap=(-1, 1))
 DIRECTIONS = ("higher", "lower", "not higher", "same")
 # Differences in accuracy within the margin have no practical importance; a study can set its own margin.
 MARGIN = 0.005
@@ -159,6 +161,11 @@ class Study:
                     f"{about}: compared with {claim.against!r}, expected a tuple of titles, such as ('third',), "
                     "or a number"
                 )
+            if not isinstance(claim.against, tuple):
+                low, high = CONSTANTS.get(claim.metric, (0, 1_000_000))
+                if isinstance(claim.against, bool) or not low <= claim.against <= high:
+                    expected = f"expected a number from {low} to {high}"
+                    raise ValueError(f"{about}: compared with {claim.against!r}, {expected}")
             for word, known in ((claim.kind, KINDS), (claim.metric, CLAIM_METRICS), (claim.direction, DIRECTIONS)):
                 _check_word(about, word, known)
         named = [(f"claim {claim.says!r}", claim.titles) for claim in self.claims]

@@ -101,6 +101,28 @@ def test_other_seeds_take_the_place_of_those_that_diverged(runs, digits):
     assert (step.titles, "too many runs diverged" in step.says) == ([], True)
 
 
+@pytest.mark.parametrize(
+    ("is_pooled", "runs_lacking", "flags"),
+    [
+        (False, "2 more of *dropout*; 1 more of *plain*", "--until-decided"),
+        (True, "3 more of *dropout*, *plain*", "--only dropout plain --seeds 6-8"),
+    ],
+)
+def test_seeds_that_only_one_experiment_has_are_no_pairs(is_pooled, runs_lacking, flags, runs, digits):
+    found = record_study(runs, digits, plain=PLAIN[:4], dropout=[*CLOSE, *CLOSE[:1]])
+    (dropout,) = (record for record in found if record.title == "dropout")
+    for seed in (0, 1):
+        dropout.results.pop(seed)  # it has 2 to 5, plain 0 to 3
+    (findings,) = gather(found, runs)[0]
+    findings.is_pooled = is_pooled
+    text = " ".join(wording.write_findings(findings))
+    cost = "about a minute of one process"
+    assert f"The next is look 1 (5 seeds): {runs_lacking}; {cost}: `python train.py --study mine {flags}`" in text
+    without_claims = replace(findings, study=replace(MINE, claims=()))
+    text = " ".join(wording.write_gaps(without_claims))
+    assert f"`python train.py --study mine --seeds {'6-8' if is_pooled else '0-4'}`" in text
+
+
 def test_a_damaged_run_is_named_when_it_stops_the_training(runs, capsys):
     words = ["--study", "mine", "--runs-dir", str(runs), "--jobs", "1"]
     train.main([*words, "--seeds", "0-4"])

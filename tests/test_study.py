@@ -85,6 +85,14 @@ def test_a_study_over_two_data_sets_and_a_forgotten_comma_are_refused():
 def test_a_claim_that_compares_nothing_is_refused():
     with pytest.raises(ValueError, match=r"^claim 'it does': compared with \(\), expected a tuple of titles"):
         Study(**MINE, claims=(make_claim(against=()),))
+    for constant, metric, expected in (
+        (88.46, "test_accuracy", "compared with 88.46, expected a number from 0 to 1"),
+        (True, "zeros", "compared with True, expected a number from 0 to 1"),
+        (-2, "gap", "compared with -2, expected a number from -1 to 1"),
+        (float("nan"), "test_loss", "compared with nan, expected a number from 0 to 1000000"),
+    ):
+        with pytest.raises(ValueError, match=f"^claim 'it does': {expected}$"):
+            Study(**MINE, claims=(make_claim(against=constant, metric=metric),))
     with pytest.raises(ValueError, match=r"^claim 'it does': about no experiment, expected a title$"):
         Study(**MINE, claims=(make_claim(subject=()),))
 

@@ -101,8 +101,16 @@ def test_the_best_of_all_seeds_may_be_below_the_second_in_those_that_both_have(r
     for title, accuracies in (("third", [0.5] * 5 + [0.95] * 5), ("L1", [0.6] * 5)):
         accuracies = [accuracy + seed / 1000 for seed, accuracy in enumerate(accuracies)]
         write_runs(runs, digits, study.experiments[title].experiment, accuracies, study, title)
-    says = "By validation accuracy the best is *third*, but below *L1* in the seeds that both have."
+    says = "By validation accuracy the best is *third*, but below *L1* in the first seeds that both have."
     assert says in write_report(runs)
+
+
+def test_experiments_that_are_equal_in_the_seeds_that_both_have_are_not_distinguishable(runs, digits):
+    study = override("fashion-mlp", epochs=3)
+    for title, seeds in (("third", 6), ("L1", 5)):
+        accuracies = [0.5 + seed / 1000 for seed in range(seeds)]
+        write_runs(runs, digits, study.experiments[title].experiment, accuracies, study, title)
+    assert "the best is *third*, not distinguishable from *L1*." in write_report(runs)
 
 
 def test_the_limits_of_a_study_are_said_with_what_comes_near_them(runs, digits, monkeypatch):
