@@ -177,7 +177,10 @@ def is_closed(markdown: str) -> bool:
     ends_outside = (tokens[-1].type, tokens[-1].level) == ("paragraph_close", 0) and tokens[-2].content == "end"
     inner = chain.from_iterable([block, *(block.children or ())] for block in tokens)
     elements = _Elements()
-    elements.feed("".join(token.content for token in inner if token.type in ("html_block", "html_inline")))
+    try:
+        elements.feed("".join(token.content for token in inner if token.type in ("html_block", "html_inline")))
+    except AssertionError:  # html.parser's answer to some declarations, such as <![2]
+        return False
     return ends_outside and not elements.open.total()
 
 

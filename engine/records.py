@@ -149,7 +149,7 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
             lost = _list_runs(folder)
             if difference and replace:
                 print(f"{folder.name}: {difference}; discarded by --force: {lost}")
-                shutil.rmtree(folder)
+                _discard(folder)
             elif difference:
                 only = ["--only", description["title"]] if description["study"] else []
                 force = shlex.join([*only, "--force"])
@@ -164,6 +164,16 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
             pass  # a folder that cannot be written is refused before training, not after
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error.strerror}); name another --runs-dir") from None
+
+
+def _discard(folder: Path) -> None:
+    """Delete an experiment's folder, its description last: if this is stopped, no run is taken for another's."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "experiment.json":
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def _compare_description(path: Path, description: dict[str, Any]) -> str | None:

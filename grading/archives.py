@@ -21,19 +21,21 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from fnmatch import fnmatch
+from fnmatch import translate
 from functools import partial
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from grading.untrusted import Limits, SubmissionError
+from grading.untrusted import BOUNDED, BoundedFile, Limits, SubmissionError, check_read
 from sources.contents import GZIP, TAR
 
 # Files and folders that systems and tools keep for themselves, in lower case.
 LITTER = (".*", "__macosx", "__pycache__", "venv", "node_modules", "thumbs.db", "ehthumbs.db", "desktop.ini")
+LITTER_NAME = re.compile("|".join(map(translate, LITTER)))
 LONGEST_NAME = 1000  # bytes of a path; a name in it may have 255
+DEEPEST = 50  # names in a path
 ENCRYPTED = 1  # bit of a zip member's flags
-LARGEST_READ = 2**24  # bytes that a tar archive may make its reader hold at once
 # Besides their own errors, zipfile raises NotImplementedError for an unknown compression, RuntimeError for a password.
 DAMAGE = (EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, tarfile.TarError, zlib.error)
 
@@ -63,15 +65,17 @@ def open_files(path: Path, limits: Limits) -> Iterator[Contents]:
     with contextlib.ExitStack() as stack:
         if path.is_file() and path.stat().st_size == 0:
             raise SubmissionError(f"{path.name}: an empty file, expected an archive")
-        with blaming(f"{path.name}: cut off, or not a zip archive"):
+        with blaming(f"{path.name}: cut off, or not a zip, tar or tar.gz archive"):
             if path.is_dir():
                 entries = _list_folder(path)
             elif _begins_with(path, GZIP):
                 entries = _list_tar(stack.enter_context(tarfile.open(fileobj=_Gzip(path), mode="r:")), limits)
             elif _begins_with(path, TAR, at=257):  # before zip: one at its end would be taken for the whole
-                entries = _list_tar(stack.enter_context(tarfile.open(path, mode="r:")), limits)
+                file = stack.enter_context(BoundedFile(path))
+                entries = _list_tar(stack.enter_context(tarfile.open(fileobj=file, mode="r:")), limits)
             else:
-                entries = _list_zip(stack.enter_context(zipfile.ZipFile(path)))
+                file = stack.enter_context(BoundedFile(path))
+                entries = _list_zip(stack.enter_context(zipfile.ZipFile(file)))
             contents = _sort(entries, limits)
         yield contents
 
@@ -127,9 +131,10 @@ def _sort(entries: Iterable[tuple[str, Entry]], limits: Limits) -> Contents:
         contents.files[name] = entry
         if len(spellings) > limits.files:
             raise SubmissionError(f"holds more than {limits.files:,} files")
-    folders = {parent.as_posix() for name in contents.files for parent in PurePosixPath(name).parents}
-    for name in folders & contents.files.keys():
-        raise SubmissionError(f"{name!r} is in it twice, as a file and as a folder")
+    in_order = sorted(contents.files, key=lambda name: name.split("/"))  # a folder's files right after its name
+    for name, following in pairwise(in_order):
+        if following.startswith(f"{name}/"):
+            raise SubmissionError(f"{name!r} is in it twice, as a file and as a folder")
     return contents
 
 
@@ -139,12 +144,17 @@ def normalize_name(name: str) -> str:
     Raises:
         SubmissionError: the path leads outside the folder, as `..\x`, `C:\x` and `/x` do, or is too long.
     """
+    too_long = f"{name[:40]!r}… is too long a name for a file"
+    if len(name) > LONGEST_NAME:  # before it is normalized, whose time grows with the square of its accents
+        raise SubmissionError(too_long)
     normalized = unicodedata.normalize("NFC", name.replace("\\", "/"))
     parts = PurePosixPath(normalized).parts
     if not parts or ".." in parts or "\0" in name or re.match("/|[A-Za-z]:", normalized):
         raise SubmissionError(f"{name!r} could be unpacked outside its folder")
     if max(len(os.fsencode(part)) for part in parts) > 255 or len(os.fsencode(normalized)) > LONGEST_NAME:
-        raise SubmissionError(f"{name[:40]!r}… is too long a name for a file")
+        raise SubmissionError(too_long)
+    if len(parts) > DEEPEST:
+        raise SubmissionError(f"{name[:40]!r}… is in more than {DEEPEST} folders")
     return "/".join(parts)
 
 
@@ -152,7 +162,7 @@ def find_litter(name: str) -> str | None:
     """Return the file or folder in a path that a system or a tool, not a person, made; None if there is none."""
     parts = PurePosixPath(name).parts
     for number, part in enumerate(parts, 1):
-        if any(fnmatch(part.casefold(), pattern) for pattern in LITTER):
+        if LITTER_NAME.match(part.casefold()):
             return "/".join(parts[:number])
     return None
 
@@ -166,6 +176,8 @@ def _list_zip(archive: zipfile.ZipFile) -> Iterator[tuple[str, Entry]]:
         name = member.filename
         if member.flag_bits & ENCRYPTED:
             raise SubmissionError("needs a password; it has to be packed without one")
+        if member.compress_type not in BOUNDED:
+            raise SubmissionError(f"{name[:40]!r} is compressed by a method other than deflate; pack it as others do")
         if not member.flag_bits & 0x800:  # it does not say that its name is UTF-8, but the name may be nevertheless
             with contextlib.suppress(UnicodeError):
                 name = name.encode("cp437").decode()
@@ -177,6 +189,8 @@ def _list_zip(archive: zipfile.ZipFile) -> Iterator[tuple[str, Entry]]:
 def _list_tar(archive: tarfile.TarFile, limits: Limits) -> Iterator[tuple[str, Entry]]:
     unpacked = 0
     for number, member in enumerate(archive, 1):
+        if member.size < 0:  # or the next member would be the same again
+            raise SubmissionError(f"{member.name[:40]!r} has a size below 0")
         unpacked += member.size
         if number > limits.files or unpacked > limits.bytes:  # before it is decompressed to find the next
             raise SubmissionError(f"holds more than {limits.files:,} files or {limits.bytes:,} bytes")
@@ -185,12 +199,10 @@ def _list_tar(archive: tarfile.TarFile, limits: Limits) -> Iterator[tuple[str, E
 
 
 class _Gzip(gzip.GzipFile):
-    """A gzip file whose reader cannot be made to hold gigabytes, as by a tar archive with a forged header."""
+    """A gzip file whose reader cannot be made to hold gigabytes; see `BoundedFile`."""
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= LARGEST_READ:
-            raise ValueError(f"a header of {size} bytes")
-        return super().read(size)
+        return super().read(check_read(-1 if size is None else size))
 
 
 def _list_folder(folder: Path) -> Iterator[tuple[str, Entry]]:

@@ -35,6 +35,7 @@ HONEST = 0.56  # the largest correlation found between runs of different seeds
 FEWEST_UNITS = 8  # of the first layer; with fewer units, or without a hidden layer, all seeds may learn the same
 TINY = 1e-12  # instead of lengths that are 0
 BATCH_NORM_EPS = nn.BatchNorm2d(1).eps  # added to its variance
+MOST_NUMBERS = 2**24  # of the runs that a run is compared with at once
 ENOUGH = 10_000  # weights that are compared, from the first layer on: a class may hand in thousands of runs
 
 
@@ -144,15 +145,27 @@ def list_middle_pixels(inputs: int) -> Tensor:
 
 
 def correlate(mine: Trace, others: Sequence[Trace], least: float = -1) -> dict[int, float]:
-    """Compute the correlation of a run with each of several runs of equal shapes: that of the layer with the lowest.
+    """Compute the correlation of a run with each of several runs of equal shapes, in bounded memory.
+
+    Returns:
+        {index: correlation} of the others whose correlation is `least` at least.
+    """
+    of_each = max(max(layer.numel(), len(layer) ** 2) for layer in mine.layers)
+    at_once = max(1, MOST_NUMBERS // of_each)
+    found: dict[int, float] = {}
+    for start in range(0, len(others), at_once):
+        of_some = _correlate_at_once(mine, others[start : start + at_once], least)
+        found |= {start + index: correlation for index, correlation in of_some.items()}
+    return found
+
+
+def _correlate_at_once(mine: Trace, others: Sequence[Trace], least: float) -> dict[int, float]:
+    """Compute the correlation of a run with each of several runs: that of the layer with the lowest.
 
     The twin of a unit is the unit of the other run whose incoming weights are most similar. In the next layer, the
     inputs of the other run are put into the order of the twins. The correlation of a layer is the mean over its units
     of the similarity of twins, by the units' shares in one run or in the other; units that are not each other's twins
     count as 0.
-
-    Returns:
-        {index: correlation} of the others whose correlation is `least` at least.
     """
     found, twins = dict.fromkeys(range(len(others)), 1.0), torch.empty(0)
     for number, layer in enumerate(mine.layers):

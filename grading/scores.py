@@ -15,6 +15,7 @@ from analysis.findings import load_recorded
 from engine.files import write_answer
 from engine.seeds import format_seeds
 from engine.workers import prepare_process
+from experiments import UserError
 from grading import gradescope
 from grading.checks import CHECKS, Result, run_checks
 from grading.copies import Trace, find_copies
@@ -58,7 +59,13 @@ class Graded:
 def grade(path: Path, options: GradeOptions) -> Graded:
     """Grade a submission, given as an archive or as its unpacked folder."""
     with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
-        return grade_submission(read_submission(path, Path(workshop), options), str(path))
+        try:
+            return grade_submission(read_submission(path, Path(workshop), options), str(path))
+        except (OSError, MemoryError, UserError):
+            raise
+        except Exception as error:  # a forged file may find a mistake of this toolkit, which must not cost the others
+            says = str(error).partition("\n")[0]
+            return Graded(str(path), cannot=make_printable(f"grade.py failed on it ({type(error).__name__}: {says})"))
 
 
 def grade_submission(submission: Submission, name: str) -> Graded:

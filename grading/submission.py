@@ -6,11 +6,12 @@ submission = read_submission(Path("submission.zip"), workshop, GradeOptions())
 import contextlib
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from engine import records
 from engine.files import RecordError
@@ -145,24 +146,24 @@ def take_files(contents: Contents, folder: Path, limits: Limits = LIMITS) -> tup
     damage: list[str] = []
     remarks: list[str] = []
     mended: list[str] = []
+    damaged: dict[str, str] = {}  # {name: what is wrong with the file}
     manifest = files.pop(MANIFEST, None)
     listed = _read_manifest(manifest, folder / MANIFEST, limits)
     if listed is None:
         damage.append(f"{MANIFEST} {'cannot be read' if manifest else 'is missing'}: {EXPECTED}")
         listed = dict.fromkeys(files)
     _check_limits([files[name] for name in listed if name in files], limits)
-    for name, digest in sorted(listed.items()):
-        if name not in files:
-            damage.append(f"{name} is missing")
-            continue
+    damaged |= {name: "is missing" for name in listed if name not in files}
+    for name in [name for name in files if name in listed]:  # in the archive's order: a tar.gz is slow to go back
+        digest = listed[name]
         if files[name].size > limits.file:
-            damage.append(f"{name} has more than {limits.file:,} bytes")
+            damaged[name] = f"has more than {limits.file:,} bytes"
             continue
         target = folder / name
         try:
             copy_file(files[name], target)
         except SubmissionError as error:
-            damage.append(f"{name} is {error}")
+            damaged[name] = f"is {error}"
             target.unlink(missing_ok=True)
             continue
         if digest in (None, _hash_file(target)):  # without a manifest, there is none
@@ -173,12 +174,13 @@ def take_files(contents: Contents, folder: Path, limits: Limits = LIMITS) -> tup
             remarks.append(f"{NOTES} was changed after the report was made, which has the earlier text")
             target.unlink()
         else:
-            damage.append(f"{name} was altered")
+            damaged[name] = "was altered"
+    damage += [f"{name} {damaged[name]}" for name in sorted(damaged)]
     outside = [name for name in contents.files if not name.startswith(top)]
     if added := sorted([*(files.keys() - listed.keys()), *outside]):
         remarks.append(f"not in the manifest, so not looked at: {list_names(added)}")
     if mended:
-        remarks.append(f"taken with the line endings with which they were packed: {list_names(mended)}")
+        remarks.append(f"taken with the line endings with which they were packed: {list_names(sorted(mended))}")
     if contents.ignored:
         remarks.append(f"ignored, as systems and tools keep them: {list_names(sorted(contents.ignored))}")
     return damage, remarks
@@ -190,9 +192,14 @@ def find_top(files: dict[str, Entry]) -> str:
     Raises:
         SubmissionError: there are several submissions.
     """
+    in_order = sorted(files)
+
+    def holds_runs(top: str) -> bool:
+        first = bisect_left(in_order, f"{top}runs/")
+        return first < len(in_order) and in_order[first].startswith(f"{top}runs/")
+
     tops = [name.removesuffix(MANIFEST) for name in files if _is_manifest(name)]
-    folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
-    tops = [top for top in tops if f"{top}runs" in folders] or tops  # other programs have files of this name, too
+    tops = [top for top in tops if holds_runs(top)] or tops  # other programs have files of this name, too
     if len(tops) > 1:
         found = list_names([f"{top}{MANIFEST}" for top in sorted(tops)])
         raise SubmissionError(f"holds {len(tops)} submissions, expected one: {found}")

@@ -9,6 +9,7 @@ submission.
 """
 
 import contextlib
+import io
 import math
 import re
 import zipfile
@@ -49,11 +50,39 @@ DATASET = dict(checksum=str, name=str, train=int, validation=int, test=int)  # t
 OWN: dict[str, Any] = dict(shape=[int], classes=[str])  # beside these, of a data set of one's own
 FORMULA = ("=", "+", "-", "@")  # with which a cell of a spreadsheet is a formula, such as a file's name, =1+1.py
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that end a line or steer a terminal
+LARGEST_READ = 2**24  # bytes that the list of an archive's files may make its reader hold at once
+# Of the ways to compress a zip's member, those that zipfile reads with bounded memory.
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LONGEST_TEXT = 10_000  # characters of a text in result.json, such as the command
 
 
 class SubmissionError(UserError):
     """A submission that cannot be packed or graded."""
+
+
+class BoundedFile(io.FileIO):
+    """A file of an archive whose reader cannot be made to hold gigabytes, as by a forged header or list of files."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to `size` bytes; without a size, up to the end.
+
+        Raises:
+            ValueError: these are too many bytes.
+        """
+        content = super().read(check_read(size) if size is not None and size >= 0 else LARGEST_READ + 1)
+        check_read(len(content))
+        return content
+
+
+def check_read(size: int) -> int:
+    """Return a number of bytes to read at once.
+
+    Raises:
+        ValueError: it is too large, or negative.
+    """
+    if not 0 <= size <= LARGEST_READ:
+        raise ValueError(f"a header of {size} bytes")
+    return size
 
 
 @dataclass(frozen=True)
@@ -191,7 +220,9 @@ def _measure_unpacked(path: Path) -> int:
         RecordError: the file begins as an archive and cannot be listed, but torch's own reader might unpack it.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
+            if any(member.compress_type not in BOUNDED for member in archive.infolist()):
+                raise ValueError("compressed in another way than by NumPy and torch")
             return sum(member.file_size for member in archive.infolist())
     except OSError:  # missing, or unreadable for every reader
         return 0

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from helpers import find_failures, refresh
 
-from grading import archives, submission
+from grading import archives, submission, untrusted
 from grading.archives import copy_file, find_litter, normalize_name, open_files
 from grading.submission import GradeOptions, read_submission
 from grading.untrusted import LIMITS, SubmissionError
@@ -85,6 +85,45 @@ def test_a_name_that_no_disk_takes_is_refused(tmp_path):
     for name in ("é" * 200, "/".join(["a" * 100] * 20)):
         with pytest.raises(SubmissionError, match="is too long a name for a file"):
             list_files(pack_members(tmp_path / "long.zip", [(name, b"")]))
+
+
+def test_a_name_of_very_many_accents_or_folders_is_refused_before_it_costs_time(tmp_path):
+    with pytest.raises(SubmissionError, match="is too long a name for a file"):
+        normalize_name("a" + "\u0301\u0323" * 10**6)
+    with pytest.raises(SubmissionError, match="is in more than 50 folders"):
+        list_files(pack_members(tmp_path / "deep.zip", [("a/" * 60 + "b", b"")]))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_would_be_unpacked_without_bounds_is_refused(compression, tmp_path):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w", compression) as archive:
+        archive.writestr("first", bytes(10**6))
+    with pytest.raises(SubmissionError, match="'first' is compressed by a method other than deflate"):
+        list_files(tmp_path / "odd.zip")
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_a_tar_archive_that_would_be_listed_for_ever_is_refused(kind, tmp_path):
+    first, second = tarfile.TarInfo("first"), tarfile.TarInfo("second")
+    first.size = 512
+    second.size = -first.size - 1024  # after it comes, again, the second
+    content = first.tobuf(tarfile.GNU_FORMAT) + bytes(first.size) + second.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    (tmp_path / f"odd.{kind}").write_bytes(gzip.compress(content) if kind == "tar.gz" else content)
+    with pytest.raises(SubmissionError, match="'second' has a size below 0"):
+        list_files(tmp_path / f"odd.{kind}")
+
+
+def test_an_archive_whose_list_of_files_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(untrusted, "LARGEST_READ", 10_000)
+    few = pack_members(tmp_path / "few.zip", [(f"{number:0100}", b"") for number in range(20)])
+    assert len(list_files(few)) == 20
+    with pytest.raises(SubmissionError, match=r"cut off, or not a zip, .* \(a header of "):
+        list_files(pack_members(tmp_path / "many.zip", [(f"{number:0100}", b"") for number in range(200)]))
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 20_000
+    (tmp_path / "header.tar").write_bytes(header.tobuf(tarfile.USTAR_FORMAT) + bytes(20_480))
+    with pytest.raises(SubmissionError, match=r"cut off, or not a zip, .* \(a header of 20"):
+        list_files(tmp_path / "header.tar")
 
 
 def test_names_are_the_same_from_every_system():
@@ -184,7 +223,7 @@ def test_half_an_archive_is_refused_in_a_line_wherever_it_was_cut(kind, tmp_path
     content, half = path.read_bytes(), tmp_path / f"half.{kind}"
     for cut in (0, 1, 10, 600, 5500, len(content) - 600):
         half.write_bytes(content[:cut])
-        with pytest.raises(SubmissionError, match=r"cut off, or not a zip archive|an empty file") as caught:
+        with pytest.raises(SubmissionError, match=r"cut off, or not a zip, tar or|an empty file") as caught:
             list_files(half)
         assert "\n" not in str(caught.value)
 

@@ -14,6 +14,7 @@ from docs import draw_copies
 from engine import records, run_files
 from engine.files import RecordError
 from experiments import LARGEST, Experiment
+from grading import copies
 from grading.copies import LEAST, Trace, correlate, find_copies, measure_units, simplify, trace_run
 
 ONE_CYCLE = dict(optimizer="sgd", lr_scheduler="one_cycle")
@@ -119,6 +120,17 @@ def test_weights_in_another_order_hide_no_copy(trained, tmp_path):
 def test_independent_runs_are_no_copies(trained):
     for kind, record in trained.items():
         assert find_copies(trace_all(record)) == [], kind
+
+
+def test_runs_are_compared_in_parts_that_fit_into_memory(trained, monkeypatch):
+    for record in trained.values():
+        first, *others = trace_all(record)
+        several = [*others, first, *others]
+        at_once = correlate(first, several)
+        with monkeypatch.context() as patch:
+            patch.setattr(copies, "MOST_NUMBERS", 1)  # one after the other
+            assert correlate(first, several) == pytest.approx(at_once)
+        assert at_once[len(others)] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", ["no hidden layer", "few units"])

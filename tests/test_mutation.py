@@ -161,7 +161,8 @@ def test_a_malformed_input_is_answered_in_a_line_and_nothing_that_was_whole_is_a
     except Exception as error:
         error.add_note(f"by {mutant}")
         raise
-    said = capsys.readouterr().err
+    printed, said = capsys.readouterr()
+    assert "grade.py failed on it" not in printed + said, mutant
     assert status in STATUSES, mutant
     assert "Traceback" not in said, mutant
     if status == 2:

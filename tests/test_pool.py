@@ -75,7 +75,7 @@ def test_copies_and_forgeries_are_left_out_by_name(handed_in, tmp_path):
     assert [line.partition(":")[0] for line in pool.left_out] == ["copy", "forged", "broken"]
     assert "shared with first" in pool.left_out[0]
     assert "fails the check of predictions" in pool.left_out[1]
-    assert "not a zip archive" in pool.left_out[2]
+    assert "not a zip, tar or tar.gz archive" in pool.left_out[2]
 
 
 def test_one_persons_own_data_set_leaves_only_this_person_out(handed_in, other_seeds, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from torch import nn
 import training
 from engine import records
 from experiments import Experiment
-from grading.recomputing import _compare_with_history, compare_run, list_learning_rates
+from grading.recomputing import _compare_with_history, compare_run, is_alike, list_learning_rates
 
 SMALL = dict(model="mlp", hidden=(16, 16), dataset="mnist_sample", batch_size=50, epochs=3)
 ONE_CYCLE = dict(lr_scheduler="one_cycle", optimizer="sgd", lr=0.1)
@@ -129,3 +129,8 @@ def test_epochs_and_metrics_follow_from_the_history(settings, rows, result, says
     result = dict(zip(("epochs", "chosen_epoch", "val_loss", "val_accuracy"), result, strict=True))
     problems = list(_compare_with_history(experiment, result, rows, images=1000))
     assert [says in problem for problem in problems] == ([True] if says else [])
+
+
+def test_an_integer_that_is_no_float_is_not_alike():
+    assert is_alike(dict(mean=[1, 0.5]), dict(mean=[1.0, 0.5 + 1e-12]))
+    assert not is_alike(dict(mean=[10**4000, 0.5]), dict(mean=[1.0, 0.5]))

@@ -207,6 +207,27 @@ def test_replace_replaces_another_experiment_and_its_runs_and_nothing_beside_it(
     records.open_folder(folder, description)
 
 
+def test_what_force_did_not_discard_to_the_end_is_not_taken_for_the_new_experiment(folder, digits, monkeypatch):
+    for seed in (0, 1):
+        records.write_run(folder, make_run(seed))
+    edited = records.describe(replace(EXPERIMENT, lr=0.5), digits, EXPERIMENT.name)
+    delete = shutil.rmtree
+
+    def delete_once(path):
+        delete(path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", delete_once)
+        with pytest.raises(KeyboardInterrupt):
+            records.open_folder(folder, edited, replace=True)
+    assert len(records.finished_seeds(folder)) == 1
+    with pytest.raises(RecordError, match=r"recorded with experiment lr 0.001, now 0.5"):
+        records.open_folder(folder, edited)
+    records.open_folder(folder, edited, replace=True)
+    assert records.finished_seeds(folder) == []
+
+
 def test_replace_leaves_the_same_experiment_and_its_runs_alone(folder, description):
     def read_with_times():
         return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}

@@ -327,6 +327,12 @@ def test_notes_that_would_hide_the_report_are_refused(opened, closed, runs, digi
     assert "## What was found" in made()
 
 
+def test_notes_whose_html_cannot_be_read_are_refused(runs, digits, made, capsys):
+    write_runs(runs, digits, PLAIN, [0.8])
+    (runs / "notes.md").write_text("<div>\n1 <![2] 3\n</div>\n\n---\nEnd")
+    assert "HTML element in the text before the report is not closed" in refuse(made, [], capsys)
+
+
 def test_notes_may_have_no_dividing_line_in_a_code_block(runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     (runs / "notes.md").write_text("# Title\n\n```yaml\n---\na: 1\n```\n")

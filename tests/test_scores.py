@@ -28,6 +28,17 @@ def grade_all(*paths):
     return all_graded
 
 
+def test_a_mistake_of_the_grader_costs_no_other_submission(handed_in, monkeypatch):
+    def fail(*_):
+        raise AssertionError("line\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scores, "run_checks", fail)
+        graded = scores.grade(handed_in, GradeOptions())
+    assert graded.cannot == "grade.py failed on it (AssertionError: line)"
+    assert scores.grade(handed_in, GradeOptions()).points == 90
+
+
 def test_copies_among_submissions_are_named_and_equal_training_alone_is_not(unpacked, handed_in, tmp_path):
     honest = shutil.copytree(handed_in, tmp_path / "honest")
     for path in honest.glob("runs/single/*/seed-*"):  # the same seeds on an equal machine

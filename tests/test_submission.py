@@ -79,7 +79,7 @@ def test_what_is_no_archive_or_half_of_one_is_answered_with_a_line(cut, handed_i
     path = tmp_path / "half.zip"
     path.write_bytes((handed_in.parent / "submission.zip").read_bytes()[:cut])
     failures = find_failures(path)
-    says = "cut off, or not a zip archive" if cut else "half.zip: an empty file, expected an archive"
+    says = "cut off, or not a zip, tar or tar.gz archive" if cut else "half.zip: an empty file, expected an archive"
     assert says in failures["archive"]
     assert failures["report"].startswith("FAILED  report, −20 points: not checked, because no finished run")
     assert len(failures) == 5, "no check that was not made gives points"

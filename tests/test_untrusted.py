@@ -195,6 +195,18 @@ def test_runs_that_expand_beyond_the_limits_are_left_out_before_they_are_read(ru
     assert "predictions.npz: cannot be read (float32 (9000, 10), expected float32 (700, 10))" in problems[0]
 
 
+def test_predictions_that_are_compressed_without_bounds_are_left_out_before_they_are_read(runs, digits):
+    path = write_runs(runs, digits, PLAIN, [0.9]) / "seed-0" / "predictions.npz"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    found, problems = read_runs(runs, limits=LIMITS)
+    assert found == []
+    assert problems == [f"{path}: cannot be read (compressed in another way than by NumPy and torch); {again(0)}"]
+
+
 def test_weights_that_only_torchs_own_reader_could_unpack_are_left_out_before_they_are_read(runs, digits, monkeypatch):
     folder = write_runs(runs, digits, PLAIN, [0.9])
     path = folder / "seed-0" / "weights.pt"
