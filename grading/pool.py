@@ -68,7 +68,7 @@ def _name_people(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _leave_out_ending(name: str) -> str:
-    return next((name.removesuffix(ending) for ending in ARCHIVES if name.endswith(ending)), name)
+    return next((name[: -len(ending)] for ending in ARCHIVES if name.lower().endswith(ending)), name)
 
 
 def _find_reasons(graded: Graded, passed: list[Graded]) -> Iterator[str]:

@@ -126,6 +126,13 @@ def test_when_every_submission_is_left_out_their_reasons_are_the_answer(tmp_path
     assert captured.out == ""
 
 
+def test_a_person_is_named_without_the_archives_ending(tmp_path):
+    for name in ("ann.zip", "BEN.ZIP", "Cleo.tar.gz", "dan"):
+        (tmp_path / name).write_bytes(b"no archive")
+    pool = make_pool(sorted(tmp_path.iterdir()), tmp_path / "pool", GradeOptions())
+    assert sorted(line.partition(":")[0] for line in pool.left_out) == ["BEN", "Cleo", "ann", "dan"]
+
+
 def test_a_folder_of_submissions_is_refused(tmp_path, capsys):
     for name in ("ann", "ben"):
         (tmp_path / f"{name}.zip").write_bytes(b"")
