@@ -67,6 +67,16 @@ def put_in_place(workshop: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def delete_folder(folder: Path, last: Path) -> None:
+    """Delete a folder, and a file of it, which says what the others are, last: a process may be killed in between."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != last:
+            path.unlink()
+    shutil.rmtree(folder)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, with null for numbers that are not finite, which JSON cannot represent.
 

@@ -29,6 +29,7 @@ from engine import folder_names
 from engine.files import (
     UNFINISHED,
     RecordError,
+    delete_folder,
     find_difference,
     flush,
     put_in_place,
@@ -149,7 +150,7 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
             lost = _list_runs(folder)
             if difference and replace:
                 print(f"{folder.name}: {difference}; discarded by --force: {lost}")
-                _discard(folder)
+                delete_folder(folder, last=path)
             elif difference:
                 only = ["--only", description["title"]] if description["study"] else []
                 force = shlex.join([*only, "--force"])
@@ -164,16 +165,6 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
             pass  # a folder that cannot be written is refused before training, not after
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error.strerror}); name another --runs-dir") from None
-
-
-def _discard(folder: Path) -> None:
-    """Delete an experiment's folder, its description last: if this is stopped, no run is taken for another's."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "experiment.json":
-            path.unlink()
-    shutil.rmtree(folder)
 
 
 def _compare_description(path: Path, description: dict[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ show(graded, is_alone=True)
 
 import csv
 import tempfile
+import traceback
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import combinations
@@ -64,6 +65,7 @@ def grade(path: Path, options: GradeOptions) -> Graded:
         except (OSError, MemoryError, UserError):
             raise
         except Exception as error:  # a forged file may find a mistake of this toolkit, which must not cost the others
+            traceback.print_exc()
             says = str(error).partition("\n")[0]
             return Graded(str(path), cannot=make_printable(f"grade.py failed on it ({type(error).__name__}: {says})"))
 

@@ -194,13 +194,12 @@ def test_a_disk_that_is_full_once_the_report_is_recomputed_gives_no_score(handed
     assert "cannot be written (No space left on device), so no report can be checked" in results["output"]
 
 
-def test_a_mistake_in_this_code_gives_no_score_and_keeps_its_traceback(handed_in, tmp_path, monkeypatch):
+def test_a_mistake_in_this_code_gives_no_score_and_keeps_its_traceback(handed_in, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scores, "run_checks", have_a_bug)
-    with pytest.raises(ZeroDivisionError):
-        grade.main([str(handed_in), "--gradescope", str(tmp_path / "results.json")])
-    results = read_strictly(tmp_path / "results.json")
-    assert list(results) == ["output"]
-    assert results["output"].endswith("For the teacher: ZeroDivisionError: of our own")
+    status, results = grade_for_gradescope(handed_in, tmp_path / "results.json")
+    assert (status, list(results)) == (2, ["output"])
+    assert results["output"].endswith("grade.py failed on it (ZeroDivisionError: of our own)")
+    assert "in have_a_bug\n" in capsys.readouterr().err
 
 
 def test_ctrl_c_and_a_kill_give_no_score(handed_in, tmp_path, monkeypatch):
