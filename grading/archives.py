@@ -27,8 +27,8 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from grading.untrusted import BOUNDED, BoundedFile, Limits, SubmissionError, check_read
-from sources.contents import GZIP, TAR
+from grading.untrusted import BoundedFile, Limits, SubmissionError, check_read
+from sources.contents import BOUNDED, GZIP, TAR
 
 # Files and folders that systems and tools keep for themselves, in lower case.
 LITTER = (".*", "__macosx", "__pycache__", "venv", "node_modules", "thumbs.db", "ehthumbs.db", "desktop.ini")

@@ -26,7 +26,7 @@ from engine.files import RecordError, check_types
 from engine.records import Record
 from experiments import UserError
 from sources.catalogue import OWN_RULE, SOURCES, is_own
-from sources.contents import ZIP
+from sources.contents import BOUNDED, ZIP
 from sources.own import check_images
 
 RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, and their types
@@ -51,8 +51,6 @@ OWN: dict[str, Any] = dict(shape=[int], classes=[str])  # beside these, of a dat
 FORMULA = ("=", "+", "-", "@")  # with which a cell of a spreadsheet is a formula, such as a file's name, =1+1.py
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that end a line or steer a terminal
 LARGEST_READ = 2**24  # bytes that the list of an archive's files may make its reader hold at once
-# Of the ways to compress a zip's member, those that zipfile reads with bounded memory.
-BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LONGEST_TEXT = 10_000  # characters of a text in result.json, such as the command
 
 

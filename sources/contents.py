@@ -29,6 +29,7 @@ DENSEST = 20  # a gzip file has at least this part of its content's bytes; publi
 BLOCK = 512  # bytes; tar files consist of such blocks
 LAYERS = 3  # a gzip file in a tar file in a gzip file
 GZIP, ZIP, NUMPY, TAR = b"\x1f\x8b", b"PK\3\4", b"\x93NUMPY", b"ustar"
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the compressions that zipfile reads with bounded memory
 
 Bytes = NDArray[np.uint8]
 
@@ -98,8 +99,9 @@ def list_members(archive: zipfile.ZipFile, least: int = 0) -> list[str]:
     Raises:
         ValueError: the members declare too many bytes.
     """
-    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    members = [each for each in archive.infolist() if each.compress_type in known and each.file_size >= least / DENSEST]
+    members = [
+        each for each in archive.infolist() if each.compress_type in BOUNDED and each.file_size >= least / DENSEST
+    ]
     if sum(each.file_size for each in members) > LARGEST:
         raise ValueError(f"declares more than {LARGEST:,} bytes")
     return [each.filename for each in members]
