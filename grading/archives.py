@@ -177,7 +177,7 @@ def _list_zip(archive: zipfile.ZipFile) -> Iterator[tuple[str, Entry]]:
         if member.flag_bits & ENCRYPTED:
             raise SubmissionError("needs a password; it has to be packed without one")
         if member.compress_type not in BOUNDED:
-            raise SubmissionError(f"{name[:40]!r} is compressed by a method other than deflate; pack an ordinary zip file")
+            raise SubmissionError(f"{name[:40]!r} is compressed by a method other than deflate; pack a usual zip file")
         if not member.flag_bits & 0x800:  # it does not say that its name is UTF-8, but the name may be nevertheless
             with contextlib.suppress(UnicodeError):
                 name = name.encode("cp437").decode()
