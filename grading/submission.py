@@ -146,14 +146,13 @@ def take_files(contents: Contents, folder: Path, limits: Limits = LIMITS) -> tup
     damage: list[str] = []
     remarks: list[str] = []
     mended: list[str] = []
-    damaged: dict[str, str] = {}  # {name: what is wrong with the file}
     manifest = files.pop(MANIFEST, None)
     listed = _read_manifest(manifest, folder / MANIFEST, limits)
     if listed is None:
         damage.append(f"{MANIFEST} {'cannot be read' if manifest else 'is missing'}: {EXPECTED}")
         listed = dict.fromkeys(files)
     _check_limits([files[name] for name in listed if name in files], limits)
-    damaged |= {name: "is missing" for name in listed if name not in files}
+    damaged = {name: "is missing" for name in listed if name not in files}
     for name in [name for name in files if name in listed]:  # in the archive's order: a tar.gz is slow to go back
         digest = listed[name]
         if files[name].size > limits.file:
