@@ -197,7 +197,7 @@ class RunsDropout(nn.Module):
         blocks = [self.drawn[run]]
         while blocks[-1][-1] < end:
             uniform = torch.rand(self.block, dtype=torch.float64, generator=self.generators[run])
-            gaps = uniform.neg_().log1p_().div_(math.log1p(-self.p)).clamp_(max=FARTHEST).long().add_(1)
+            gaps = uniform.neg_().add_(1).log_().div_(math.log1p(-self.p)).clamp_(max=FARTHEST).long().add_(1)
             blocks.append(blocks[-1][-1] + gaps.cumsum(0))
         drawn = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
         first, last = torch.searchsorted(drawn, torch.tensor([self.passed[run], end]))

@@ -42,7 +42,7 @@ def pack(
         labels: from `read_labels`, to pack predictions without what the weights give again.
 
     Raises:
-        SubmissionError: the archive cannot be written, or a file is larger than grade.py takes.
+        SubmissionError: the archive cannot be written, or grade.py would not take it.
     """
     files = {f"report/{name}": report / name for name in [*read_contents(report), CONTENTS]}
     kept = [runs_dir / "notes.md"]
@@ -51,16 +51,16 @@ def pack(
         kept += [file for name in records.FILES for file in folder.glob(f"seed-*/{name}")]
     files |= {f"runs/{file.relative_to(runs_dir).as_posix()}": file for file in kept if file.is_file()}
     files |= {f"code/{name}": file for name, file in all_code().items()}
-    checksums = {}
+    checksums, total = {}, 0
     try:
         handle, workshop = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, file in sorted(files.items()):
                     content = _read_to_pack(file, (labels or {}).get(file.parent.parent))
-                    if len(content) > LIMITS.file:
-                        why = f"{file} has {len(content):,} bytes, and a submission's files at most {LIMITS.file:,}"
-                        raise SubmissionError(f"{path}: not written: {why}")
+                    total += len(content)
+                    if too_much := _describe_excess(file, len(content), total, len(files) + 1):  # with the manifest
+                        raise SubmissionError(f"{path}: not written: {too_much}")
                     checksums[name] = hashlib.sha256(content).hexdigest()
                     entry = zipfile.ZipInfo.from_file(file, name, strict_timestamps=False)  # zip's time begins in 1980
                     archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
@@ -73,6 +73,16 @@ def pack(
         where = f": {error.filename}" if error.filename else ""
         raise SubmissionError(f"{path}: cannot be written ({error.strerror or error}{where})") from None
     return len(checksums)
+
+
+def _describe_excess(file: Path, size: int, total: int, files: int) -> str:
+    """Describe what exceeds the limits of a submission; the text is empty if nothing does."""
+    if size > LIMITS.file:
+        return f"{file} has {size:,} bytes, and a submission's files at most {LIMITS.file:,}"
+    way_out = "pack one study of several alone, with --study"
+    if files > LIMITS.files:
+        return f"{files:,} files, and a submission has at most {LIMITS.files:,}; {way_out}"
+    return f"a submission has at most {LIMITS.bytes:,} bytes, unpacked; {way_out}" if total > LIMITS.bytes else ""
 
 
 def read_labels(found: Iterable[Record], data_dir: Path) -> dict[Path, Labels]:

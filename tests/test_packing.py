@@ -133,9 +133,19 @@ def test_files_older_than_zip_are_packed(handed_in, tmp_path, monkeypatch):
     assert list_packed(tmp_path / "old.zip") == list_packed(handed_in.parent / "submission.zip")
 
 
-def test_a_file_that_the_grader_would_not_take_is_refused_before_anything_is_written(handed_in, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "LIMITS", untrusted.Limits(file=200_000))
-    with pytest.raises(SubmissionError, match=r"weights\.pt has 2\d\d,\d\d\d bytes, .* at most 200,000"):
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (untrusted.Limits(file=200_000), r"weights\.pt has 2\d\d,\d\d\d bytes, .* at most 200,000$"),
+        (untrusted.Limits(files=20), r": \d+ files, and a submission has at most 20; pack one study of several alone"),
+        (untrusted.Limits(bytes=200_000), "at most 200,000 bytes, unpacked; pack one study of several alone"),
+    ],
+)
+def test_what_the_grader_would_not_take_is_refused_before_anything_is_written(
+    handed_in, tmp_path, monkeypatch, limits, why
+):
+    monkeypatch.setattr(packing, "LIMITS", limits)
+    with pytest.raises(SubmissionError, match=why):
         packing.pack(tmp_path / "large.zip", handed_in / "report", handed_in / "runs")
     assert list(tmp_path.iterdir()) == []
 
