@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from experiments import UserError
-from studies.study import load_studies
+from studies._loading import load_studies
 
 try:
     STUDIES = load_studies(Path(__file__).parent)

@@ -4,15 +4,12 @@ study = STUDIES["mnist-norms"].with_overrides({"dataset": "mnist_sample", "epoch
 study.experiments["GN"].experiment     # an experiments.Experiment
 """
 
-import difflib
-import importlib
+import math
 import re
 import shlex
-import traceback
 import unicodedata
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import Path
 
 from experiments import Experiment, Settings, UserError, flag_of, join_settings, shorten
 
@@ -28,8 +25,9 @@ KINDS = ("as run", "corrected", "control", "own")
 CLAIM_METRICS = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")
 # A train accuracy is that of the trained network, or the mean during its last epoch, augmented and with dropout.
 PUBLISHED_METRICS = (*CLAIM_METRICS, "running_train_accuracy")
-# What a constant that a claim compares with may be; accuracies, zeros and the gap are fractions.
-CONSTANTS = dict(test_accuracy=(0, 1), train_accuracy=(0, 1), zeros=(0, 1), gap=(-1, 1))
+# What the values of metrics may be, with 0 to a million for the others; accuracies, zeros and the gap are fractions.
+SHARES = ("test_accuracy", "train_accuracy", "running_train_accuracy", "zeros")
+RANGES = dict.fromkeys(SHARES, (0, 1)) | dict(gap=(-1, 1))
 DIRECTIONS = ("higher", "lower", "not higher", "same")
 # Differences in accuracy within the margin have no practical importance; a study can set its own margin.
 MARGIN = 0.005
@@ -81,9 +79,9 @@ class Study:
 
     Raises:
         ValueError: the name or a title cannot be a folder's name; a claim or the baseline names an unknown experiment;
-            a claim compares nothing; a kind, metric or direction is unknown; a number is not whole and above 0; too few
-            seeds are planned; an experiment has more epochs than the study allows; or the experiments use more than one
-            data set.
+            a claim compares nothing; a kind, metric or direction is unknown; a text or a number has another type or is
+            out of range; two points of the sweep are one; too few seeds are planned; an experiment has more epochs than
+            the study allows; or the experiments use more than one data set.
     """
 
     name: str
@@ -118,6 +116,12 @@ class Study:
             raise ValueError(f"margin is {self.margin!r}, expected a share between 0 and 1, such as {MARGIN}")
         if isinstance(self.claims, Claim) or not all(isinstance(claim, Claim) for claim in self.claims):
             raise ValueError("claims: expected a tuple of Claim(...), with a comma after each")
+        _check_text("asks", self.asks)
+        _check_text("sweep_over", self.sweep_over)
+        for name in ("deviations", "mistakes_of"):
+            texts = getattr(self, name)
+            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{name} is {texts!r}, expected a tuple of texts, with a comma after each: ('one',)")
         for title, entry in self.experiments.items():
             if not isinstance(entry, Entry):
                 found = type(entry).__name__
@@ -135,10 +139,10 @@ class Study:
             if not self.is_single and (count := len(title.encode())) > LONGEST_TITLE:
                 raise ValueError(f"{title!r}: expected a title of at most {LONGEST_TITLE} bytes, found {count}")
             _check_word(f"{title!r}", entry.kind, KINDS)
+            _check_text(f"{title!r}, note", entry.note)
             for metric, value in entry.published.items():
                 _check_word(f"{title!r}, published", metric, PUBLISHED_METRICS)
-                if metric.endswith("accuracy") and not 0 <= value <= 1:
-                    raise ValueError(f"{title!r}, published: {metric} {value}, expected a share, such as 0.88 for 88 %")
+                _check_value(f"{title!r}, published: {metric}", metric, value)
             if problem := self._exceeds(entry.experiment):
                 raise ValueError(f"{title!r}: {problem}")
         folders: dict[str, str] = {}
@@ -154,20 +158,21 @@ class Study:
             )
         for claim in self.claims:
             about = f"claim {claim.says!r}"
+            _check_text(about, claim.says)
             if not claim.subjects:
                 raise ValueError(f"{about}: about no experiment, expected a title")
-            if not isinstance(claim.against, tuple | int | float) or claim.against == ():
+            names = claim.against if isinstance(claim.against, tuple) else ()
+            are_titles = names and all(isinstance(name, str) for name in names)
+            if not are_titles and not isinstance(claim.against, int | float):
                 raise ValueError(
                     f"{about}: compared with {claim.against!r}, expected a tuple of titles, such as ('third',), "
                     "or a number"
                 )
-            if not isinstance(claim.against, tuple):
-                low, high = CONSTANTS.get(claim.metric, (0, 1_000_000))
-                if isinstance(claim.against, bool) or not low <= claim.against <= high:
-                    expected = f"expected a number from {low} to {high}"
-                    raise ValueError(f"{about}: compared with {claim.against!r}, {expected}")
+            if not are_titles:
+                _check_value(f"{about}: compared with", claim.metric, claim.against)
             for word, known in ((claim.kind, KINDS), (claim.metric, CLAIM_METRICS), (claim.direction, DIRECTIONS)):
                 _check_word(about, word, known)
+        self._check_sweep()
         named = [(f"claim {claim.says!r}", claim.titles) for claim in self.claims]
         named += [("sweep", tuple(self.sweep)), ("mistakes_of", self.mistakes_of)]
         named += [("baseline", () if self.baseline is None else (self.baseline,))]
@@ -228,6 +233,18 @@ class Study:
         overrides = {each.name: overrides[each.name] for each in fields(Experiment) if each.name in overrides}
         deviations = () if differing else self.deviations
         return replace(self, experiments=experiments, deviations=deviations, overrides=overrides, left_out=left_out)
+
+    def _check_sweep(self) -> None:
+        places: dict[tuple[str, float], str] = {}
+        for title, place in self.sweep.items():
+            match place:
+                case (str(), int() | float() as value) if 0 < value < math.inf:
+                    if (same := places.setdefault(place, title)) != title:
+                        raise ValueError(f"sweep: {title!r} and {same!r} have the same place, {place!r}")
+                case _:
+                    expected = "expected a line's name and a number above 0, such as ('L1', 0.001)"
+                    why = "the axis is logarithmic; leave out what has 0, and as the baseline it is a horizontal line"
+                    raise ValueError(f"sweep: {title!r} is {place!r}, {expected}: {why}")
 
     def _exceeds(self, experiment: Experiment) -> str:
         """Say that an experiment has more epochs than the study allows; if it has not, return an empty text."""
@@ -293,55 +310,18 @@ def _is_positive(number: object) -> bool:
     return type(number) is int and number >= 1
 
 
+def _check_text(about: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"{about} is {text!r}, expected a text")
+
+
+def _check_value(about: str, metric: str, value: object) -> None:
+    low, high = RANGES.get(metric, (0, 1_000_000))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        example = ", such as 0.88 for 88 %" if metric in SHARES else ""
+        raise ValueError(f"{about} {value!r}, expected a number from {low} to {high}{example}")
+
+
 def _check_word(about: str, word: str, known: tuple[str, ...]) -> None:
     if word not in known:
         raise ValueError(f"{about}: {word!r}, expected one of {', '.join(known)}")
-
-
-def load_studies(folder: Path) -> dict[str, Study]:
-    """Load every study that a file in the package's folder defines: {name: study}.
-
-    Files whose names begin with an underscore are skipped: they hold code that several studies share. Hidden files are
-    skipped, too.
-
-    Raises:
-        UserError: a file has a mistake or defines no study, or a study's name is taken; the message names the file.
-    """
-    studies: dict[str, Study] = {}
-    for path in sorted(folder.glob("[!_.]*.py")):
-        if path.stem == "study":
-            continue
-        if "." in path.stem:
-            raise UserError(f"{folder.name}/{path.name}: cannot be imported; rename it, without a dot before .py")
-        try:
-            module = importlib.import_module(f"{folder.name}.{path.stem}")
-        except Exception as error:  # a mistake in the file can raise anything
-            says = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).splitlines())
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            place = f"{folder.name}/{path.name}{_line_in(path, error)}"
-            raise UserError(f"{place}: {kind}{says}{_suggest_keyword(says)}") from None
-        defined = [value for value in vars(module).values() if isinstance(value, Study)]
-        if not defined:
-            raise UserError(f"{folder.name}/{path.name}: defines no Study; write NAME = Study(...), or move it away")
-        for study in defined:
-            if study.name == SINGLE or studies.setdefault(study.name, study) is not study:
-                raise UserError(f"{folder.name}/{path.name}: the name {study.name!r} is taken; use another name")
-    return studies
-
-
-def _line_in(path: Path, error: Exception) -> str:
-    """Return `, line N` for the line of a file where an error arose, or an empty text if it is unknown."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f", line {lines[-1]}" if lines else ""
-
-
-def _suggest_keyword(says: str) -> str:
-    """Return `; did you mean …?` for an error about a mistyped keyword of one of the classes that a study file uses."""
-    words = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'$", says)
-    known = {kind.__name__: kind for kind in (Experiment, Entry, Claim, Study)}
-    if not words or words[1] not in known:
-        return ""
-    nearest = difflib.get_close_matches(words[2], [each.name for each in fields(known[words[1]])], n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -86,8 +86,8 @@ def test_a_claim_that_compares_nothing_is_refused():
     with pytest.raises(ValueError, match=r"^claim 'it does': compared with \(\), expected a tuple of titles"):
         Study(**MINE, claims=(make_claim(against=()),))
     for constant, metric, expected in (
-        (88.46, "test_accuracy", "compared with 88.46, expected a number from 0 to 1"),
-        (True, "zeros", "compared with True, expected a number from 0 to 1"),
+        (88.46, "test_accuracy", "compared with 88.46, expected a number from 0 to 1, such as 0.88 for 88 %"),
+        (True, "zeros", "compared with True, expected a number from 0 to 1, such as 0.88 for 88 %"),
         (-2, "gap", "compared with -2, expected a number from -1 to 1"),
         (float("nan"), "test_loss", "compared with nan, expected a number from 0 to 1000000"),
     ):
@@ -143,13 +143,29 @@ def publish(**metrics):
         (dict(experiments={}), "experiments is empty, expected at least one"),
         (dict(margin=0.0), "margin is 0.0, expected a share between 0 and 1, such as 0.005"),
         (publish(test_acuracy=0.9), "'plain', published: 'test_acuracy', expected one of test_accuracy, test_loss, "),
-        (publish(test_accuracy=88), "'plain', published: test_accuracy 88, expected a share, such as 0.88 for 88 %"),
+        (
+            publish(test_accuracy=88),
+            "'plain', published: test_accuracy 88, expected a number from 0 to 1, such as 0.88",
+        ),
+        (publish(zeros=30), "'plain', published: zeros 30, expected a number from 0 to 1, such as 0.88 for 88 %"),
+        (publish(test_loss="0.3"), "'plain', published: test_loss '0.3', expected a number from 0 to 1000000"),
+        (dict(experiments=dict(plain=Entry("own", Experiment(), None))), "'plain', note is None, expected a text"),
+        (dict(claims=[make_claim(says=None)]), "claim None is None, expected a text"),
+        (dict(claims=[make_claim(against=("plain", 50))]), "claim 'it does': compared with ('plain', 50), expected a"),
+        (dict(asks=None), "asks is None, expected a text"),
+        (dict(deviations="A claim."), "deviations is 'A claim.', expected a tuple of texts, with a comma after each"),
+        (dict(sweep=dict(plain=0.1)), "sweep: 'plain' is 0.1, expected a line's name and a number above 0, such as"),
+        (dict(sweep=dict(plain=("L1", 0))), "sweep: 'plain' is ('L1', 0), expected a line's name and a number above 0"),
+        (
+            dict(sweep={"plain": ("L1", 0.1), "half": ("L1", 0.1)}),
+            "sweep: 'half' and 'plain' have the same place, ('L1', 0.1)",
+        ),
     ],
 )
 def test_an_unknown_title_and_an_unknown_word_are_refused(settings, expected):
     claims = (make_claim(), make_claim(against=0.9), make_claim(subject=("half", "groups")))
     assert Study(**MINE, claims=claims).claims == claims
-    with pytest.raises(ValueError, match=r"claim|not one of|'plain'|is empty|margin") as caught:
+    with pytest.raises(ValueError, match=r"claim|not one of|'plain'|is empty|margin|expected") as caught:
         Study(**MINE | settings)
     assert expected in str(caught.value)
 
