@@ -163,7 +163,9 @@ def add_chapter(document: Document, findings: Findings, givers: Givers | None) -
         interval = "from and to are the ends of the 95 % interval for one more run of ours"
         document.add_table(published, f"What was published, of one run each; {interval}")
     if findings.judgements:
-        document.add_table(tables.make_claims_table(findings), "The claims, each with what was found and the verdict")
+        within = f"the margin is {100 * findings.margin:g} points of an accuracy, the gap or the share of zeros"
+        caption = f"The claims, each with what was found and the verdict; {within}"
+        document.add_table(tables.make_claims_table(findings), caption)
     if givers:
         add_people(document, findings, givers)
     figures.add_sweep(document, findings)

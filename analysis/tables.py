@@ -195,7 +195,7 @@ def make_loss_table(findings: Findings) -> Table:
         for title in findings.titles
     ]
     of_losses = ("experiment", "parameters", "train loss", "validation loss", "test loss")
-    header = (*of_losses, "zeros %", "< 0.001 %", "‖w‖", "seconds a run")
+    header = (*of_losses, "zeros %", "small %", "‖w‖", "seconds a run")
     return Table(f"{findings.name}-loss", header, rows)
 
 
@@ -256,11 +256,12 @@ def show_difference(comparison: Comparison, name: str) -> Number:
 
 
 def make_claims_table(findings: Findings) -> Table:
-    """Tabulate the claims of a study with their verdicts: a row for each comparison, or one if there is none."""
+    """Tabulate the claims of a study: a row for each comparison, or one without any; the first one has the verdict."""
     rows: list[tuple] = []
     for judgement in findings.judgements:
         claim = judgement.claim
         words = claim.says, claim.kind, f"{claim.metric} {claim.direction}".replace("_", " ")
+        verdict = judgement.explained
         for title, comparison in judgement.comparisons.items():
             rows.append(
                 (
@@ -270,12 +271,12 @@ def make_claims_table(findings: Findings) -> Table:
                     _show_interval_for_margin(comparison, claim.metric),
                     comparison.seeds,
                     comparison.look.number + 1 if comparison.look else "",
-                    judgement.explained,
+                    verdict,
                 )
             )
-            words = "", "", ""
+            words, verdict = ("", "", ""), ""
         if not judgement.comparisons:
-            rows.append((*words, "", "", "", "", "", judgement.explained))
+            rows.append((*words, "", "", "", "", "", verdict))
     header = ("claim", "kind", "metric", "compared", "difference", "tests ±", "n", "look", "verdict")
     return Table(f"{findings.name}-claims", header, rows)
 

@@ -16,8 +16,8 @@ from studies.study import MOST_TO_DECIDE
 HOW_TO_READ = """\
 **Metrics.** Accuracies are percentages: the mean ± half the width of the 95 % Student-t interval over seeds; one seed
 has no interval. They are measured in evaluation mode on plain images, at the epoch that the run hands in. Losses are
-means over images, without penalty. Zeros and < 0.001 are the shares of weights that are exactly zero, and below 0.001
-in size; ‖w‖ is the root of the sum of their squares. Seconds are those of a process, divided by the runs side by side
+means over images, without penalty. Zeros and small are the shares of weights that are exactly zero, and below 0.001 in
+size; ‖w‖ is the root of the sum of their squares. Seconds are those of a process, divided by the runs side by side
 in it. An experiment in bold has the best validation accuracy, distinguishably above the second's over the seeds; the
 chance of the validation images is not counted.
 
@@ -34,12 +34,15 @@ all claims of the study (Holm); before look 1 it is a corrected 95 % interval, w
 **Verdicts**, in this order:
 
 1. The difference is *no practical difference* if the interval of two one-sided tests at the look's level, which is not
-   corrected (tests ±), lies within the margin. That supports a claim that two are the same. For a claim that the first
-   is not higher, only the interval's upper end counts.
+   corrected (tests ±), lies within the margin, which is named above the claims. That supports a claim that two are the
+   same. For a claim that the first is not higher, only the interval's upper end counts.
 2. If the two are equal in every run, a claim that they differ is *contradicted*, and one that they do not *supported*.
 3. A claim is *supported* or *contradicted* if its corrected interval leaves out zero. To contradict that two are the
    same, or that the first is not higher, the difference must also reach the margin, if the metric has one.
 4. Otherwise it is *undecided*.
+
+A claim that makes several comparisons has one verdict, the first of these that one of them has: *contradicted*,
+*undecided*, *no practical difference*. It is *supported* if all support it.
 
 **Images.** Validation images chose what was chosen within a run, and each run was tested once, after its training.
 

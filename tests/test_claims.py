@@ -1,10 +1,12 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from helpers import LABELS, make_record, make_three_records
 
 from analysis.claims import TOO_SMALL, judge_claims
 from analysis.looks import Look
+from analysis.tables import make_claims_table
 from experiments import Experiment
 from studies.study import Claim, Entry, Study
 
@@ -54,6 +56,14 @@ def test_claims_are_judged(claim, expected, trained):
     assert judgement.verdict == expected
     if isinstance(claim.subject, tuple):
         assert judgement.subject == "same", "the better one by validation"
+
+
+def test_a_claim_of_several_comparisons_has_one_verdict_in_its_table(trained):
+    claim = a_claim("good", ("bad", "same"), "test_accuracy", "higher")
+    judgements = judge_claims(a_study(claim), trained, LABELS, MARGIN)
+    table = make_claims_table(SimpleNamespace(name="mine", judgements=judgements))
+    shown = [(row[0], row[3], row[-1]) for row in table.rows]
+    assert shown == [(claim.says, "good − bad", "no practical difference"), ("", "good − same", "")]
 
 
 def test_a_few_weights_that_happen_to_be_zero_decide_no_claim(trained):
