@@ -43,7 +43,7 @@ def may_hold(path: Path, size: int, sizes: Collection[int]) -> bool:
     with contextlib.suppress(OSError), open(path, "rb") as file:
         head = file.read(BLOCK)
         if not head.startswith(GZIP):
-            return head.startswith(ZIP) or _is_tar(head)
+            return head.startswith((ZIP, NUMPY)) or _is_tar(head)
         file.seek(-4, io.SEEK_END)
         unpacked = int.from_bytes(file.read(), "little")  # modulo 2**32, which excludes larger files alone
         return unpacked in sizes or (unpacked % BLOCK == 0 and unpacked > min(sizes))
@@ -53,7 +53,8 @@ def may_hold(path: Path, size: int, sizes: Collection[int]) -> bool:
 def read_contents(file: Any, sizes: Collection[int], layers: int = LAYERS) -> Iterator[bytes]:
     """Yield each content that has one of the sizes: the file itself, unpacked, or the members of an archive.
 
-    A NumPy array is turned into the file in the format IDX that holds the same images or labels.
+    A NumPy array is turned into the file in the format IDX that holds the same images or labels. Damaged members of an
+    archive, and arrays of other things, are passed over.
 
     Args:
         file: open in binary mode, such as a `GzipFile`, which is no `IO` for type checkers.
@@ -74,13 +75,14 @@ def read_contents(file: Any, sizes: Collection[int], layers: int = LAYERS) -> It
     elif head.startswith(ZIP):
         with zipfile.ZipFile(file) as archive:
             for name in list_members(archive, min(sizes)):
-                with archive.open(name) as member:
+                with contextlib.suppress(Exception), archive.open(name) as member:
                     yield from read_contents(member, sizes, layers - 1)
     elif _is_tar(head):
         with tarfile.open(fileobj=io.BytesIO(file.read(LARGEST)), mode="r:") as tar:
             for each in tar:
                 if each.isreg() and min(sizes) / DENSEST <= each.size <= LARGEST:
-                    yield from read_contents(tar.extractfile(each), sizes, layers - 1)
+                    with contextlib.suppress(Exception):
+                        yield from read_contents(tar.extractfile(each), sizes, layers - 1)
     elif head.startswith(NUMPY):
         shape, _ = read_header(file)
         if {math.prod(shape) + 8, math.prod(shape) + 16} & set(sizes):  # with the header of labels or of images
@@ -191,14 +193,19 @@ def decode_idx(content: bytes) -> Bytes:
 # What a file is instead
 
 
+def name_known(checksums: Collection[str]) -> list[str]:
+    """Name the parts of published data sets that have these SHA-256."""
+    known = {content: f"{part} of {name}" for name, each in SOURCES.items() for content, part in each.parts.items()}
+    return [known[checksum] for checksum in checksums if checksum in known]
+
+
 def describe(path: Path, checksums: Collection[str] = ()) -> str:
     """Say in a few words what a file is that holds nothing of what its name promises.
 
     Args:
         checksums: the SHA-256 of the contents that could be read.
     """
-    known = {content: f"{part} of {name}" for name, each in SOURCES.items() for content, part in each.parts.items()}
-    if names := [known[checksum] for checksum in checksums if checksum in known]:
+    if names := name_known(checksums):
         return f"holds {', '.join(names)}"
     try:
         with open(path, "rb") as file:

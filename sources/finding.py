@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments import UserError
 from sources.catalogue import SOURCES, Source
-from sources.contents import Bytes, decode_idx, describe, may_hold, read_contents
+from sources.contents import Bytes, decode_idx, describe, may_hold, name_known, read_contents
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 LEVELS = 6  # folders in each other that are searched
@@ -51,6 +51,7 @@ class Found:
     has_folder: bool = True  # whether the data dir was there
     looked_at: set[Path] = field(default_factory=set)
     passed_over: list[str] = field(default_factory=list)  # a line for each file that is not what its name says
+    others: list[str] = field(default_factory=list)  # those of these lines whose files hold another data set, undamaged
 
     @cached_property
     def source(self) -> Source:
@@ -199,6 +200,8 @@ def look_into(path: Path, found: Found, memory: "Memory") -> None:
             memory.remember(path, status, checksums)  # not if it cannot be opened, which may change
     if is_named and parts.keys().isdisjoint(checksums):
         found.passed_over.append(f"{path} {describe(path, checksums)}")
+        if name_known(checksums):
+            found.others.append(found.passed_over[-1])
 
 
 def keep_contents(file: BinaryIO, found: Found, path: Path) -> list[str]:

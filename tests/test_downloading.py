@@ -3,13 +3,14 @@
 import gzip
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from data_files import IMAGES, SAMPLE, alter_one_pixel, read_everything, web_page
 
 import data
-from sources import downloading, finding
+from sources import catalogue, downloading, finding
 
 pytestmark = pytest.mark.usefixtures("memory")
 
@@ -113,6 +114,17 @@ def test_a_damaged_data_set_that_cannot_be_downloaded_is_not_one_that_is_not_the
     with pytest.raises(finding.DataError, match=r"is a web page, not data\) and could not be downloaded") as caught:
         download(data_dir)
     assert not isinstance(caught.value, finding.DataNotFound)
+
+
+def test_another_data_set_of_the_same_names_is_named_and_no_damage(empty_dir, monkeypatch):
+    digits = catalogue.SOURCES["mnist_sample"]
+    monkeypatch.setitem(catalogue.SOURCES, "mnist", replace(digits, folder=Path("MNIST/raw")))
+    empty_dir.mkdir()
+    shutil.copy(digits.folder / "images-idx3-ubyte.gz", empty_dir / f"{IMAGES}.gz")
+    monkeypatch.setattr(downloading, "import_torchvision", Torchvision)
+    monkeypatch.setattr(downloading, "check_reachable", lambda urls: dict.fromkeys(urls, "no answer in 5 s"))
+    with pytest.raises(finding.DataNotFound, match=f"{IMAGES}.gz holds images-idx3-ubyte of mnist_sample"):
+        download(empty_dir)
 
 
 def test_a_data_dir_that_cannot_be_written_is_refused_before_a_download(tmp_path):

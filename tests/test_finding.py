@@ -98,6 +98,21 @@ def kerass_archive(files, folder):
     np.savez_compressed(folder / "mnist.npz", **decode_arrays(files))
 
 
+def arrays_on_their_own(files, folder):
+    for name, array in decode_arrays(files).items():
+        np.save(folder / f"{name}.npy", array)
+
+
+def archive_with_other_arrays(files, folder):
+    others = dict(a=np.array([{}] * 10**6), b=np.zeros((6000, 28, 28)), c=np.full(1000, 0.5))
+    np.savez(folder / "fashion.npz", **others | decode_arrays(files))
+
+
+def zip_with_a_damaged_member(files, folder):
+    gz = {f"{name}.gz": gzipped(content) for name, content in files.items()}
+    write_zip(folder / "archive.zip", {"cut.gz": gz[f"{IMAGES}.gz"][:-9]} | gz)
+
+
 def archive_of_a_loop_of_ones_own(files, folder):
     arrays = decode_arrays(files)
     shapes = {
@@ -127,8 +142,8 @@ def link(files, folder):
 FORMS = (
     *(torchvisions_raw, torchvisions_gz, packed_by_another_program, kaggles_dots, directly, a_level_too_deep),
     *(two_levels_too_deep, two_levels_too_high, plain_called_gz, gzip_called_plain, in_folders_of_the_same_names),
-    *(other_names, names_that_are_swapped, mixed, kerass_archive, archive_of_a_loop_of_ones_own, kaggles_zip),
-    *(zip_of_gz, tar_gz, link),
+    *(other_names, names_that_are_swapped, mixed, kerass_archive, arrays_on_their_own, kaggles_zip, zip_of_gz),
+    *(archive_of_a_loop_of_ones_own, archive_with_other_arrays, zip_with_a_damaged_member, tar_gz, link),
 )
 
 
@@ -220,6 +235,7 @@ def test_a_file_that_is_not_what_it_is_called_is_named_and_left_as_it_is(damage,
     found = finding.find("fashion_mnist", data_dir)
     assert found.missing == [IMAGES]
     assert [line.startswith(f"{raw / IMAGES}.gz {says}") for line in found.passed_over] == [True] * bool(says)
+    assert found.others == (found.passed_over if damage is digits_in_the_place_of_clothes else [])
     explained = found.explain(data_dir)
     assert f"looked at {3 + bool(says)} files in and below {data_dir}" in explained
     assert f"missing {IMAGES}" in explained
