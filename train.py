@@ -23,6 +23,7 @@ import shlex
 import sys
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from engine import flags
 from engine.seeds import continue_seeds
@@ -38,7 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_train_parser()
     args = parser.parse(argv)
     settings = flags.given_settings(args)
-    with flags.answer_in_one_line(parser, partial(describe_kept, args.force, args.cluster), FAILED):
+    plans: list[Any] = []  # what was trained
+    with flags.answer_in_one_line(parser, partial(describe_kept, args.force, args.cluster, plans), FAILED):
         if args.list and settings and not args.study:
             raise UserError(f"--list {flag_of(min(settings))}: settings need --study NAME")
         study, titles = flags.choose_experiments(settings, args.study, args.only)
@@ -86,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
                         plan = make_plan(tasks, plan_options)
                         print(f"{where}: {plan}")
                         failures = workers.train_and_record(plan, options, train_units)
+                        plans.append(plan)
                 if failures or elsewhere or not args.until_decided:
                     break
                 found, problems = read_runs(args.runs_dir, study.name)
@@ -97,18 +100,19 @@ def main(argv: list[str] | None = None) -> None:
                 seeds = continue_seeds(checkpoints.find_seeds(group), step.seeds)
                 titles, options = step.titles, replace(options, seeds=seeds, force=False)
         if failures:
-            failures.append("finished runs are kept; the same command tries the others again\n")
+            same = "the same command without --force" if args.force else "the same command"
+            failures.append(f"finished runs are kept; {same} tries the others again\n")
         if failures or elsewhere:
             parser.exit(FAILED if failures else NOT_ALL, "".join(elsewhere + failures))
 
 
-def describe_kept(is_forced: bool, cluster: str | None, error: BaseException) -> str:
+def describe_kept(is_forced: bool, cluster: str | None, plans: list[Any], error: BaseException) -> str:
     """Say what is kept of the training that a system error or a signal stopped, and which command resumes it."""
     if isinstance(error, OSError):
         return "finished runs and checkpoints are kept"
     # Once training has begun, --force has discarded the old runs; used again, it would discard the new ones. Then a
     # signal raises a subclass, `workers.Interrupted`.
-    has_begun = type(error) is not KeyboardInterrupt
+    has_begun = bool(plans) or type(error) is not KeyboardInterrupt
     same = "the same command without --force" if is_forced and has_begun else "the same command"
     if cluster is not None:
         return f"finished runs are kept; {same} trains the others from a local checkpoint or from the start"

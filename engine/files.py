@@ -70,11 +70,13 @@ def put_in_place(workshop: Path, target: Path) -> None:
 def delete_folder(folder: Path, last: Path) -> None:
     """Delete a folder, and a file of it, which says what the others are, last: a process may be killed in between."""
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path != last:
             path.unlink()
-    shutil.rmtree(folder)
+    last.unlink()
+    if not folder.is_symlink():
+        folder.rmdir()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

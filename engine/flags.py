@@ -134,6 +134,7 @@ def answer_in_one_line(
     with console.interrupting():
         try:
             yield
+            sys.stdout.flush()  # at the end of the process, a failure would be Python's own to report
         except UserError as error:
             parser.error(str(error))
         except ModuleNotFoundError as error:

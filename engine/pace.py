@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -168,8 +168,8 @@ def measure_in_processes(task: Task, candidates: list[int], plan: Plan, least: f
     images = steps * experiment.batch_size
     part = Split(train_set.images[:images], train_set.labels[:images])
     dataset = replace(task.dataset, train=part, validation=part, test=part, is_standardized=experiment.standardize)
-    call = joblib.delayed(time_rounds)(experiment, dataset, candidates, max(plan.threads), least)
-    of_processes = list(run_in_processes([call] * plan.jobs, plan))
+    call = partial(time_rounds, experiment, dataset, candidates, max(plan.threads), least)
+    of_processes = list(run_in_processes([call] * plan.jobs, plan.jobs))
     return {runs: fmean(seconds[runs] for seconds in of_processes) for runs in candidates}
 
 

@@ -254,11 +254,10 @@ def split_seeds(folder: Path, options: TrainOptions) -> tuple[list[int], list[Ch
     for checkpoint in checkpoints.find_unfinished(folder):
         if set(options.seeds).isdisjoint(checkpoint.seeds):
             continue
+        fits = len(checkpoint.seeds) <= (options.runs_at_once or math.inf)
+        is_laid_out_as_asked = fits and checkpoint.threads == (options.threads or checkpoint.threads)
         is_as_asked = (
-            set(checkpoint.seeds) <= set(options.seeds)
-            and len(checkpoint.seeds) <= (options.runs_at_once or math.inf)
-            and checkpoint.threads == (options.threads or checkpoint.threads)
-            and checkpoint.device == options.device
+            is_laid_out_as_asked and set(checkpoint.seeds) <= set(options.seeds) and checkpoint.device == options.device
         )
         if checkpoint.epoch and checkpoint.device != options.device and not options.force:
             raise UserError(
@@ -271,7 +270,8 @@ def split_seeds(folder: Path, options: TrainOptions) -> tuple[list[int], list[Ch
             begun.append(checkpoint)
         if checkpoint.epoch:
             what = "discarded by --force" if options.force else "resumed"
-            lines.append(f"{what}: {format_seeds(checkpoint.seeds)} after epoch {checkpoint.epoch}")
+            as_begun = "" if is_laid_out_as_asked or options.force else ", side by side and with threads as begun"
+            lines.append(f"{what}: {format_seeds(checkpoint.seeds)} after epoch {checkpoint.epoch}{as_begun}")
     taken = {seed for checkpoint in begun for seed in checkpoint.seeds}
     finished = set() if options.force else set(records.finished_seeds(folder)) - taken
     missing = [seed for seed in options.seeds if seed not in finished | taken]

@@ -23,6 +23,7 @@ class Progress:
     """Progress bar for training; leaving the context closes the bar."""
 
     ended_by = 0  # the signal at which each unit ends after its epoch
+    error: OSError | None = None  # after which each unit ends, too: the output's reader has gone, or the disk is full
 
     def __init__(self, epochs: int) -> None:
         has_bar = sys.stderr.isatty() or console.is_notebook()
@@ -39,6 +40,11 @@ class Progress:
     def end(self, number: int) -> None:
         """Ask each unit to end after its epoch, because of a signal."""
         self.ended_by = number
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether each unit ends after its epoch, and no other begins."""
+        return bool(self.ended_by or self.error)
 
     def show(self, label: str, epochs: int, rows: list[Row]) -> bool:
         """Show the mean metrics of an epoch that the runs of a unit have just finished.
@@ -59,14 +65,15 @@ class Progress:
             line += f", penalty {means['penalty']:.4f}"
         if self.ended_by:
             line += f"; ends here: {signal.Signals(self.ended_by).name}"
-        if self.bar.disable:
-            name = f"{label}, " if label else ""
-            seeds = format_seeds(row["seed"] for row in rows)
-            print(f"{name}epoch {rows[0]['epoch']}/{epochs}, {seeds}: {line}", flush=True)
-        else:
-            self.bar.set_postfix_str(f"validation {100 * means['val_accuracy']:.2f} %", refresh=False)
-            self.bar.update(len(rows))
-        return bool(self.ended_by)
+        with self._surviving():
+            if self.bar.disable:
+                name = f"{label}, " if label else ""
+                seeds = format_seeds(row["seed"] for row in rows)
+                print(f"{name}epoch {rows[0]['epoch']}/{epochs}, {seeds}: {line}", flush=True)
+            else:
+                self.bar.set_postfix_str(f"validation {100 * means['val_accuracy']:.2f} %", refresh=False)
+                self.bar.update(len(rows))
+        return self.is_ending
 
     def count(self, epochs: int) -> None:
         """Advance the bar by epochs that were not shown one by one."""
@@ -79,12 +86,18 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        try:
+        with self._surviving():
             self.bar.write(line)
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Let training end in order if its output cannot be written, and go on if its terminal was closed."""
+        try:
+            yield
         except OSError as error:
+            console.discard_output()
             if error.errno != errno.EIO:
-                raise
-            console.discard_output()  # the terminal was closed, and the records matter more
+                self.error = self.error or error
 
     @contextlib.contextmanager
     def receive_from_processes(self) -> Iterator[Any]:
@@ -102,7 +115,11 @@ class Progress:
                     is_open = bool(shown)
                     connection.send(is_open and self.show(*shown))
 
-        with Listener(authkey=key) as listener:
+        try:
+            listening = Listener(authkey=key)
+        except OSError:  # the path of TMPDIR is too long for a socket's
+            listening = Listener(("localhost", 0), authkey=key)
+        with listening as listener:
             thread = threading.Thread(target=answer, daemon=True)
             thread.start()
             try:

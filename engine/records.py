@@ -164,7 +164,7 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder):
             pass  # a folder that cannot be written is refused before training, not after
     except OSError as error:
-        raise RecordError(f"{folder}: cannot be written ({error.strerror}); name another --runs-dir") from None
+        raise RecordError(f"{folder}: cannot be written ({error.strerror or error}); name another --runs-dir") from None
 
 
 def _compare_description(path: Path, description: dict[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -159,9 +160,9 @@ def time_layers(plan: Plan) -> float:
     """
     unit = plan.units[0]
     experiment, dataset = unit.task.experiment, unit.task.dataset
-    time_images = joblib.delayed(time_images_of_layers)
-    call = time_images(experiment, dataset.shape, len(dataset.classes), unit.seeds, max(plan.threads))
-    of_processes = list(run_in_processes([call] * plan.jobs, plan))
+    classes, threads = len(dataset.classes), max(plan.threads)
+    call = partial(time_images_of_layers, experiment, dataset.shape, classes, unit.seeds, threads)
+    of_processes = list(run_in_processes([call] * plan.jobs, plan.jobs))
     training, evaluation = (fmean(seconds) for seconds in zip(*of_processes, strict=True))
     return (training * len(dataset.train) + evaluation * len(dataset.validation)) / plan.jobs
 

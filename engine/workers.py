@@ -7,19 +7,21 @@ import contextlib
 import ctypes
 import os
 import platform
+import signal
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import joblib
 import torch
+from joblib.externals.loky import get_reusable_executor, process_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 import training
@@ -45,6 +47,9 @@ class UnitResult:
     runs: list[Run] = field(default_factory=list)
     error: str = ""  # one line; empty if the unit succeeded
 
+
+IDLE_SECONDS = 300  # after which a process without work ends
+FEWER = "try its seeds alone with --force --runs-at-once 1"  # what was begun is resumed with as many runs side by side
 
 TrainUnits = Callable[[Plan, str, Progress], Iterator[UnitResult]]
 
@@ -93,6 +98,8 @@ def train_and_record(plan: Plan, options: TrainOptions, train_plan: TrainUnits) 
                     progress.say(failures[-1].rstrip())
             if progress.ended_by:
                 raise KeyboardInterrupt(progress.ended_by)
+            if progress.error:
+                raise progress.error
     except KeyboardInterrupt as interrupt:
         raise Interrupted(*interrupt.args) from None
     return failures
@@ -125,7 +132,7 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
     """Train the units of a plan and yield each result when it arrives; a failed unit does not stop the others."""
     if len(plan.units) == 1 or (device != "cpu" and plan.jobs == 1):  # more processes on a GPU only use more memory
         for number, unit in enumerate(plan.units):
-            if not progress.ended_by:
+            if not progress.is_ending:
                 show_unit = partial(progress.show, unit.task.label, unit.task.experiment.epochs)
                 yield train_unit(number, unit, device, show_unit)
         return
@@ -134,9 +141,9 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
         calls = []
         for number, unit in enumerate(plan.units):
             show_unit = partial(show, unit.task.label, unit.task.experiment.epochs)
-            calls.append(joblib.delayed(train_unit)(number, unit, device, show_unit))
+            calls.append(partial(train_unit, number, unit, device, show_unit))
         try:
-            for result in run_in_processes((call for call in calls if not progress.ended_by), plan):
+            for result in run_in_processes((call for call in calls if not progress.is_ending), plan.jobs):
                 left.remove(result.number)
                 yield result
         except BrokenProcessPool:
@@ -144,34 +151,37 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitRes
                 "a training process died, perhaps for lack of memory: training continues with one process at a time"
             )
         for number in sorted(left):
-            if progress.ended_by:
+            if progress.is_ending:
                 break
             try:
-                (result,) = run_in_processes([calls[number]], plan)
+                (result,) = run_in_processes([calls[number]], jobs=1)
             except BrokenProcessPool:
-                result = UnitResult(number, error="its process died, perhaps for lack of memory; try --runs-at-once 1")
+                result = UnitResult(number, error=f"its process died, perhaps for lack of memory; {FEWER}")
             yield result
 
 
-def run_in_processes(calls: Iterable[Any], plan: Plan) -> Any:
-    """Run joblib's delayed calls in as many processes as a plan has, and yield their results as they arrive.
+def run_in_processes(calls: Iterable[Callable[[], Any]], jobs: int) -> Iterator[Any]:
+    """Run calls in some processes, and yield their results as they arrive; a call is taken when a process is free.
 
     Raises:
         BrokenProcessPool: a process died.
     """
-    warnings.filterwarnings("ignore", ".*tasks", module="joblib")  # joblib's advice when Ctrl-C stops the results
-    with (
-        joblib.parallel_config(backend="loky", inner_max_num_threads=max(plan.threads)),
-        console.ignoring_signals(),
-    ):
-        # With one job, joblib would train in this process, which must survive if a unit's process dies.
-        return joblib.Parallel(
-            n_jobs=max(plan.jobs, 2),
-            pre_dispatch=plan.jobs,
-            return_as="generator_unordered",
-            initializer=_begin_process,
-            initargs=(os.getpid(),),
-        )(calls)
+    left = iter(calls)
+    running: set[Any] = set()  # futures
+    # joblib.Parallel would take calls ahead, and make one call in this process, which must survive if that one dies.
+    executor = get_reusable_executor(jobs, timeout=IDLE_SECONDS, initializer=_begin_process, initargs=(os.getpid(),))
+    try:
+        while True:
+            with console.ignoring_signals():  # which the processes that are started now inherit
+                running |= {executor.submit(call) for call in islice(left, jobs - len(running))}
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=lambda future: future.exception() is not None):  # what succeeded first
+                yield future.result()
+    finally:
+        if running:  # after an error, or if nobody waits for the results
+            executor.shutdown(kill_workers=True)
 
 
 def train_unit(number: int, unit: Unit, device: str, show: Callable[[list[training.Row]], bool] | None) -> UnitResult:
@@ -217,8 +227,13 @@ def prepare_process(device: str, threads: int | None) -> None:
 
 
 def _begin_process(parent: int) -> None:
-    """Let this process print any character, and end it with its parent, lest it train on beside a restarted command."""
+    """Let this process print any character, and leave its end to its parent, also if that one is killed."""
     console.make_readable()
+    for each in console.SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    process_executor._USE_PSUTIL = (
+        False  # loky would replace processes that keep memory, as `prepare_process` lets them
+    )
 
     def watch() -> None:
         while os.getppid() == parent:  # on Windows this number never changes

@@ -5,9 +5,7 @@ import contextlib
 import io
 import shutil
 import sys
-from types import SimpleNamespace
 
-import joblib
 import pytest
 from helpers import cut_dataset, write_nothing
 
@@ -106,8 +104,7 @@ def test_every_command_says_the_same_at_every_console(encoding, say_everything, 
 
 
 def test_training_processes_spell_too():
-    plan = SimpleNamespace(jobs=1, threads=[1])
-    (found,) = workers.run_in_processes([joblib.delayed(lambda: (sys.stdout.errors, sys.stderr.errors))()], plan)
+    (found,) = workers.run_in_processes([lambda: (sys.stdout.errors, sys.stderr.errors)], jobs=1)
     assert found == ("spelled", "spelled")
 
 

@@ -353,6 +353,17 @@ def test_a_command_that_is_stopped_says_in_one_line_what_is_kept(code, status, s
     assert run_plain("-c", HEARING + ANSWERING + code) == (status, says)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="closes a pipe in POSIX's way")
+def test_output_that_is_written_at_the_end_to_a_reader_who_has_gone_is_no_error_of_pythons():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code, environment = ANSWERING.replace(", flush=True", ""), os.environ | dict(PYTHONUNBUFFERED="")
+    options = dict(cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    process = subprocess.run([sys.executable, "-c", code], **options)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (141, "some.py: Broken pipe; kept after BrokenPipeError\n")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs nohup")
 def test_what_a_shells_nohup_ignores_stays_ignored():
     code = ANSWERING + "    os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGTERM)"

@@ -191,7 +191,7 @@ def split(folder, seeds, **options):
 
 def test_seeds_that_were_begun_together_are_resumed_together_whatever_is_asked_for(begun):
     asked = dict(runs_at_once=1, threads=2)
-    says = "resumed: seeds 0-1 after epoch 1"
+    says = "resumed: seeds 0-1 after epoch 1, side by side and with threads as begun"
     assert split(begun, [1, 2, 3], **asked) == ([2, 3], [([0, 1], 1)], f"{says}; to train: seeds 2-3")
     assert split(begun, [0], **asked) == ([], [([0, 1], 1)], says)
     assert split(begun, [4], **asked) == ([4], [], "to train: seed 4")

@@ -1,9 +1,12 @@
+import errno
 import io
 import sys
 import threading
+from multiprocessing.connection import Listener
 
 import pytest
 
+from engine import console
 from engine.progress import Progress
 
 
@@ -67,6 +70,36 @@ def test_without_a_terminal_a_line_says_which_runs_ended_which_epoch(capsys):
     assert first == f"dropout, epoch 2/5, seeds 0-2,7: {metrics}"
     assert second == f"epoch 1/15, seed 4: {metrics}, penalty 0.1250"
     assert third == "a line"
+
+
+class Broken(io.StringIO):
+    """Stands for stdout whose reader has gone."""
+
+    def write(self, _):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_after_the_reader_of_the_output_has_gone_every_unit_ends_after_its_epoch(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Broken())
+    monkeypatch.setattr(console, "discard_output", lambda: monkeypatch.setattr(sys, "stdout", io.StringIO()))
+    with Progress(10) as progress:
+        assert not progress.is_ending
+        assert progress.show("", 3, make_rows(0)), "this unit has to end"
+        assert isinstance(progress.error, BrokenPipeError)
+        assert progress.show("", 3, make_rows(1)), "so has another"
+        progress.say("what is recorded meanwhile is discarded")
+
+
+def test_where_the_path_of_temporary_files_is_too_long_for_a_socket_a_port_takes_its_place(capsys, monkeypatch):
+    def listen(address=None, **options):
+        if address is None:
+            raise OSError("AF_UNIX path too long")
+        return Listener(address, **options)
+
+    monkeypatch.setattr("engine.progress.Listener", listen)
+    with Progress(10) as progress, progress.receive_from_processes() as show:
+        show("far", 3, make_rows(0))
+    assert capsys.readouterr().out.startswith("far, epoch 1/3")
 
 
 def test_what_other_processes_send_is_shown_by_the_time_their_work_is_over(capsys):

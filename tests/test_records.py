@@ -207,6 +207,17 @@ def test_replace_replaces_another_experiment_and_its_runs_and_nothing_beside_it(
     records.open_folder(folder, description)
 
 
+def test_an_experiment_in_a_linked_folder_is_replaced_in_its_place(tmp_path, digits, description):
+    place, link = tmp_path / "elsewhere", tmp_path / "single" / EXPERIMENT.name
+    records.open_folder(place, description)
+    records.write_run(place, make_run(0))
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(place)
+    records.open_folder(link, records.describe(replace(EXPERIMENT, lr=0.5), digits, EXPERIMENT.name), replace=True)
+    assert link.is_symlink()
+    assert [path.name for path in place.iterdir()] == ["experiment.json"]
+
+
 def test_what_force_did_not_discard_to_the_end_is_not_taken_for_the_new_experiment(folder, digits, monkeypatch):
     for seed in (0, 1):
         records.write_run(folder, make_run(seed))

@@ -254,7 +254,7 @@ def resume(words, runs_dir, capsys):
 
 def test_seeds_that_were_begun_together_are_resumed_together_whatever_is_asked_for(begun, whole, tmp_path, capsys):
     words = ["--seeds", "1-2", "--runs-at-once", "1", "--threads", "2"]
-    says = "resumed: seeds 0-1 after epoch 1; to train: seed 2"
+    says = "resumed: seeds 0-1 after epoch 1, side by side and with threads as begun; to train: seed 2"
     assert resume(words, begun, capsys) == (says, [0, 1, 2])
     resumed = read_outcome(begun, MAY_DIFFER)
     assert all(resumed[name] == content for name, content in whole.items())

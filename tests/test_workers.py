@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import data
 import train
 import training
 from data import Split
-from engine import checkpoints, records, workers
+from engine import checkpoints, console, records, workers
 from engine.plan import Task, TrainOptions, make_plan
 from engine.progress import Progress
 from experiments import Experiment, UserError
@@ -148,7 +149,9 @@ def test_a_process_that_dies_takes_no_other_unit_with_it(digits, capsys):
     assert results.keys() == {("deadly", 0), ("unreadable", 0), ("good", 0)}
     for label in ("deadly", "unreadable"):
         assert results[label, 0].runs == []
-        assert results[label, 0].error == "its process died, perhaps for lack of memory; try --runs-at-once 1"
+        assert results[label, 0].error == (
+            "its process died, perhaps for lack of memory; try its seeds alone with --force --runs-at-once 1"
+        )
     assert [run.seed for run in results["good", 0].runs] == [0, 1]
     out = capsys.readouterr().out
     assert out.count("perhaps for lack of memory: training continues with one process at a time\n") == 1
@@ -334,6 +337,38 @@ def test_a_unit_that_has_not_begun_when_sigterm_comes_is_not_begun(digits, capsy
         progress.end(signal.SIGTERM)
         assert list(workers.train_units(plan, "cpu", progress)) == []
         assert list(workers.train_units(replace(plan, units=plan.units[:1]), "cpu", progress)) == []
+
+
+def test_after_sigterm_no_further_unit_begins(digits, capsys, monkeypatch):
+    show = Progress.show
+
+    def show_and_end(progress, *shown):
+        if len(capsys.readouterr().out) > 2:
+            progress.end(signal.SIGTERM)
+        return show(progress, *shown)
+
+    monkeypatch.setattr(Progress, "show", show_and_end)
+    plan = plan_tasks([make_task(range(6), "", digits)], jobs=2, threads=1, runs_at_once=1)
+    with Progress(1) as progress:
+        results = list(workers.train_units(plan, "cpu", progress))
+    assert len(plan.units) == 6
+    assert 2 <= len(results) <= 3, "one unit has ended, and two have begun"
+
+
+def test_one_process_makes_all_calls_and_an_error_of_one_is_that_of_all():
+    first, second = workers.run_in_processes([os.getpid] * 2, jobs=1)
+    assert first == second != os.getpid()
+    with pytest.raises(ZeroDivisionError):
+        list(workers.run_in_processes([partial(divmod, 1, number) for number in (1, 0, 1, 1)], jobs=2))
+
+
+def test_processes_ignore_signals_which_their_parent_passes_on():
+    (handlers,) = workers.run_in_processes([list_handlers], jobs=1)
+    assert handlers == [signal.SIG_IGN] * len(console.SIGNALS)
+
+
+def list_handlers():
+    return [signal.getsignal(each) for each in console.SIGNALS]
 
 
 @pytest.fixture
