@@ -24,7 +24,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from analysis import plots
+from analysis import style
 from analysis.tables import Table, escaped
 from engine.files import UNFINISHED, write_whole
 
@@ -104,7 +104,7 @@ class Document:
         """Write all files of the report, and return their relative paths."""
         paths = [folder / "report.md", folder / "report.html"]
         for name, draw in self.figures.items():
-            paths += plots.save_figure(draw(), folder / "figures" / name)
+            paths += style.save_figure(draw(), folder / "figures" / name)
         for table in self.tables:
             paths += table.write(folder / "tables")
         paths[0].write_text(self.text, encoding="utf-8")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from analysis import plots
+from analysis import plots, style
 from analysis.document import Document
 from analysis.findings import Findings
 from augmentation import Augmentation
@@ -53,7 +53,7 @@ def add_forest(document: Document, findings: Findings) -> None:
 
 
 def _styles_of(findings: Findings) -> dict[str, dict[str, str]]:
-    return plots.assign_styles(findings.labels_of[title] for title in findings.trained)
+    return style.assign_styles(findings.labels_of[title] for title in findings.trained)
 
 
 def _relabel(findings: Findings, by_title: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +129,8 @@ def add_curves_and_seeds(document: Document, findings: Findings) -> None:
     styles = _styles_of(findings)
     caption = (
         "Loss and accuracy against the epoch, means over seeds with a band from the lowest to the highest; those of "
-        "train images are running means during training, with any dropout and augmentation"
+        "train images are running means during training, with any dropout and augmentation; the axes of accuracy begin "
+        "at the lowest after a quarter of the epochs"
     )
     if any(len(set(findings.values(title, "epochs"))) > 1 for title in findings.trained):
         caption += ". A dot where a run was stopped bears the number of runs that go on"

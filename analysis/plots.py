@@ -1,19 +1,14 @@
-"""Figures of the report in one style: each function takes plain numbers and returns a matplotlib Figure.
+"""Figures of the report: each function takes plain numbers and returns a matplotlib Figure.
 
 figure = plot_forest(differences, "BN", margin=0.001, published={}, styles=assign_styles(differences))
-save_figure(figure, Path("report/figures/forest"))      # forest.png, forest.pdf
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import cycle
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -21,52 +16,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from numpy.typing import NDArray
 
 from analysis.compare import Comparison, compute_mean_interval
+from analysis.style import GREY, Styles, assign_styles, in_style, wrap_title
 
 Shares = list[float]  # a share for each seed
-Styles = dict[str, dict[str, Any]]  # {title: arguments of matplotlib's `plot`}
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; experiments with the same colour differ in dashes.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", ":")
-GREY = "#808080"
 MOST_IN_A_LINE = 20  # seeds; more dots are spread in height, or they would hide each other
 MANY, INCHES = 20, (0.42, 0.13)  # classes with numbers in their cells; the width of such a class, and of one of more
 MOST_TICKS = 8  # values of a setting that fit beside each other under a panel
-in_style = rc_context(  # a decorator
-    {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.titley": 1.0,  # fixed, so that matplotlib does not measure all ticks to place the titles
-        "grid.alpha": 0.3,
-        "legend.frameon": False,
-        "figure.dpi": 150,
-    }
-)
-
-
-@in_style
-def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as `path`.png and `path`.pdf, with the same bytes each time, and return the two paths."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf"))
-    if layout := figure.get_layout_engine():
-        layout.execute(figure)
-        figure.set_layout_engine(None)  # otherwise each `savefig` would compute the layout again
-    figure.savefig(png, metadata={"Software": None})
-    figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return [png, pdf]
-
-
-def wrap_title(title: str, width: int = 36) -> str:
-    """Break a title after commas into lines of about `width` characters."""
-    lines = [""]
-    for part in re.findall(",?[^,]+,?|,", title):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(line.strip() for line in lines)
 
 
 def _add_legend(figure: Figure, panel: Axes) -> None:
@@ -76,18 +32,13 @@ def _add_legend(figure: Figure, panel: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(4, 100 // longest)))
 
 
-def assign_styles(titles: Iterable[str]) -> Styles:
-    """Assign a colour and a dash to each title, so that an experiment looks the same in every figure."""
-    looks = [dict(color=colour, linestyle=dash) for dash in DASHES for colour in COLOURS]
-    return dict(zip(titles, cycle(looks), strict=False))
-
-
 @in_style
 def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styles) -> Figure:
     """Plot the train and validation loss and accuracy of all experiments against the epoch.
 
     The line is the mean over the runs that are still training, and the band spans their values. A dot marks the last
     epoch of each run that ended before the longest run; the number beside it counts the runs that are still training.
+    The axes of accuracy begin at the lowest after a quarter of the epochs, because the first ones would hide the rest.
 
     Args:
         histories: {title: [history of each run, rows with the columns `run_files.HISTORY`]}.
@@ -107,7 +58,16 @@ def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styl
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.yaxis.set_minor_locator(NullLocator())
-    for panel in panels[1]:
+    longest = max(len(run) for runs in histories.values() for run in runs)
+    for panel, images in zip(panels[1], ("train", "val"), strict=True):
+        later = [
+            100 * row[f"{images}_accuracy"]
+            for runs in histories.values()
+            for run in runs
+            for row in run[longest // 4 :]
+        ]
+        top = panel.get_ylim()[1]
+        panel.set_ylim(bottom=min(later) - 0.05 * (top - min(later)), top=top)
         panel.set_xlabel("epoch")
         panel.set_xlim(left=0.5)  # there is no epoch 0
         panel.xaxis.get_major_locator().set_params(integer=True)

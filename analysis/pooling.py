@@ -14,7 +14,7 @@ from analysis.compare import Comparison
 from analysis.document import Document
 from analysis.findings import Findings
 from analysis.metrics import METRICS, compare_records, list_common_seeds, name_other
-from analysis.plots import GREY, in_style, wrap_title
+from analysis.style import GREY, in_style, wrap_title
 from analysis.tables import Number, Table, show_difference
 from engine.records import Record
 from engine.seeds import list_seeds
@@ -61,7 +61,7 @@ def add_people(document: Document, findings: Findings, givers: Givers) -> None:
     differ = "people, or their machines, differ" if smallest < 0.05 else "people and their machines do not differ"
     document.say(
         f"p is that of an analysis of variance: do the paired differences vary more between people than within? The "
-        f"smallest p, corrected for the number of tests ({len(ps)}), is {smallest:.3f}: {differ}"
+        f"smallest p, corrected for the number of tests ({len(ps)}), is {Number(smallest, places=3)}: {differ}"
         f"{'' if smallest < 0.05 else ' distinguishably'}."
     )
 

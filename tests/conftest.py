@@ -13,7 +13,7 @@ from helpers import write_nothing
 import data
 import report
 import train
-from analysis import plots
+from analysis import style
 from engine import console
 from sources import catalogue, contents, downloading, finding
 
@@ -88,7 +88,7 @@ def handed_in(tmp_path_factory):
     for settings in ([], ["--l1", "0.001"], ["--l2", "0.001"]):
         train.main([*words, *settings])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "save_figure", write_nothing)
+        patch.setattr(style, "save_figure", write_nothing)
         report.main(["--runs-dir", str(runs), "--out", str(folder / "report"), "--bundle", str(archive)])
     shutil.unpack_archive(archive, folder / "unpacked")
     return folder / "unpacked"

@@ -197,7 +197,7 @@ def read_outcome(runs_dir, may_differ):
 
 
 def write_nothing(figure, path):
-    """Write empty files instead of a figure, because `plots.save_figure` takes a second."""
+    """Write empty files instead of a figure, because `style.save_figure` takes a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
     for file in written:

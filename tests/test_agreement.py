@@ -6,7 +6,7 @@ import pytest
 from helpers import read_rows, refuse, write_nothing, write_runs
 
 import report
-from analysis import plots
+from analysis import style
 from analysis.agreement import compare_verdicts, find_shared_seeds, judge_agreement
 from analysis.claims import Judgement
 from analysis.compare import Comparison
@@ -76,7 +76,7 @@ def two_folders(tmp_path, digits, monkeypatch):
 
 
 def test_what_is_left_out_of_the_other_folder_is_said(two_folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     here, there = two_folders
     broken = there / "mine" / "L1" / "seed-4" / "result.json"
     broken.write_text("{")
@@ -86,7 +86,7 @@ def test_what_is_left_out_of_the_other_folder_is_said(two_folders, tmp_path, mon
 
 
 def test_the_report_shows_both_verdicts_and_that_seeds_are_shared(two_folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     here, there = two_folders
     report.main(["--runs-dir", str(here), "--against", str(there), "--out", str(tmp_path / "report")])
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from helpers import FIRST, HANDED_IN, change_result, change_text, end_history, f
 import data
 import report
 import training
-from analysis import plots
+from analysis import style
 from engine import records, run_files
 from engine.records import Record
 from experiments import Experiment
@@ -30,7 +30,7 @@ COMPLETENESS, RETRAINING = CHECKS["completeness"], CHECKS["retraining"]
 
 def refresh_report(folder, monkeypatch):
     """Make the report of what the records say now, and refresh the manifest."""
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     shutil.rmtree(folder / "report")
     report.main(["--runs-dir", str(folder / "runs"), "--out", str(folder / "report")])
     refresh(folder)

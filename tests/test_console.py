@@ -14,7 +14,7 @@ import data
 import grade
 import report
 import train
-from analysis import plots
+from analysis import style
 from engine import console, provenance, workers
 
 CODE = {name: path.read_text(encoding="utf-8") for name, path in provenance.code_files().items()}
@@ -72,7 +72,7 @@ def say_everything(digits, tmp_path_factory):
         shutil.rmtree(folder / "runs", ignore_errors=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(data, "load", lambda *which: few_digits)
-            patch.setattr(plots, "save_figure", write_nothing)
+            patch.setattr(style, "save_figure", write_nothing)
             out, error = (io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2))
             error.isatty = lambda: True
             patch.setattr(sys, "stdout", out)

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from helpers import read_files, write_nothing
 
-from analysis import plots
+from analysis import style
 from analysis.document import Document, read_contents, render_page
 
 TABLE = "| experiment | test % |\n|:--|--:|\n| L1 & L2 | 99.5 |"
@@ -124,7 +124,7 @@ def interrupt(*_):
 
 
 def test_a_report_that_is_stopped_while_it_draws_leaves_the_earlier_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     make_document("First", "old").write(tmp_path)
     before = read_files(tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -134,7 +134,7 @@ def test_a_report_that_is_stopped_while_it_draws_leaves_the_earlier_one(tmp_path
 
 @pytest.mark.parametrize("moved", range(4))
 def test_a_report_that_is_killed_while_it_is_put_in_place_is_replaced_by_the_next(moved, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     make_document("First", "old").write(tmp_path)
     (tmp_path / "figures" / "own.png").write_bytes(b"")
     with monkeypatch.context() as killed:

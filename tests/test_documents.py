@@ -21,7 +21,7 @@ import models
 import report
 import train
 import training
-from analysis import plots
+from analysis import style
 from docs import simulate_looks
 from engine import flags, provenance, records
 from experiments import MODELS, Experiment
@@ -418,7 +418,7 @@ def test_the_way_of_l1_is_the_one_it_takes(tmp_path, monkeypatch, capsys):
         return backward(*args, **kwargs)
 
     monkeypatch.setattr(torch.Tensor, "backward", note_stack)
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     monkeypatch.chdir(tmp_path)
     sys.setprofile(note)
     try:

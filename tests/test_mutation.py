@@ -23,7 +23,7 @@ import data
 import grade
 import report
 import train
-from analysis import plots
+from analysis import style
 from engine import checkpoints, pace, workers
 from sources import catalogue, downloading, finding
 
@@ -45,7 +45,7 @@ def good(digits, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DATA_DIR", "data")
-        patch.setattr(plots, "save_figure", write_nothing)
+        patch.setattr(style, "save_figure", write_nothing)
         patch.setattr(finding, "DEBIAN_FASHION_MNIST", folder / "none")
         patch.setattr(downloading, "check_reachable", lambda urls: dict.fromkeys(urls, "no network"))
         patch.setattr("webbrowser.open", lambda url: False)

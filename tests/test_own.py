@@ -18,7 +18,7 @@ import data
 import grade
 import report
 import train
-from analysis import findings, plots
+from analysis import findings, style
 from engine import records
 from experiments import Experiment
 from grading import untrusted
@@ -31,7 +31,7 @@ RED = (np.arange(36) % 3).astype(np.uint8)
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """Work in an empty folder, without figures."""
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA_DIR", raising=False)
     data._load.cache_clear()
@@ -339,7 +339,7 @@ def trained_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(plots, "save_figure", write_nothing)
+        patch.setattr(style, "save_figure", write_nothing)
         names = np.array([f"cell {letter}" for letter in "abcdefghijkl"])
         write_own(Path("in", "cells.npz"), 12, (32, 32, 3), classes=names)
         train.main(["--dataset", "in/cells.npz", *QUICK])

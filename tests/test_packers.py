@@ -13,7 +13,7 @@ import pytest
 from helpers import FIRST, change_text, read_files, refresh, write_nothing
 
 import report
-from analysis import plots
+from analysis import style
 from grading import scores
 from grading.submission import GradeOptions
 
@@ -235,7 +235,7 @@ def with_notes(handed_in, tmp_path_factory):
     folder = shutil.copytree(handed_in, tmp_path_factory.mktemp("notes") / "submission")
     (folder / "runs" / "notes.md").write_text("# Mine\n\nI.\n---\n## Conclusions\n\nWhat I found.\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "save_figure", write_nothing)
+        patch.setattr(style, "save_figure", write_nothing)
         report.main(["--runs-dir", str(folder / "runs"), "--out", str(folder / "report")])
     refresh(folder)
     return folder

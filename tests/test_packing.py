@@ -22,7 +22,7 @@ from helpers import (
 
 import data
 import report
-from analysis import plots
+from analysis import style
 from experiments import Experiment
 from grading import packing, untrusted
 from grading.submission import SubmissionError
@@ -158,7 +158,7 @@ def test_an_archive_that_cannot_be_written_is_said_so_and_leaves_nothing(tmp_pat
 
 def test_predictions_that_are_packed_whole_are_named(runs, digits, tmp_path, monkeypatch, capsys):
     write_runs(runs, digits, PLAIN, [0.9])
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     monkeypatch.setattr(packing, "read_labels", lambda found, data_dir: {})
     report.main(["--runs-dir", str(runs), "--out", str(tmp_path / "report"), "--bundle", str(tmp_path / "all.zip")])
     shown = capsys.readouterr()

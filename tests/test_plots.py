@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis import plots
+from analysis import plots, style
 from analysis.compare import Comparison, compute_mean_interval
 
 
@@ -15,7 +15,7 @@ def run(epochs, start):
 
 
 HISTORIES = {"whole": [run(4, 1.0), run(4, 2.0)], "stopped": [run(4, 1.0), run(2, 3.0)], "alone": [run(3, 1.0)]}
-LOOKS = plots.assign_styles(HISTORIES)
+LOOKS = style.assign_styles(HISTORIES)
 
 
 def lines_of(panel):
@@ -24,17 +24,17 @@ def lines_of(panel):
 
 def test_a_long_title_has_lines_that_end_at_commas():
     long = "resnet,crop_padding=4,flip=true,batch_size=512,optimizer=sgd,lr=0.1,lr_scheduler=one_cycle"
-    lines = plots.wrap_title(long).splitlines()
+    lines = style.wrap_title(long).splitlines()
     assert "".join(lines) == long
     assert all(len(line) <= 36 and line.endswith(",") for line in lines[:-1])
-    assert plots.wrap_title("LN, per pixel") == "LN, per pixel"
-    assert plots.wrap_title("LN, per pixel", width=5) == "LN,\nper pixel"
+    assert style.wrap_title("LN, per pixel") == "LN, per pixel"
+    assert style.wrap_title("LN, per pixel", width=5) == "LN,\nper pixel"
 
 
 def test_however_long_the_titles_most_of_a_figure_is_the_axes():
     long = ",".join(f"setting_{number}={number}" for number in range(9))
     accuracies = {f"{name},{long}": [0.8, 0.9] for name in ("one", "other")}
-    looks = plots.assign_styles(accuracies)
+    looks = style.assign_styles(accuracies)
     for figure in (
         plots.plot_seeds(accuracies, {}, looks),
         plots.plot_by_class({title: np.ones(10) for title in accuracies}, "0123456789"),
@@ -67,9 +67,24 @@ def test_the_band_reaches_over_all_runs_and_a_dot_marks_the_end_of_one_that_stop
     assert [(text.get_text(), text.xy) for text in panel.texts] == [("1", (2, 1.5))], "one run is still training"
 
 
+def test_the_first_epochs_do_not_hide_the_differences_of_the_others():
+    accuracies = (0.1, 0.5, 0.90, 0.92, 0.91, 0.93, 0.94, 0.95)
+    rows = [dict(row, val_accuracy=share) for row, share in zip(run(8, 1.0), accuracies, strict=True)]
+    *_, panel = plots.plot_curves(dict(whole=[rows]), LOOKS).axes
+    low, high = panel.get_ylim()
+    assert 89 < low < 90 < 95 < high < 100
+
+
+def test_characters_that_the_font_lacks_are_named_in_a_line(tmp_path, capsys, recwarn):
+    figure = plots.plot_gallery(np.zeros((1, 1, 4, 4), np.uint8), ["猫 and 狗"], 1)
+    assert all(path.exists() for path in style.save_figure(figure, tmp_path / "pets"))
+    assert capsys.readouterr().err == "pets.png: boxes stand for 狗 猫, which the font of figures lacks\n"
+    assert [str(each.message) for each in recwarn] == []
+
+
 def test_every_seed_is_a_dot_beside_mean_interval_and_published_accuracy():
     accuracies = {"three": [0.90, 0.92, 0.91], "one": [0.95]}
-    panel = plots.plot_seeds(accuracies, {"one": 0.94}, plots.assign_styles(accuracies)).axes[0]
+    panel = plots.plot_seeds(accuracies, {"one": 0.94}, style.assign_styles(accuracies)).axes[0]
     assert [label.get_text() for label in panel.get_yticklabels()] == ["three", "one"]
     drawn = [
         (line.get_marker(), list(line.get_xdata()), set(line.get_ydata()))
@@ -86,7 +101,7 @@ def test_every_seed_is_a_dot_beside_mean_interval_and_published_accuracy():
 
 def test_the_dots_of_many_seeds_are_spread_in_height():
     accuracies = {"many": [0.9] * 200, "few": [0.9] * 20}
-    panel = plots.plot_seeds(accuracies, {}, plots.assign_styles(accuracies)).axes[0]
+    panel = plots.plot_seeds(accuracies, {}, style.assign_styles(accuracies)).axes[0]
     many, few = (list(line.get_ydata()) for line in panel.lines if line.get_marker() == "o" and len(line.get_xdata()))
     assert few == [1] * 20
     assert len(set(many)) == 200
@@ -96,7 +111,7 @@ def test_the_dots_of_many_seeds_are_spread_in_height():
 
 def test_a_forest_shows_each_difference_its_interval_and_the_published_one():
     differences = {"a": Comparison(0.01, 5, 0.01, tests=2), "b": Comparison(-0.02, 1, math.nan)}
-    panel = plots.plot_forest(differences, "base", 0.005, {"a": 0.02}, plots.assign_styles("ab")).axes[0]
+    panel = plots.plot_forest(differences, "base", 0.005, {"a": 0.02}, style.assign_styles("ab")).axes[0]
     drawn = [(line.get_marker(), list(line.get_xdata())) for line in panel.lines if len(line.get_xdata())]
     low, high = differences["a"].interval()
     assert ("None", pytest.approx([100 * low, 100 * high])) in drawn
@@ -128,7 +143,7 @@ def test_a_sweep_of_many_values_does_not_label_each():
 
 def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(tmp_path):
     paths = [tmp_path / folder / "a,b=0.1" for folder in ("one", "two")]
-    written = [plots.save_figure(plots.plot_curves(HISTORIES, LOOKS), path) for path in paths]
+    written = [style.save_figure(plots.plot_curves(HISTORIES, LOOKS), path) for path in paths]
     assert [path.name for path in written[0]] == ["a,b=0.1.png", "a,b=0.1.pdf"]
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
@@ -138,13 +153,13 @@ def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(tmp_path
 
 @pytest.mark.parametrize("count", [1, 7, 13, 30])
 def test_experiments_differ_until_colours_and_dashes_are_used_up(count):
-    styles = plots.assign_styles(range(count))
+    styles = style.assign_styles(range(count))
     assert len(styles) == count
     assert len({tuple(style.items()) for style in styles.values()}) == min(count, 21)
 
 
 def test_an_experiment_has_one_colour_in_every_figure():
-    looks = plots.assign_styles(["other", "mine"])
+    looks = style.assign_styles(["other", "mine"])
     comparison = {"mine": Comparison(0.01, 5, 0.01)}
     panels = [
         plots.plot_curves({"mine": HISTORIES["whole"]}, looks).axes[0],
@@ -159,7 +174,7 @@ def test_an_experiment_has_one_colour_in_every_figure():
 
 def test_the_histogram_of_weights_has_exact_zeros_apart_and_loses_no_weight():
     magnitudes = np.array([0.0] * 50 + [1e-12] * 10 + [1e-4] * 20 + [0.5] * 15 + [100.0] * 5)
-    panel = plots.plot_weights({"a": magnitudes}, 1e-3, plots.assign_styles("a")).axes[0]
+    panel = plots.plot_weights({"a": magnitudes}, 1e-3, style.assign_styles("a")).axes[0]
     (zeros,) = panel.containers[0].patches
     assert zeros.get_height() == 50
     bars = panel.patches[0].get_data()
@@ -170,7 +185,7 @@ def test_the_histogram_of_weights_has_exact_zeros_apart_and_loses_no_weight():
 
 
 def test_sparsity_is_drawn_layer_by_layer_in_percent():
-    zeros, small = plots.plot_sparsity({"a": [(0.5, 0.6), (0.25, 0.75)]}, plots.assign_styles("a")).axes
+    zeros, small = plots.plot_sparsity({"a": [(0.5, 0.6), (0.25, 0.75)]}, style.assign_styles("a")).axes
     assert zeros.lines[0].get_xydata().tolist() == [[1, 50], [2, 25]]
     assert small.lines[0].get_xydata().tolist() == [[1, 60], [2, 75]]
 

@@ -7,7 +7,7 @@ from helpers import HANDED_IN, change_result, change_text, end_history, end_with
 
 import report
 import train
-from analysis import plots
+from analysis import style
 from engine import records
 from grading import pool as pooling
 from grading.pool import make_pool
@@ -23,7 +23,7 @@ def other_seeds(tmp_path_factory):
     words = ["--dataset", "mnist_sample", "--epochs", "2", "--runs-dir", str(runs), "--jobs", "1"]
     train.main([*words, "--seeds", "1-3"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "save_figure", write_nothing)
+        patch.setattr(style, "save_figure", write_nothing)
         report.main(["--runs-dir", str(runs), "--out", str(folder / "report"), "--bundle", str(archive)])
     return archive
 
@@ -105,7 +105,7 @@ def test_the_same_name_from_two_folders_is_two_people(handed_in, other_seeds, tm
 
 
 def test_the_command_writes_one_report_of_all(handed_in, other_seeds, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     first = shutil.copytree(handed_in, tmp_path / "first")
     report.main(["--pool", str(first), str(other_seeds), "--out", str(tmp_path / "class")])
     shown = capsys.readouterr().out
@@ -149,7 +149,7 @@ def test_a_submission_that_is_missing_is_one_line(tmp_path, capsys):
 
 def test_an_experiment_with_other_settings_than_the_study_has_is_not_pooled(tmp_path, monkeypatch):
     """Its settings were edited before it was trained, and its report says so, so that no check fails."""
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
     runs, archive = tmp_path / "runs", tmp_path / "ann.zip"
     study = ["--study", "fashion-mlp", "--dataset", "fashion_mnist_sample", "--epochs", "1"]
     train.main([*study, "--only", "third", "dropout", "--seeds", "0", "--runs-dir", str(runs), "--jobs", "1"])

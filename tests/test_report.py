@@ -14,7 +14,7 @@ from scipy import stats
 
 import report
 import train
-from analysis import plots
+from analysis import style
 from engine.checkpoints import Checkpoint
 from experiments import Experiment
 from studies import STUDIES
@@ -24,7 +24,7 @@ from studies.study import Claim, Entry, Study
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Make a report of the records in `runs` and write it, without its pictures' content; its text."""
-    monkeypatch.setattr(plots, "save_figure", write_nothing)
+    monkeypatch.setattr(style, "save_figure", write_nothing)
 
     def make(words=()):
         report.main(["--runs-dir", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), *words])
@@ -203,7 +203,7 @@ def test_ctrl_c_is_one_line_and_the_earlier_report_stays(tmp_path, runs, digits,
         raise KeyboardInterrupt
 
     write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.9])
-    monkeypatch.setattr(plots, "save_figure", interrupt)
+    monkeypatch.setattr(style, "save_figure", interrupt)
     error = end_with(130, made, [], capsys).err
     assert error == "\ninterrupted: not everything is written; the same command starts again\n"
     assert (tmp_path / "report" / "report.md").read_text(encoding="utf-8") == before
