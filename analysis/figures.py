@@ -129,8 +129,8 @@ def add_curves_and_seeds(document: Document, findings: Findings) -> None:
     styles = _styles_of(findings)
     caption = (
         "Loss and accuracy against the epoch, means over seeds with a band from the lowest to the highest; those of "
-        "train images are running means during training, with any dropout and augmentation; the axes of accuracy begin "
-        "at the lowest after a quarter of the epochs"
+        "train images are running means during training, with any dropout and augmentation; the axes of accuracy show "
+        "the range after a quarter of the epochs"
     )
     if any(len(set(findings.values(title, "epochs"))) > 1 for title in findings.trained):
         caption += ". A dot where a run was stopped bears the number of runs that go on"

@@ -38,7 +38,7 @@ def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styl
 
     The line is the mean over the runs that are still training, and the band spans their values. A dot marks the last
     epoch of each run that ended before the longest run; the number beside it counts the runs that are still training.
-    The axes of accuracy begin at the lowest after a quarter of the epochs, because the first ones would hide the rest.
+    The axes of accuracy show the range after a quarter of the epochs, because the first ones would hide the rest.
 
     Args:
         histories: {title: [history of each run, rows with the columns `run_files.HISTORY`]}.
@@ -66,8 +66,8 @@ def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styl
             for run in runs
             for row in run[longest // 4 :]
         ]
-        top = panel.get_ylim()[1]
-        panel.set_ylim(bottom=min(later) - 0.05 * (top - min(later)), top=top)
+        margin = 0.05 * (max(later) - min(later)) or 1
+        panel.set_ylim(min(later) - margin, max(later) + margin)
         panel.set_xlabel("epoch")
         panel.set_xlim(left=0.5)  # there is no epoch 0
         panel.xaxis.get_major_locator().set_params(integer=True)
