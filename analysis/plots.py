@@ -64,7 +64,7 @@ def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styl
             100 * row[f"{images}_accuracy"]
             for runs in histories.values()
             for run in runs
-            for row in run[longest // 4 :]
+            for row in run[longest // 4 :] or run[-1:]
         ]
         margin = 0.05 * (max(later) - min(later)) or 1
         panel.set_ylim(min(later) - margin, max(later) + margin)

@@ -73,6 +73,8 @@ def test_the_first_epochs_do_not_hide_the_differences_of_the_others():
     *_, panel = plots.plot_curves(dict(whole=[rows]), LOOKS).axes
     low, high = panel.get_ylim()
     assert 89 < low < 90 < 95 < high < 100
+    *_, panel = plots.plot_curves(dict(whole=[rows], stopped=[rows[:1]]), LOOKS).axes
+    assert panel.get_ylim()[0] < 10, "of a run that was stopped early, the end is shown"
 
 
 def test_characters_that_the_font_lacks_are_named_in_a_line(tmp_path, capsys, recwarn):
