@@ -44,6 +44,15 @@ class Judgement:
         return f"{self.verdict}: {self.why}" if self.why else self.verdict
 
 
+@dataclass(frozen=True)
+class Reached:
+    """A look that a claim reaches, and what the claim compares there."""
+
+    look: Look
+    subject: str
+    comparisons: dict[str, Comparison]  # {title or constant: comparison with it}
+
+
 def judge_claims(study: Study, trained: dict[str, Record], labels: NDArray[np.int64], margin: float) -> list[Judgement]:
     """Judge each claim of a study; intervals are corrected for the comparisons of all claims together.
 
@@ -55,40 +64,40 @@ def judge_claims(study: Study, trained: dict[str, Record], labels: NDArray[np.in
         margin: accuracies that differ by less than this make no practical difference.
     """
     tests = sum(len(claim.others) for claim in study.claims if _list_subjects(claim, study))
-    prepared = [_prepare(claim, study, trained, labels, tests) for claim in study.claims]
-    questions = [_ask(at_looks, margin) for at_looks in prepared if at_looks[0].look]
-    answers = iter(zip(questions, decide_at_looks(questions, tests), strict=True))
-    return [
-        _complete(at_looks, *next(answers), study.seeds) if at_looks[0].look else at_looks[0] for at_looks in prepared
-    ]
+    found = [_prepare(claim, study, trained, labels, tests) for claim in study.claims]
+    asked = [(place, reached) for place, reached in enumerate(found) if isinstance(reached, list)]
+    questions = [_ask(study.claims[place], reached, margin) for place, reached in asked]
+    for (place, reached), question, answer in zip(asked, questions, decide_at_looks(questions, tests), strict=True):
+        found[place] = _complete(study.claims[place], reached, question, answer, study.seeds)
+    return [judgement for judgement in found if isinstance(judgement, Judgement)]  # which all are by now
 
 
 def _prepare(
     claim: Claim, study: Study, trained: dict[str, Record], labels: NDArray[np.int64], tests: int
-) -> list[Judgement]:
-    """Compare the experiments of a claim at each look that they reach; without any, say why in a single judgement."""
+) -> Judgement | list[Reached]:
+    """Compare the experiments of a claim at each look that they reach; without any, say why in a judgement."""
     subjects = _list_subjects(claim, study)
     if not subjects:
         of_subjects = {study.trained_as[title] for title in claim.subjects}
         alike = [title for title in claim.titles if study.trained_as[title] in of_subjects]
-        return [Judgement(claim, "not compared", f"{' and '.join(alike)} have the same settings")]
+        return Judgement(claim, "not compared", f"{' and '.join(alike)} have the same settings")
     if missing := [title for title in claim.titles if title not in trained]:
-        return [Judgement(claim, "no finished run", " and ".join(f"“{title}”" for title in missing))]
+        return Judgement(claim, "no finished run", " and ".join(f"“{title}”" for title in missing))
     seeds = sorted(set.intersection(*(set(trained[title].results) for title in claim.titles)))
     if not seeds:
-        return [Judgement(claim, "no seed in common")]
+        return Judgement(claim, "no seed in common")
     first, *_ = looks = plan_looks(study.seeds)
     if len(seeds) < first.seeds:
         subject, compared = _compare(claim, subjects, trained, labels, seeds)
         compared = {name: replace(comparison, tests=tests) for name, comparison in compared.items()}
-        return [Judgement(claim, "too few seeds", f"next is {first}", subject, compared, next_look=first)]
-    at_looks = []
+        return Judgement(claim, "too few seeds", f"next is {first}", subject, compared, next_look=first)
+    reached = []
     for look in looks:
         if look.seeds <= len(seeds):
             subject, compared = _compare(claim, subjects, trained, labels, seeds[: look.seeds])
             compared = {name: replace(comparison, look=look) for name, comparison in compared.items()}
-            at_looks.append(Judgement(claim, "", "", subject, compared, look))
-    return at_looks
+            reached.append(Reached(look, subject, compared))
+    return reached
 
 
 def _list_subjects(claim: Claim, study: Study) -> list[str]:
@@ -114,21 +123,19 @@ def _compare(
     return subject, comparisons
 
 
-def _ask(at_looks: list[Judgement], margin: float) -> Question:
-    claim = at_looks[0].claim
-    compared = [list(judgement.comparisons.values()) for judgement in at_looks]
+def _ask(claim: Claim, reached: list[Reached], margin: float) -> Question:
+    compared = [list(each.comparisons.values()) for each in reached]
     return Question(claim.direction, margin if METRICS[claim.metric].has_margin else None, compared)
 
 
-def _complete(at_looks: list[Judgement], question: Question, answer: Answer, planned: int) -> Judgement:
+def _complete(claim: Claim, reached: list[Reached], question: Question, answer: Answer, planned: int) -> Judgement:
     """Return the judgement at the look where the verdict stands; if it is undecided, with the reason."""
-    look = answer.comparisons[0].look
-    (judgement,) = [judgement for judgement in at_looks if judgement.look == look]
-    comparisons = dict(zip(judgement.comparisons, answer.comparisons, strict=True))
-    judgement = replace(judgement, verdict=answer.verdict, comparisons=comparisons)
+    (at,) = [each for each in reached if each.look == answer.comparisons[0].look]
+    comparisons = dict(zip(at.comparisons, answer.comparisons, strict=True))
+    judgement = Judgement(claim, answer.verdict, "", at.subject, comparisons, at.look)
     if judgement.is_decided:
         return judgement
-    later = plan_looks(planned)[len(at_looks) :]
+    later = plan_looks(planned)[len(reached) :]
     if not later:
         return replace(judgement, why="no look is left")
     if not can_be_decided(answer.comparisons, question.direction, question.margin, later):
