@@ -13,7 +13,7 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -104,7 +104,7 @@ def compare_code(found: dict[str, str] | Exception) -> str | None:
     return None
 
 
-def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Iterator[workers.UnitResult]:
+def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Generator[workers.UnitResult]:
     """Train the units of a plan on a cluster, and yield each result when it arrives.
 
     Each unit starts from its checkpoint. If its worker dies, another worker starts it from the same checkpoint.

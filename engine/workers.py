@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ class UnitResult:
 IDLE_SECONDS = 300  # after which a process without work ends
 FEWER = "try its seeds alone with --force --runs-at-once 1"  # what was begun is resumed with as many runs side by side
 
-TrainUnits = Callable[[Plan, str, Progress], Iterator[UnitResult]]
+TrainUnits = Callable[[Plan, str, Progress], Generator[UnitResult]]
 
 
 def check_device(device: str) -> None:
@@ -86,7 +86,7 @@ def train_and_record(plan: Plan, options: TrainOptions, train_plan: TrainUnits) 
         with Progress(sum(unit.epochs for unit in plan.units)) as progress, contextlib.ExitStack() as context:
             if train_plan is train_units:
                 context.enter_context(console.warned_first(progress.end))
-            for result in train_plan(plan, options.device, progress):
+            for result in context.enter_context(contextlib.closing(train_plan(plan, options.device, progress))):
                 unit, error = plan.units[result.number], result.error
                 if result.runs:
                     try:
@@ -128,7 +128,7 @@ def describe_outcome(result: dict[str, Any]) -> str:
 # Processes
 
 
-def train_units(plan: Plan, device: str, progress: Progress) -> Iterator[UnitResult]:
+def train_units(plan: Plan, device: str, progress: Progress) -> Generator[UnitResult]:
     """Train the units of a plan and yield each result when it arrives; a failed unit does not stop the others."""
     if len(plan.units) == 1 or (device != "cpu" and plan.jobs == 1):  # more processes on a GPU only use more memory
         for number, unit in enumerate(plan.units):
@@ -231,9 +231,7 @@ def _begin_process(parent: int) -> None:
     console.make_readable()
     for each in console.SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    process_executor._USE_PSUTIL = (
-        False  # loky would replace processes that keep memory, as `prepare_process` lets them
-    )
+    process_executor._USE_PSUTIL = False  # or loky replaces processes that keep memory, as `prepare_process` lets them
 
     def watch() -> None:
         while os.getppid() == parent:  # on Windows this number never changes
