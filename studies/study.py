@@ -120,7 +120,7 @@ class Study:
         _check_text("sweep_over", self.sweep_over)
         for name in ("deviations", "mistakes_of"):
             texts = getattr(self, name)
-            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
                 raise ValueError(f"{name} is {texts!r}, expected a tuple of texts, with a comma after each: ('one',)")
         for title, entry in self.experiments.items():
             if not isinstance(entry, Entry):
@@ -140,6 +140,7 @@ class Study:
                 raise ValueError(f"{title!r}: expected a title of at most {LONGEST_TITLE} bytes, found {count}")
             _check_word(f"{title!r}", entry.kind, KINDS)
             _check_text(f"{title!r}, note", entry.note)
+            _check_dict(f"{title!r}, published", entry.published, "dict(test_accuracy=0.88)")
             for metric, value in entry.published.items():
                 _check_word(f"{title!r}, published", metric, PUBLISHED_METRICS)
                 _check_value(f"{title!r}, published: {metric}", metric, value)
@@ -235,16 +236,19 @@ class Study:
         return replace(self, experiments=experiments, deviations=deviations, overrides=overrides, left_out=left_out)
 
     def _check_sweep(self) -> None:
+        _check_dict("sweep", self.sweep, "{'weak': ('L1', 0.001)}")
         places: dict[tuple[str, float], str] = {}
         for title, place in self.sweep.items():
             match place:
+                case (str(), 0):  # on a logarithmic axis
+                    way_out = "leave it out; as the baseline it is a horizontal line"
+                    raise ValueError(f"sweep: {title!r} has no place, because the axis is logarithmic; {way_out}")
                 case (str(), int() | float() as value) if 0 < value < math.inf:
                     if (same := places.setdefault(place, title)) != title:
                         raise ValueError(f"sweep: {title!r} and {same!r} have the same place, {place!r}")
                 case _:
                     expected = "expected a line's name and a number above 0, such as ('L1', 0.001)"
-                    why = "the axis is logarithmic; leave out what has 0, and as the baseline it is a horizontal line"
-                    raise ValueError(f"sweep: {title!r} is {place!r}, {expected}: {why}")
+                    raise ValueError(f"sweep: {title!r} is {place!r}, {expected}")
 
     def _exceeds(self, experiment: Experiment) -> str:
         """Say that an experiment has more epochs than the study allows; if it has not, return an empty text."""
@@ -313,6 +317,11 @@ def _is_positive(number: object) -> bool:
 def _check_text(about: str, text: object) -> None:
     if not isinstance(text, str):
         raise ValueError(f"{about} is {text!r}, expected a text")
+
+
+def _check_dict(about: str, value: object, example: str) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{about} is {value!r}, expected a dict, such as {example}")
 
 
 def _check_value(about: str, metric: str, value: object) -> None:

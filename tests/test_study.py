@@ -155,7 +155,19 @@ def publish(**metrics):
         (dict(asks=None), "asks is None, expected a text"),
         (dict(deviations="A claim."), "deviations is 'A claim.', expected a tuple of texts, with a comma after each"),
         (dict(sweep=dict(plain=0.1)), "sweep: 'plain' is 0.1, expected a line's name and a number above 0, such as"),
-        (dict(sweep=dict(plain=("L1", 0))), "sweep: 'plain' is ('L1', 0), expected a line's name and a number above 0"),
+        (
+            dict(sweep=dict(plain=("L1", 0))),
+            "sweep: 'plain' has no place, because the axis is logarithmic; leave it out",
+        ),
+        (
+            dict(sweep=dict(plain=("L1", -1))),
+            "sweep: 'plain' is ('L1', -1), expected a line's name and a number above 0",
+        ),
+        (dict(sweep=[("plain", 1)]), "sweep is [('plain', 1)], expected a dict, such as {'weak': ('L1', 0.001)}"),
+        (
+            dict(experiments=dict(plain=Entry("own", Experiment(), "", 0.9))),
+            "'plain', published is 0.9, expected a dict, such as dict(test_accuracy=0.88)",
+        ),
         (
             dict(sweep={"plain": ("L1", 0.1), "half": ("L1", 0.1)}),
             "sweep: 'half' and 'plain' have the same place, ('L1', 0.1)",
