@@ -244,7 +244,7 @@ class Study:
                     way_out = "leave it out; as the baseline it is a horizontal line"
                     raise ValueError(f"sweep: {title!r} has no place, because the axis is logarithmic; {way_out}")
                 case (str(), int() | float() as value) if 0 < value < math.inf:
-                    if (same := places.setdefault(place, title)) != title:
+                    if (same := places.setdefault(tuple(place), title)) != title:
                         raise ValueError(f"sweep: {title!r} and {same!r} have the same place, {place!r}")
                 case _:
                     expected = "expected a line's name and a number above 0, such as ('L1', 0.001)"

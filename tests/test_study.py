@@ -169,8 +169,8 @@ def publish(**metrics):
             "'plain', published is 0.9, expected a dict, such as dict(test_accuracy=0.88)",
         ),
         (
-            dict(sweep={"plain": ("L1", 0.1), "half": ("L1", 0.1)}),
-            "sweep: 'half' and 'plain' have the same place, ('L1', 0.1)",
+            dict(sweep={"plain": ("L1", 0.1), "half": ["L1", 0.1]}),
+            "sweep: 'half' and 'plain' have the same place, ['L1', 0.1]",
         ),
     ],
 )
