@@ -243,8 +243,8 @@ class Study:
                 case (str(), 0):  # on a logarithmic axis
                     way_out = "leave it out; as the baseline it is a horizontal line"
                     raise ValueError(f"sweep: {title!r} has no place, because the axis is logarithmic; {way_out}")
-                case (str(), int() | float() as value) if 0 < value < math.inf:
-                    if (same := places.setdefault(tuple(place), title)) != title:
+                case (str() as line, int() | float() as value) if 0 < value < math.inf:
+                    if (same := places.setdefault((line, value), title)) != title:
                         raise ValueError(f"sweep: {title!r} and {same!r} have the same place, {place!r}")
                 case _:
                     expected = "expected a line's name and a number above 0, such as ('L1', 0.001)"
