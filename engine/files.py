@@ -68,7 +68,10 @@ def put_in_place(workshop: Path, target: Path) -> None:
 
 
 def delete_folder(folder: Path, last: Path) -> None:
-    """Delete a folder, and a file of it, which says what the others are, last: a process may be killed in between."""
+    """Delete a folder, and a file of it, which says what the others are, last: a process may be killed in between.
+
+    Of a link to a folder, the contents alone are deleted: the link is the user's choice of a place.
+    """
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -59,8 +59,8 @@ def pack(
                 for name, file in sorted(files.items()):
                     content = _read_to_pack(file, (labels or {}).get(file.parent.parent))
                     total += len(content)
-                    if too_much := _describe_excess(file, len(content), total, len(files) + 1):  # with the manifest
-                        raise SubmissionError(f"{path}: not written: {too_much}")
+                    if excess := _describe_excess(file, len(content), total, len(files) + 1):  # with the manifest
+                        raise SubmissionError(f"{path}: not written: {excess}")
                     checksums[name] = hashlib.sha256(content).hexdigest()
                     entry = zipfile.ZipInfo.from_file(file, name, strict_timestamps=False)  # zip's time begins in 1980
                     archive.writestr(entry, content, zipfile.ZIP_DEFLATED)

@@ -55,7 +55,7 @@ def download(found: Found, data_dir: Path) -> Found:
             f"({found.explain(data_dir)}); name a writable folder, or one that holds the data set"
         ) from None
     previous_timeout = socket.getdefaulttimeout()
-    not_found = DataError if found.parts or len(found.passed_over) > len(found.others) else DataNotFound
+    not_found = DataError if found.has_traces else DataNotFound
     try:
         torchvision_class = getattr(import_torchvision().datasets, source.torchvision_class)
         urls = getattr(torchvision_class, "mirrors", None) or [torchvision_class.url]

@@ -64,6 +64,11 @@ class Found:
         return {size for each in SOURCES.values() if each is self.source or not each.is_sample for size in each.sizes}
 
     @property
+    def has_traces(self) -> bool:
+        """Whether a part was found, or a file that is called like one and holds no other data set: perhaps damaged."""
+        return bool(self.parts) or len(self.passed_over) > len(self.others)
+
+    @property
     def missing(self) -> list[str]:
         """The names of the files that were not found."""
         return [file for file in self.source.files if file not in self.parts]
