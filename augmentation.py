@@ -320,5 +320,5 @@ def mix(images: Tensor, labels: Tensor, shares: Tensor, classes: int) -> tuple[T
 
 
 def find_correct(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Tell whether each label, (batch, runs), is predicted; of a mixed label, return the predicted class's share."""
-    return predicted == labels if labels.dim() == 2 else labels.gather(2, predicted.unsqueeze(2)).squeeze(2)
+    """Tell whether each label, (images,), is predicted; of a mixed label, return the predicted class's share."""
+    return predicted == labels if labels.dim() == 1 else labels.gather(1, predicted.unsqueeze(1)).squeeze(1)

@@ -165,14 +165,13 @@ def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
     smoothing = experiment.label_smoothing or 0.0
     model.train()
     side_by_side.seed_dropout(model, trainer.seeds, epoch, dataset.train.labels.device)
-    all_losses, all_correct = [], []  # averaged once at the end: adding up in every step would cost more time
+    all_losses, all_logits, all_labels = [], [], []  # measured once at the end: in every step, it would cost more time
     for images, labels in draw_batches(experiment, dataset, trainer.seeds, epoch):
         optimizer.zero_grad()
-        logits = model(images).view(len(labels), runs, -1)
-        losses = F.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(0, 1), reduction="none", label_smoothing=smoothing
-        ).view(len(labels), runs)
-        losses.mean(0).sum().backward()  # a sum over runs, so that no gradient crosses from run to run
+        labels = labels.flatten(0, 1)  # (batch*runs,)
+        logits = model(images).view(len(labels), -1)
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        (losses.sum() / len(images)).backward()  # each run's mean loss: no gradient crosses from run to run
         penalty.add_gradient()
         if experiment.clip_norm:
             clip_gradients(parameters, experiment.clip_norm, runs)
@@ -185,10 +184,14 @@ def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
         if scheduler and experiment.lr_scheduler != "step":
             scheduler.step()
         all_losses.append(losses.detach())
-        all_correct.append(find_correct(logits.detach().argmax(2), labels))
+        all_logits.append(logits.detach())
+        all_labels.append(labels)
     if experiment.lr_scheduler == "step":
         scheduler.step()
-    loss, accuracy = (torch.cat(values).cpu().double().mean(0).tolist() for values in (all_losses, all_correct))
+    correct = find_correct(torch.cat(all_logits).argmax(1), torch.cat(all_labels))
+    loss, accuracy = (
+        values.view(-1, runs).cpu().double().mean(0).tolist() for values in (torch.cat(all_losses), correct)
+    )
     return dict(loss=loss, accuracy=accuracy)
 
 

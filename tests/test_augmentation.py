@@ -357,10 +357,10 @@ def test_each_image_and_label_is_mixed_with_the_runs_previous_one_by_its_own_sha
 
 
 def test_of_a_mixed_label_the_predicted_classs_share_is_correct():
-    predicted, labels = torch.tensor([[0, 2], [1, 1]]), torch.tensor([[0, 1], [1, 0]])
-    assert find_correct(predicted, labels).tolist() == [[True, False], [True, False]]
-    mixed = torch.tensor([[[0.25, 0.75, 0], [0, 0.5, 0.5]], [[0.0, 1, 0], [1, 0, 0]]])
-    assert find_correct(predicted, mixed).tolist() == [[0.25, 0.5], [1, 0]]
+    predicted, labels = torch.tensor([0, 2, 1, 1]), torch.tensor([0, 1, 1, 0])
+    assert find_correct(predicted, labels).tolist() == [True, False, True, False]
+    mixed = torch.tensor([[0.25, 0.75, 0], [0, 0.5, 0.5], [0.0, 1, 0], [1, 0, 0]])
+    assert find_correct(predicted, mixed).tolist() == [0.25, 0.5, 1, 0]
 
 
 @pytest.mark.usefixtures("float64")  # rounding to single precision would make many shares 1
