@@ -165,7 +165,7 @@ def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
     smoothing = experiment.label_smoothing or 0.0
     model.train()
     side_by_side.seed_dropout(model, trainer.seeds, epoch, dataset.train.labels.device)
-    all_losses, all_logits, all_labels = [], [], []  # measured once at the end: in every step, it would cost more time
+    all_losses, all_correct = [], []  # averaged once at the end: adding up in every step would cost more time
     for images, labels in draw_batches(experiment, dataset, trainer.seeds, epoch):
         optimizer.zero_grad()
         labels = labels.flatten(0, 1)  # (batch*runs,)
@@ -184,14 +184,11 @@ def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
         if scheduler and experiment.lr_scheduler != "step":
             scheduler.step()
         all_losses.append(losses.detach())
-        all_logits.append(logits.detach())
-        all_labels.append(labels)
+        all_correct.append(find_correct(logits.detach().argmax(1), labels))
     if experiment.lr_scheduler == "step":
         scheduler.step()
-    correct = find_correct(torch.cat(all_logits).argmax(1), torch.cat(all_labels))
-    loss, accuracy = (
-        values.view(-1, runs).cpu().double().mean(0).tolist() for values in (torch.cat(all_losses), correct)
-    )
+    of_images = (torch.cat(values).view(-1, runs) for values in (all_losses, all_correct))
+    loss, accuracy = (values.cpu().double().mean(0).tolist() for values in of_images)
     return dict(loss=loss, accuracy=accuracy)
 
 
