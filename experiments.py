@@ -79,7 +79,7 @@ class Experiment:
     rotation: float = _data(0.0, "rotate train images by up to ± this many degrees", at_least=0, at_most=180)
     rotation_fill: int = _data(0, "gray level, 0 to 255, of corners that --rotation uncovers", at_least=0, at_most=255)
     affine_degrees: float = _data(0.0, "affine rotation, up to ± this many degrees", at_least=0, at_most=180)
-    affine_translate: float = _data(0.0, "affine shift, up to ± this share of the image's size", at_least=0, at_most=1)
+    affine_translate: float = _data(0.0, "shift by whole pixels, up to ± this share of a side", at_least=0, at_most=1)
     affine_scale: float = _data(0.0, "affine scale, 1 ± up to this", at_least=0, below=1)
     elastic: float = _data(0.0, "standard deviation of elastic displacements, in pixels", at_least=0, at_most=32)
     interpolation: str = _data("nearest", "take the nearest pixel, or mix four", choices=("nearest", "bilinear"))
@@ -149,7 +149,7 @@ class Experiment:
         None, "stop a run after this many epochs in a row without improvement (default: no early stopping)", at_least=1
     )
     monitor: str = _stopping("val_loss", "metric that early stopping watches", choices=("val_loss", "val_accuracy"))
-    min_delta: float = _stopping(0.0, "only a change by more than this is an improvement", at_least=0)
+    min_delta: float = _stopping(0.0, "an improvement is more than this; 0.001 is 0.1 points of accuracy", at_least=0)
     start_from_epoch: int = _stopping(1, "first epoch that early stopping considers", at_least=1)
     restore: str = _stopping(
         "best", "weights to record with early stopping: of the best epoch or of the last", choices=("best", "last")

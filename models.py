@@ -212,7 +212,8 @@ def build_norm(
                 raise ValueError(f"{given}: does not divide the {channels} channels of a layer; name one that does")
             layer = nn.GroupNorm(groups or channels // divisor, channels)
             if not of_images and layer.num_groups == channels:
-                raise ValueError(f"{given}: makes groups of one feature, which become constant; name larger groups")
+                mend = "fewer" if groups else "a larger size"
+                raise ValueError(f"{given}: makes groups of one feature, which become constant; name {mend}")
         case "layer" if channels == 1 and not of_images:
             raise ValueError("--norm layer: makes a layer's only feature constant; name more features")
         case "layer":

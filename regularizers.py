@@ -2,7 +2,7 @@
 
 `measure_layers` takes the network of one run. Everything else also works for several runs side by side: the first
 dimension of every parameter is then a multiple of the number of runs, and a run's penalty depends only on that run's
-part of the parameters.
+part of the parameters. `limit_norms` needs the layout of the weights side by side.
 """
 
 import copy

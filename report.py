@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             runs_dir, pool = args.runs_dir, Pool()
             if args.pool:
                 runs_dir = Path(workshop)
-                pool = make_pool(args.pool, runs_dir, GradeOptions(args.data_dir))
+                pool = make_pool(args.pool, runs_dir, GradeOptions(args.data_dir), study)
             found, problems = untrusted.read_runs(runs_dir, study)
             problems = [*pool.left_out, *problems]
             if not any(record.results for record in found):

@@ -10,6 +10,7 @@ from analysis.claims import Judgement
 from analysis.compare import Comparison
 from analysis.document import Document
 from analysis.findings import Findings
+from analysis.metrics import list_common_seeds
 from analysis.tables import Table, escaped, show_difference
 from engine.seeds import format_seeds
 
@@ -86,7 +87,7 @@ def are_opposite(one: Comparison, other: Comparison) -> bool:
 def find_shared_seeds(here: Findings, there: Findings) -> dict[str, list[int]]:
     """Return {title: seeds that both have} for the experiments that share any."""
     shared = {
-        title: sorted(record.results.keys() & there.trained[title].results.keys())
+        title: list_common_seeds(record, there.trained[title])
         for title, record in here.trained.items()
         if title in there.trained
     }

@@ -7,6 +7,7 @@ document.write(Path("report"))      # report.md, report.html, figures/curves.png
 """
 
 import base64
+import errno
 import math
 import os
 import re
@@ -81,13 +82,16 @@ class Document:
             is_slim: write only files that a repository can show, of the kinds `SLIM`.
 
         Raises:
-            OSError: a file cannot be written or deleted.
+            OSError: a file cannot be written or deleted, or the folder has a contents.txt that no report wrote.
         """
+        earlier = read_contents(folder)
+        if not earlier and (folder / CONTENTS).exists():
+            raise FileExistsError(errno.EEXIST, f"its {CONTENTS} is not that of a report", str(folder))
         workshop = folder / f"{UNFINISHED}report"
         shutil.rmtree(workshop, ignore_errors=True)  # of a command that was killed
         workshop.mkdir(parents=True)
         try:
-            written, earlier = self._write_files(workshop), read_contents(folder)
+            written = self._write_files(workshop)
             if is_slim:
                 written = {name for name in written if name.endswith(SLIM)}
             write_contents(folder, written | earlier)
@@ -119,12 +123,13 @@ def write_contents(folder: Path, names: set[str]) -> None:
 
 def read_contents(folder: Path) -> set[str]:
     """Read the relative paths of the report's files in a folder; the set is empty if there is no report."""
+    inside = folder.resolve()
     try:
         lines = (folder / CONTENTS).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError):
+        names = {line for line in lines if line and (folder / line).resolve().is_relative_to(inside)}
+    except (FileNotFoundError, ValueError):  # also of bytes that are no text, and of a path that no system has
         return set()
-    inside = folder.resolve()
-    return {line for line in lines if (folder / line).resolve().is_relative_to(inside)}
+    return names if "report.md" in names else set()
 
 
 def render_page(markdown: str, folder: Path, longest: float = math.inf) -> str:

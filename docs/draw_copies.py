@@ -77,11 +77,12 @@ def rescale_units(network: nn.Sequential, generator: torch.Generator) -> None:
     """Multiply what each hidden unit puts out by a factor, and divide the weights from it by the same factor.
 
     The scale and the standard deviation of batch normalization are multiplied by another. The network computes the
-    same. The factors are log-normal, most of them between a half and 2.
+    same. The factors are log-normal, most of them between a half and 2, but one unit's is a thousand times as large.
     """
     for group, following in pair_layers(network):
         state = group[-1].state_dict()
         factors, others = (0.7 * torch.randn(2, len(state["weight"]), generator=generator)).exp()
+        factors[0] *= 1000
         if isinstance(group[-1], nn.BatchNorm1d | nn.BatchNorm2d):
             state["weight"].mul_(others)
             state["running_var"].add_(group[-1].eps).mul_(others.square()).sub_(group[-1].eps)

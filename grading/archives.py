@@ -36,8 +36,9 @@ LITTER_NAME = re.compile("|".join(map(translate, LITTER)))
 LONGEST_NAME = 1000  # bytes of a path; a name in it may have 255
 DEEPEST = 50  # names in a path
 ENCRYPTED = 1  # bit of a zip member's flags
-# Besides their own errors, zipfile raises NotImplementedError for an unknown compression, RuntimeError for a password.
-DAMAGE = (EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, tarfile.TarError, zlib.error)
+# Besides their own errors, zipfile raises NotImplementedError for an unknown compression, RuntimeError for a password,
+# OverflowError for a place that no file has.
+DAMAGE = (EOFError, OverflowError, RuntimeError, ValueError, struct.error, tarfile.TarError, zlib.error)
 
 
 class Entry(NamedTuple):

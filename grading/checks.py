@@ -33,7 +33,7 @@ from studies.study import FEWEST_SEEDS
 FRESH_SEEDS = 5
 SUM = 1e-3  # how far rounding may carry a sum of probabilities from 1
 
-FindProblems = Callable[[Submission], Iterator[str]]
+FindProblems = Callable[[Submission], Iterator[str] | Generator[str, None, str | None]]
 
 
 @dataclass(frozen=True)

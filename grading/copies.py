@@ -33,9 +33,11 @@ from training import Weights
 LEAST = 0.7  # correlation that makes a copy; see docs/grading.md#copies
 HONEST = 0.56  # the largest correlation found between runs of different seeds
 FEWEST_UNITS = 8  # of the first layer; with fewer units, or without a hidden layer, all seeds may learn the same
-TINY = 1e-12  # instead of lengths that are 0
+TINY = torch.finfo(torch.float64).tiny  # instead of lengths that are 0
 BATCH_NORM_EPS = nn.BatchNorm2d(1).eps  # added to its variance
 MOST_NUMBERS = 2**24  # of the runs that a run is compared with at once
+# Below these, augmentation may leave every pixel of an image where it is, or move black ones alone.
+FAINT = dict(rotation=5.0, affine_degrees=5.0, affine_translate=0.02, affine_scale=0.08, elastic=0.3)
 ENOUGH = 10_000  # weights that are compared, from the first layer on: a class may hand in thousands of runs
 
 
@@ -109,7 +111,7 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
         if tensor.dim() in (2, 4):
             if len(layers) > 1 and sum(layer.numel() for layer in layers) >= ENOUGH:
                 break
-            layer = tensor.reshape(*tensor.shape[:2], -1)
+            layer = tensor.double().reshape(*tensor.shape[:2], -1)  # the squares of single precision may overflow
             if layers:
                 layer = layer * strengths[:, None]
             elif tensor.dim() == 2:
@@ -119,16 +121,22 @@ def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
             layers.append(layer)
             next_place = str(int(place) + 1)
         elif name.endswith(".weight"):  # of a normalization layer
-            strengths = tensor.reshape(len(tensor), -1).mean(1)
+            strengths = tensor.double().reshape(len(tensor), -1).mean(1)
             if place == next_place:  # before the activation
                 layers[-1] = layers[-1] * strengths.sign()[:, None, None]
                 strengths = strengths.abs()
         elif name.endswith(".running_var"):
-            strengths = strengths * lengths / (tensor + BATCH_NORM_EPS).clamp(min=TINY).sqrt()
+            strengths = strengths * lengths / (tensor.double() + BATCH_NORM_EPS).clamp(min=TINY).sqrt()
     if not layers:
         raise ValueError("it holds no layer")
-    layers = [layer - layer.mean(0) for layer in layers]  # what all units share tells nothing
-    return [layer / layer.norm(dim=(1, 2), keepdim=True).clamp(min=TINY) for layer in layers], shares
+    directions = [_scale_to_one(layer) for layer in layers]  # first, or the largest unit would be all units' mean
+    directions = [_scale_to_one(layer - layer.mean(0)) for layer in directions]  # what all share tells nothing
+    return [layer.float() for layer in directions], [share.float() for share in shares]
+
+
+def _scale_to_one(layer: Tensor) -> Tensor:
+    """Scale the weights to each unit to length 1; units without weights stay at 0."""
+    return layer / layer.norm(dim=(1, 2), keepdim=True).clamp(min=TINY)
 
 
 def list_middle_pixels(inputs: int) -> Tensor:
@@ -222,7 +230,8 @@ def judge(mine: Trace, theirs: Trace, correlation: float) -> str | None:
 def simplify(experiment: Experiment) -> Experiment:
     """Map experiments that may take the same training steps, and so have equal weights, to one representative.
 
-    A limit of norms may never be reached, and data sets of two names may hold the same images.
+    A limit of norms may never be reached, a faint augmentation may change no image, and data sets of two names may hold
+    the same images.
     """
     early_stopping: dict[str, Any] = dict(
         patience=None, monitor="val_loss", min_delta=0.0, start_from_epoch=1, restore="best"
@@ -233,6 +242,12 @@ def simplify(experiment: Experiment) -> Experiment:
     depends_on_epochs = experiment.lr_scheduler in ("one_cycle", "cosine")
     epochs = experiment.epochs if depends_on_epochs else 1 + (experiment.warmup or 0)  # with which any other fits
     experiment = replace(experiment, **early_stopping, epochs=epochs, max_norm=None, clip_norm=None, dataset=None)
+    faint: dict[str, Any] = {name: 0.0 for name, least in FAINT.items() if getattr(experiment, name) < least}
+    if "rotation" in faint:
+        faint["rotation_fill"] = 0
+    if faint.keys() >= FAINT.keys() - {"affine_translate"}:
+        faint["interpolation"] = "nearest"
+    experiment = replace(experiment, **faint)
     if experiment.optimizer == "adamw" and not experiment.weight_decay:
         experiment = replace(experiment, optimizer="adam")
     if experiment.l2 and experiment.l2_form == "square" and experiment.optimizer != "adamw":

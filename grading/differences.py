@@ -1,11 +1,12 @@
 """Comparison of a submitted report with the one that its records give."""
 
+import contextlib
 import csv
 import math
 import tempfile
 from pathlib import Path
 
-from analysis.document import Document, render_page
+from analysis.document import Document, is_closed, render_page
 from analysis.sections import LONGEST_NOTES
 from engine.files import reading
 from experiments import UserError
@@ -27,29 +28,30 @@ def compare_report(folder: Path, document: Document) -> list[str]:
     html = (folder / "report.html").read_text(encoding="utf-8")
     if len(text) > len(document.text) + LONGEST_NOTES:  # rendering it might take all memory
         return ["report.md is longer than records and notes can make it"]
-    has_notes = (folder.parent / "runs" / "notes.md").exists()
-    problems = _compare_lines("report.md", text, document.text if has_notes else _add_own_text(text, document))
+    expected = document.text
+    if not (folder.parent / "runs" / "notes.md").exists():  # they may be lost, but not what they put around the report
+        recomputed = "\n\n".join(document.paragraphs[1:-1])  # without the first and the last, which are for the notes
+        start = max(text.find(recomputed.partition("\n")[0]), 0)
+        if not is_closed(text[:start]):
+            return ["report.md begins with a code block, comment or HTML element that is not closed and hides the rest"]
+        expected = text[:start] + recomputed + text[start + len(recomputed) :]
+    problems = _compare_lines("report.md", text, expected)
     try:
         follows = html == render_page(text, folder, longest=len(html))
     except ValueError:
         follows = False
     if not follows:
         problems.append("report.html was not made from report.md")
-    with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
+    with contextlib.ExitStack() as stack:
         try:
-            tables = [path for table in document.tables for path in table.write(Path(workshop))]
+            workshop = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="grade-")))
+            tables = [path for table in document.tables for path in table.write(workshop)]
         except OSError as error:
-            raise UserError(f"{workshop}: cannot be written ({error.strerror}), so no report can be checked") from None
+            why = f"{error.filename or tempfile.gettempdir()}: cannot be written ({error.strerror})"
+            raise UserError(f"{why}, so no report can be checked") from None
         for path in tables:
             problems += _compare_tables(folder / "tables" / path.name, path)
     return problems
-
-
-def _add_own_text(text: str, document: Document) -> str:
-    """Return the recomputed report with a student's own text around it, as the notes that made it may be lost."""
-    recomputed = "\n\n".join(document.paragraphs[1:-1])  # without the first and the last, which are for the notes
-    start = max(text.find(recomputed.partition("\n")[0]), 0)
-    return text[:start] + recomputed + text[start + len(recomputed) :]
 
 
 def _compare_lines(name: str, handed_in: str, expected: str) -> list[str]:

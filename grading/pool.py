@@ -13,10 +13,13 @@ from pathlib import Path
 
 from analysis.findings import find_study, is_of
 from analysis.pooling import Givers
+from engine.records import Record
 from engine.seeds import format_seeds
 from experiments import Experiment
-from grading.scores import Graded, grade_submission, name_copies
-from grading.submission import ARCHIVES, GradeOptions, Submission, read_submission
+from grading.gradescope import make_printable
+from grading.scores import Graded, name_copies, read_and_grade
+from grading.submission import ARCHIVES, GradeOptions
+from grading.untrusted import FORMULA
 
 
 @dataclass
@@ -33,36 +36,43 @@ class Pool:
         return f"{len(self.givers):,} runs of {people} {'person' if people == 1 else 'people'}"
 
 
-def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions) -> Pool:
+def make_pool(paths: Iterable[Path], folder: Path, options: GradeOptions, study: str | None = None) -> Pool:
     """Check submissions as grade.py does, and copy the runs of those that pass into one folder of runs.
 
     Submissions count in the order in which they are given: of two that share a run, and of two runs with the same seed,
     the first is taken.
+
+    Args:
+        study: take the runs of this study only; None: all runs.
     """
     pool = Pool()
     passed: list[Graded] = []
     for person, path in _name_people(paths):
         with tempfile.TemporaryDirectory(prefix="pool-") as workshop:
-            submission = read_submission(path, Path(workshop), options)
-            graded = grade_submission(submission, person)
-            if graded.cannot:  # the data set is missing here, which may be one person's own
+            submission, graded = read_and_grade(path, Path(workshop), options, person)
+            if submission is None or graded.cannot:  # such as a data set that is missing here, one person's own
                 pool.left_out.append(f"{person}: cannot be checked: {graded.cannot}")
                 continue
             if reasons := list(_find_reasons(graded, passed)):
                 pool.left_out.append(f"{person}: {reasons[0]}")
                 continue
+            records = [record for record in submission.records if study in (None, record.study)]
+            if not records:
+                pool.left_out.append(f"{person}: has no run of {study}")
+                continue
             passed.append(graded)
-            pool.left_out += _add(submission, person, pool, folder)
+            pool.left_out += _add(records, person, pool, folder)
     return pool
 
 
 def _name_people(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """Yield each submission once, with a person's name that no other submission has."""
+    """Yield each submission once, with a person's name that no other has, and that is safe in the report's tables."""
     names = {path: _leave_out_ending(path.name) for path in dict.fromkeys(path.resolve() for path in paths)}
     counts, named = Counter(names.values()), Counter[str]()
     for path, name in names.items():
         if counts[name] > 1:  # submissions of one name lie in folders with their people's names
             name = f"{path.parent.name}/{name}"
+        name = f"'{make_printable(name)}" if name.startswith(FORMULA) else make_printable(name)
         named[name] += 1
         yield name if named[name] == 1 else f"{name} ({named[name]})", path
 
@@ -82,10 +92,10 @@ def _find_reasons(graded: Graded, passed: list[Graded]) -> Iterator[str]:
         yield from graded.copies
 
 
-def _add(submission: Submission, person: str, pool: Pool, folder: Path) -> Iterator[str]:
-    """Copy a submission's runs into the pool, and yield a line for what is left out."""
+def _add(records: Iterable[Record], person: str, pool: Pool, folder: Path) -> Iterator[str]:
+    """Copy a person's runs into the pool, and yield a line for what is left out."""
     taken: dict[tuple[str, str], set[int]] = {}  # {(the other person, group): seeds}
-    for record in submission.records:
+    for record in records:
         experiment = record.group, record.title
         settings = record.experiment, record.dataset["checksum"]
         study = find_study(record)

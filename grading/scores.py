@@ -25,7 +25,7 @@ from grading.submission import GradeOptions, Submission, list_names, read_submis
 from grading.untrusted import FORMULA
 from sources.finding import DataError
 
-UNCHECKED = "not checked: the figures, and losses and accuracies during the epochs, which only retraining could check"
+UNCHECKED = "not checked: the figures, and losses and accuracies during the epochs"
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Graded:
     name: str
     results: list[Result] = field(default_factory=list)  # one for each check
     cannot: str = ""  # why the grader cannot grade it; never the submission's fault
-    seeds: set[int] = field(default_factory=set)  # seeds of all runs
+    seeds: set[int] = field(default_factory=set)  # seeds of all runs, also of those that diverged
     other_code: list[str] = field(default_factory=list)  # code files that differ from the grader's
     traces: list[Trace] = field(default_factory=list)  # what is compared of its runs to find copies
     copies: list[str] = field(default_factory=list)  # a line for each submission that shares runs with it
@@ -60,14 +60,20 @@ class Graded:
 def grade(path: Path, options: GradeOptions) -> Graded:
     """Grade a submission, given as an archive or as its unpacked folder."""
     with tempfile.TemporaryDirectory(prefix="grade-") as workshop:
-        try:
-            return grade_submission(read_submission(path, Path(workshop), options), str(path))
-        except (OSError, MemoryError, UserError):
-            raise
-        except Exception as error:  # a forged file may find a mistake of this toolkit, which must not cost the others
-            traceback.print_exc()
-            says = str(error).partition("\n")[0]
-            return Graded(str(path), cannot=make_printable(f"grade.py failed on it ({type(error).__name__}: {says})"))
+        return read_and_grade(path, Path(workshop), options, str(path))[1]
+
+
+def read_and_grade(path: Path, workshop: Path, options: GradeOptions, name: str) -> tuple[Submission | None, Graded]:
+    """Read a submission into a workshop and grade it; the submission is None if this toolkit fails on it."""
+    try:
+        submission = read_submission(path, workshop, options)
+        return submission, grade_submission(submission, name)
+    except (OSError, MemoryError, UserError):
+        raise
+    except Exception as error:  # a forged file may find a mistake of this toolkit, which must not cost the others
+        traceback.print_exc()
+        says = str(error).partition("\n")[0]
+        return None, Graded(name, cannot=make_printable(f"grade.py failed on it ({type(error).__name__}: {says})"))
 
 
 def grade_submission(submission: Submission, name: str) -> Graded:
@@ -94,7 +100,7 @@ def grade_submission(submission: Submission, name: str) -> Graded:
     for result in run_checks(submission):  # file names of a stranger are among what they print
         problems, about = [make_printable(problem) for problem in result.problems], make_printable(result.about)
         graded.results.append(replace(result, problems=problems, about=about))
-    graded.seeds = {seed for _, seed, _ in submission.runs}
+    graded.seeds = {seed for record in submission.records for seed in record.seeds}
     graded.traces = submission.traces
     return graded
 

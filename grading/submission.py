@@ -140,7 +140,7 @@ def take_files(contents: Contents, folder: Path, limits: Limits = LIMITS) -> tup
         SubmissionError: there are several manifests, another version made the submission, or it exceeds the limits.
     """
     if not contents.files:
-        raise SubmissionError("holds no files, expected a submission made by report.py --bundle")
+        raise SubmissionError(f"holds no files, {EXPECTED}")
     top = find_top(contents.files)
     files = {name.removeprefix(top): entry for name, entry in contents.files.items() if name.startswith(top)}
     damage: list[str] = []

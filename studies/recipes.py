@@ -1,4 +1,4 @@
-"""Recipes: small networks that beat the best published accuracy of an assignment, within its limits.
+"""Recipes: small networks that come near the best published accuracy of an assignment or beat it, within its limits.
 
 Each study goes from a network of the assignment to the recipe in steps, and shows what each step is worth.
 docs/results/recipes.md tells how the steps were found.

@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -237,6 +238,22 @@ def test_a_file_that_is_damaged_in_its_archive_costs_what_it_is_for(handed_in, t
     failures = find_failures(tmp_path / "damaged.zip")
     assert list(failures) == ["archive"]
     assert failures["archive"].startswith("FAILED  archive, −10 points: code/train.py is damaged in the archive (")
+
+
+def test_a_place_that_no_file_has_is_damage(tmp_path):
+    pack = io.BytesIO()
+    with zipfile.ZipFile(pack, "w") as archive:
+        archive.writestr("a.txt", b"a")
+    content = pack.getvalue()
+    start, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    central, last = bytearray(content[start:end]), bytearray(content[end:])
+    central[30:32], central[42:46] = struct.pack("<H", 12), b"\xff" * 4  # the place is in 12 further bytes
+    last[12:16] = struct.pack("<I", len(central) + 12)
+    forged = content[:start] + central + struct.pack("<HHQ", 1, 8, 2**63 + 5) + last
+    (tmp_path / "forged.zip").write_bytes(forged)
+    refused = pytest.raises(SubmissionError, match=r"damaged in the archive \(")
+    with open_files(tmp_path / "forged.zip", LIMITS) as contents, refused:
+        copy_file(contents.files["a.txt"], tmp_path / "a.txt")
 
 
 def test_a_full_disk_is_not_the_fault_of_the_archive(handed_in, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from helpers import cut_dataset, make_result
 
 import training
+from augmentation import Augmentation
 from docs import draw_copies
 from engine import records, run_files
 from engine.files import RecordError
@@ -102,6 +103,23 @@ def test_weights_of_pixels_that_are_always_black_hide_no_copy(kind, trained, dig
     original.load_state_dict(run_files.read_weights(record.run_folder(1)))
     predictions = [training.predict(each, digits, digits.test, 1) for each in (network, original)]
     torch.testing.assert_close(*predictions)
+    layers, shares = measure_units(weights)
+    (found,) = find_copies([change(second, seed=7, layers=layers, shares=shares)], [first, second])
+    assert found.of == second.name
+
+
+@pytest.mark.parametrize("factor", [1e-15, 1e15, 2.0**70])
+def test_layers_of_other_scales_hide_no_copy(factor, trained, digits):
+    record = trained["mlp"]
+    first, second = trace_all(record)
+    weights = run_files.read_weights(record.run_folder(1))
+    original = draw_copies.build_network_of(record)
+    original.load_state_dict(weights)
+    for name, tensor in list(weights.items())[:3]:  # weights and biases of the first layer, weights of the second
+        weights[name] = tensor / factor if name.startswith("3") else tensor * factor
+    network = draw_copies.build_network_of(record)
+    network.load_state_dict(weights)
+    torch.testing.assert_close(*(training.predict(each, digits, digits.test, 1) for each in (network, original)))
     layers, shares = measure_units(weights)
     (found,) = find_copies([change(second, seed=7, layers=layers, shares=shares)], [first, second])
     assert found.of == second.name
@@ -239,6 +257,13 @@ def test_weights_that_are_zero_or_not_finite_are_no_copies_of_other_weights(valu
         (dict(norm="ghost", ghost_splits=1), dict(norm="batch"), True),
         (dict(norm="ghost", ghost_splits=2), dict(norm="batch"), False),
         (dict(lr=0.01), dict(), False),
+        (dict(rotation=2.0), dict(), True),
+        (dict(rotation=2.0, rotation_fill=9), dict(affine_degrees=1.0, affine_translate=0.01), True),
+        (dict(elastic=0.1, interpolation="bilinear"), dict(affine_scale=0.03), True),
+        (dict(rotation=7.0, affine_scale=0.03), dict(rotation=7.0), True),
+        (dict(rotation=7.0), dict(), False),
+        (dict(rotation=7.0, rotation_fill=9), dict(rotation=7.0), False),
+        (dict(rotation=7.0, interpolation="bilinear"), dict(rotation=7.0), False),
         (dict(optimizer="sgd", epochs=20), dict(optimizer="sgd"), True),
         (ONE_CYCLE | dict(epochs=20), ONE_CYCLE, False),
         (dict(lr_scheduler="cosine", epochs=20), dict(lr_scheduler="cosine"), False),
@@ -265,6 +290,15 @@ def test_weights_that_are_zero_or_not_finite_are_no_copies_of_other_weights(valu
 )
 def test_only_settings_whose_training_may_be_the_same_may_share_weights(first, second, may_be_equal):
     assert (simplify(Experiment(**first)) == simplify(Experiment(**second))) == may_be_equal
+
+
+@pytest.mark.parametrize("name", copies.FAINT)
+def test_a_faint_augmentation_may_change_no_image_and_a_stronger_one_does(name, digits):
+    images = digits.train.images[:100]
+    for share, is_changed in ((0.3, False), (1.0, True)):
+        augmentation = Augmentation(**{name: share * copies.FAINT[name]})
+        drawn = augmentation.draw(len(images), images.shape[1:], torch.Generator().manual_seed(0))
+        assert torch.equal(augmentation(images, drawn), Augmentation()(images, {})) != is_changed
 
 
 @pytest.mark.parametrize("settings", [dict(max_norm=100.0), dict(clip_norm=1000.0), dict(dataset="fashion_mnist")])

@@ -132,6 +132,24 @@ def test_a_report_that_is_stopped_while_it_draws_leaves_the_earlier_one(tmp_path
     assert read_files(tmp_path) == before
 
 
+@pytest.mark.parametrize("listed", [b"introduction.md\n", b"introduction.md\n\n", b"introduction.md\0\n", b"\xff", b""])
+def test_a_folder_with_a_list_of_somebody_elses_files_is_refused_and_keeps_them(listed, tmp_path):
+    (tmp_path / "contents.txt").write_bytes(listed)
+    (tmp_path / "introduction.md").write_text("Mine.")
+    before = read_files(tmp_path)
+    with pytest.raises(FileExistsError, match=r"its contents\.txt is not that of a report"):
+        make_document("First", "old").write(tmp_path)
+    assert read_files(tmp_path) == before
+
+
+def test_a_blank_line_in_the_list_of_a_reports_files_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "save_figure", write_nothing)
+    make_document("First", "old").write(tmp_path)
+    (tmp_path / "contents.txt").write_text((tmp_path / "contents.txt").read_text() + "\n")
+    make_document("Second", "new").write(tmp_path)
+    assert (tmp_path / "report.md").read_text().startswith("# Second")
+
+
 @pytest.mark.parametrize("moved", range(4))
 def test_a_report_that_is_killed_while_it_is_put_in_place_is_replaced_by_the_next(moved, tmp_path, monkeypatch):
     monkeypatch.setattr(style, "save_figure", write_nothing)

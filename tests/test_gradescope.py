@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import FIRST, change_text, refresh
@@ -147,7 +148,7 @@ def test_texts_are_printable_and_of_bounded_length():
 # The grader's own failures
 
 
-def make_disk_full(*_):
+def make_disk_full(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -187,8 +188,17 @@ def test_a_full_disk_gives_no_score(owner, function, handed_in, tmp_path, monkey
     assert "No space left on device; 0 of 1 submissions are graded" in results["output"]
 
 
-def test_a_disk_that_is_full_once_the_report_is_recomputed_gives_no_score(handed_in, tmp_path, monkeypatch):
-    monkeypatch.setattr("analysis.tables.Table.write", make_disk_full)
+@pytest.mark.parametrize(
+    ("name", "replacement"),
+    [
+        ("analysis.tables.Table.write", make_disk_full),
+        ("grading.differences.tempfile", SimpleNamespace(TemporaryDirectory=make_disk_full, gettempdir=lambda: "tmp")),
+    ],
+)
+def test_a_disk_that_is_full_once_the_report_is_recomputed_gives_no_score(
+    name, replacement, handed_in, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(name, replacement)
     status, results = grade_for_gradescope(handed_in, tmp_path / "results.json")
     assert (status, list(results)) == (2, ["output"])
     assert "cannot be written (No space left on device), so no report can be checked" in results["output"]

@@ -271,8 +271,8 @@ def test_channel_dropout_is_torchs_own_and_the_last_layer_of_the_blocks_that_hav
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (dict(norm="group", groups=4), "--groups 4: makes groups of one feature, which become constant; "),
-        (dict(norm="group", group_size=1), "--group-size 1: makes groups of one feature, which become constant; "),
+        (dict(norm="group", groups=4), "--groups 4: makes groups of one feature, which become constant; name fewer"),
+        (dict(norm="group", group_size=1), "--group-size 1: makes groups of one feature, which become constant; name "),
         (dict(norm="layer"), "--norm layer: makes a layer's only feature constant; name more features"),
     ],
 )

@@ -14,6 +14,7 @@ from helpers import FIRST, change_text, read_files, refresh, write_nothing
 
 import report
 from analysis import style
+from analysis.document import render_page
 from grading import scores
 from grading.submission import GradeOptions
 
@@ -250,6 +251,21 @@ def test_changed_notes_cost_nothing_and_are_named(with_notes, honest, tmp_path):
     assert graded.remarks == ["runs/notes.md was changed after the report was made, which has the earlier text"]
     added = grade_files(honest | {"runs/notes.md": b"# Mine\n"}, tmp_path)
     assert (added.points, added.remarks) == (FULL, ["not in the manifest, so not looked at: runs/notes.md"])
+
+
+@pytest.mark.parametrize("opening", ["<!--\n\n", "```\n\n", "<details>\n\n"])
+def test_text_before_the_report_cannot_hide_it(opening, with_notes, tmp_path):
+    folder = shutil.copytree(with_notes, tmp_path / "submission")
+    (folder / "runs" / "notes.md").unlink()
+    path = folder / "report" / "report.md"
+    found = path.read_text(encoding="utf-8")
+    path.write_text(f"# Mine\n\n## What we found\n\n99.9 %\n\n{opening}{found}", encoding="utf-8")
+    (folder / "report" / "report.html").write_text(render_page(path.read_text(), path.parent), encoding="utf-8")
+    refresh(folder)
+    graded = scores.grade(folder, GradeOptions())
+    assert find_failing(graded) == {"report"}
+    (problem,) = next(result.problems for result in graded.results if result.name == "report")
+    assert problem.startswith("report.md begins with a code block, comment or HTML element that is not closed")
 
 
 def test_changed_notes_hide_no_other_change_of_the_report(with_notes, tmp_path):

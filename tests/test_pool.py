@@ -9,10 +9,10 @@ import report
 import train
 from analysis import style
 from engine import records
-from grading import pool as pooling
+from grading import scores
 from grading.pool import make_pool
 from grading.scores import Graded, grade_submission
-from grading.submission import GradeOptions
+from grading.submission import GradeOptions, read_submission
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,39 @@ def test_one_persons_own_data_set_leaves_only_this_person_out(handed_in, other_s
         return grade_submission(submission, person)
 
     first = shutil.copytree(handed_in, tmp_path / "first")
-    monkeypatch.setattr(pooling, "grade_submission", grade)
+    monkeypatch.setattr(scores, "grade_submission", grade)
     pool = make_pool([first, other_seeds], tmp_path / "pool", GradeOptions())
     assert set(pool.givers.values()) == {"second"}
     assert pool.left_out == ["first: cannot be checked: cells.npz: not found"]
+
+
+def test_a_submission_on_which_this_toolkit_fails_leaves_only_this_person_out(
+    handed_in, other_seeds, tmp_path, monkeypatch
+):
+    def read(path, *args):
+        if path.name == "first":
+            raise KeyError("forged")
+        return read_submission(path, *args)
+
+    first = shutil.copytree(handed_in, tmp_path / "first")
+    monkeypatch.setattr(scores, "read_submission", read)
+    pool = make_pool([first, other_seeds], tmp_path / "pool", GradeOptions())
+    assert set(pool.givers.values()) == {"second"}
+    assert pool.left_out == ["first: cannot be checked: grade.py failed on it (KeyError: 'forged')"]
+
+
+def test_of_one_study_nobody_elses_runs_are_pooled_or_named(handed_in, other_seeds, tmp_path):
+    first = shutil.copytree(handed_in, tmp_path / "first")
+    pool = make_pool([first, other_seeds], tmp_path / "pool", GradeOptions(), "fashion-mlp")
+    assert (pool.givers, str(pool)) == ({}, "0 runs of 0 people")
+    assert pool.left_out == [f"{person}: has no run of fashion-mlp" for person in ("first", "second")]
+
+
+def test_a_persons_name_is_neither_a_formula_nor_several_lines(tmp_path):
+    for name in ('=HYPERLINK("x").zip', "two\nlines.zip"):
+        (tmp_path / name).write_bytes(b"no archive")
+    pool = make_pool(sorted(tmp_path.iterdir()), tmp_path / "pool", GradeOptions())
+    assert [line.partition(": ")[0] for line in pool.left_out] == ['\'=HYPERLINK("x")', r"two\nlines"]
 
 
 def test_the_same_name_from_two_folders_is_two_people(handed_in, other_seeds, tmp_path):
