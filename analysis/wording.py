@@ -136,8 +136,7 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     limit = [] if next_look.seeds <= MOST_TO_DECIDE else ["--most-seeds", str(next_look.seeds)]
     command = findings.study.command("--until-decided", *limit)
     if findings.is_pooled:  # nobody has all the runs that this command begins with
-        new_seeds = list_seeds(range(known[-1] + 1, known[-1] + 1 + max(lacking)))
-        command = findings.study.command("--only", *needed, "--seeds", new_seeds)
+        command = findings.study.command("--only", *needed, "--seeds", _list_new_seeds(known, max(lacking)))
     return f" The next is {next_look}: {runs}; about {_say_duration(seconds)} of one process: `{command}`"
 
 
@@ -279,10 +278,14 @@ def _continue(findings: Findings, titles: Iterable[str], planned: int) -> str:
     """
     seeds_of, known = [set(findings.trained[title].seeds) for title in titles], findings.list_seeds()
     if findings.is_pooled:
-        lacking = planned - len(set.intersection(*seeds_of))
-        return list_seeds(range(known[-1] + 1, known[-1] + 1 + lacking))
+        return _list_new_seeds(known, planned - len(set.intersection(*seeds_of)))
     own = set.union(*seeds_of)
     return list_seeds(continue_seeds([*own, *sorted(set(known) - own)][:planned], planned))
+
+
+def _list_new_seeds(known: list[int], count: int) -> str:
+    """Return `5-9`: seeds that nobody has."""
+    return list_seeds(range(known[-1] + 1, known[-1] + 1 + count))
 
 
 def describe_training(experiment: Experiment) -> str:
