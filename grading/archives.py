@@ -36,8 +36,8 @@ LITTER_NAME = re.compile("|".join(map(translate, LITTER)))
 LONGEST_NAME = 1000  # bytes of a path; a name in it may have 255
 DEEPEST = 50  # names in a path
 ENCRYPTED = 1  # bit of a zip member's flags
-# Besides their own errors, zipfile raises NotImplementedError for an unknown compression, RuntimeError for a password,
-# OverflowError for a place that no file has.
+# Besides its own error, zipfile raises RuntimeError for a password or an unknown compression, and OverflowError for a
+# place that no file has.
 DAMAGE = (EOFError, OverflowError, RuntimeError, ValueError, struct.error, tarfile.TarError, zlib.error)
 
 
