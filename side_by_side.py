@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from models import GhostBatchNorm
 
-FARTHEST = 2.0**40  # elements that dropout passes over at most before it drops the next one
+RAREST = 2.0**-40  # dropout draws with this rate at least, so that positions fit 64-bit integers
 PURPOSES = ("order", "dropout", "augmentation", "channel dropout", "mixup")  # a use's position is part of the seed
 
 
@@ -196,8 +196,8 @@ class RunsDropout(nn.Module):
         end = self.passed[run] + count
         blocks = [self.drawn[run]]
         while blocks[-1][-1] < end:
-            uniform = torch.rand(self.block, dtype=torch.float64, generator=self.generators[run])
-            gaps = uniform.neg_().add_(1).log_().div_(math.log1p(-self.p)).clamp_(max=FARTHEST).long().add_(1)
+            uniform = torch.rand(self.block, dtype=torch.float32, generator=self.generators[run])  # half float64's time
+            gaps = uniform.neg_().log1p_().div_(math.log1p(-max(self.p, RAREST))).long().add_(1)
             blocks.append(blocks[-1][-1] + gaps.cumsum(0))
         drawn = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
         first, last = torch.searchsorted(drawn, torch.tensor([self.passed[run], end]))

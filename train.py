@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         given = {name: getattr(args, name) for name in names}
         group = args.runs_dir / study.group
         if args.until_decided:  # on its own data alone, because claims are not judged on a sample
-            seeds = continue_seeds(checkpoints.find_seeds(group), study.seeds)
+            known, shared = checkpoints.find_seeds(group)
+            seeds = continue_seeds(known, study.seeds, shared if len(shared) >= study.seeds else ())
         options = plan_options = TrainOptions(seeds, **given, takes_sample=not args.until_decided, command=command)
         failures: list[str] = []
         with contextlib.ExitStack() as stack:
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
                 if not step.titles:
                     print("".join(f"{problem}\n" for problem in problems), end="", file=sys.stderr)
                     break
-                seeds = continue_seeds(checkpoints.find_seeds(group), step.seeds)
+                seeds = continue_seeds(checkpoints.find_seeds(group)[0], step.seeds, step.judged)
                 titles, options = step.titles, replace(options, seeds=seeds, force=False)
         if failures:
             same = "the same command without --force" if args.force else "the same command"

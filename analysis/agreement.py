@@ -12,9 +12,11 @@ from analysis.document import Document
 from analysis.findings import Findings
 from analysis.metrics import list_common_seeds
 from analysis.tables import Table, escaped, show_difference
+from analysis.verdicts import DECIDED
 from engine.seeds import format_seeds
 
 AGREE, ONE_UNDECIDED, BOTH_UNDECIDED, CONTRADICT = "agree", "one undecided", "both undecided", "contradict"
+NOT_JUDGED = "not judged in both"  # one of them lacks runs, or enough seeds
 COMPATIBLE = "compatible"  # a difference, and one too small to matter: both can be so
 
 
@@ -65,6 +67,8 @@ def compare_verdicts(here: Findings, there: Findings) -> tuple[Table, Counter[st
 
 def judge_agreement(one: Judgement, other: Judgement) -> str:
     """Tell whether two verdicts on a claim agree, contradict each other, or leave it open."""
+    if {one.verdict, other.verdict} - {*DECIDED, "undecided"}:
+        return NOT_JUDGED
     decided = [judgement.verdict for judgement in (one, other) if judgement.is_decided]
     if len(decided) < 2:
         return ONE_UNDECIDED if decided else BOTH_UNDECIDED

@@ -19,6 +19,7 @@ from engine.records import Record
 from studies.study import Claim, Study
 
 TOO_SMALL = "the test set is too small, so no look would decide it while its difference and the other verdicts stay"
+EQUAL = "both are equal in every run, and this metric has no margin"
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,15 @@ def judge_claims(study: Study, trained: dict[str, Record], labels: NDArray[np.in
     """Judge each claim of a study; intervals are corrected for the comparisons of all claims together.
 
     A claim is judged with the seeds that all its experiments share. It waits for all experiments that it names.
+    There is one judgement for each claim, in their order.
 
     Args:
         trained: {title: record} of the experiments that were trained without overrides.
         labels: the classes of the test images, (images,).
         margin: accuracies that differ by less than this make no practical difference.
     """
-    tests = sum(len(claim.others) for claim in study.claims if _list_subjects(claim, study))
+    # The best of several subjects by validation is one of as many tests: its runs are those that chose it.
+    tests = sum(len(_list_subjects(claim, study)) * len(claim.others) for claim in study.claims)
     found = [_prepare(claim, study, trained, labels, tests) for claim in study.claims]
     asked = [(place, reached) for place, reached in enumerate(found) if isinstance(reached, list)]
     questions = [_ask(study.claims[place], reached, margin) for place, reached in asked]
@@ -139,5 +142,6 @@ def _complete(claim: Claim, reached: list[Reached], question: Question, answer: 
     if not later:
         return replace(judgement, why="no look is left")
     if not can_be_decided(answer.comparisons, question.direction, question.margin, later):
-        return replace(judgement, why=TOO_SMALL)
+        is_equal = any(each.difference == each.standard_error == 0 for each in answer.comparisons)
+        return replace(judgement, why=EQUAL if is_equal else TOO_SMALL)
     return replace(judgement, why=f"next is {later[0]}", next_look=later[0])

@@ -22,7 +22,7 @@ def compute_mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """Compute the mean and the half-width of its 95 % interval (Student's t; NaN for one value)."""
     if len(values) < 2:
         return mean(values), math.nan
-    return mean(values), _student_quantile(0.95, len(values)) * stdev(values) / math.sqrt(len(values))
+    return mean(values), _student_quantile(1 - LEVEL, len(values)) * stdev(values) / math.sqrt(len(values))
 
 
 def compute_prediction_interval(values: Sequence[float], draws: int = 1) -> tuple[float, float]:
@@ -30,7 +30,7 @@ def compute_prediction_interval(values: Sequence[float], draws: int = 1) -> tupl
 
     It is corrected for the number of draws (Bonferroni).
     """
-    half_width = _student_quantile(1 - 0.05 / draws, len(values)) * stdev(values) * math.sqrt(1 + 1 / len(values))
+    half_width = _student_quantile(1 - LEVEL / draws, len(values)) * stdev(values) * math.sqrt(1 + 1 / len(values))
     return mean(values) - half_width, mean(values) + half_width
 
 

@@ -21,6 +21,7 @@ class Step:
 
     titles: list[str]  # empty: nothing is left to train
     seeds: int  # how many each of these experiments needs in all, with others in place of those that diverged
+    judged: tuple[int, ...]  # seeds that these experiments share, if looks were taken at them
     says: str  # one line; without titles, a line more for each claim that stays undecided
 
 
@@ -30,7 +31,7 @@ def find_next_step(
     """Judge a study's claims, and find the experiments that undecided claims compare.
 
     The claims at the earliest look come first, and of these those that lost the fewest seeds to divergence, so that all
-    experiments of a step need the same number of seeds.
+    experiments of a step need the same seeds.
 
     Args:
         found: the records of the study, as far as it is trained.
@@ -49,17 +50,19 @@ def find_next_step(
     judgements = findings.judgements
     says = f"decided: {sum(each.is_decided for each in judgements)} of {len(judgements)} claims"
     undecided = "".join(f"\n{each.explained}: {each.claim.says}" for each in judgements if not each.is_decided)
-    waiting: dict[tuple[int, int], list[Judgement]] = {}  # {(seeds of the next look, needed seeds): claims}
+    # {(seeds of the next look, needed seeds, judged seeds): claims}
+    waiting: dict[tuple[int, int, tuple[int, ...]], list[Judgement]] = {}
     for judgement in judgements:
         look = judgement.next_look
         if look and look.seeds <= most_seeds:
-            waiting.setdefault((look.seeds, findings.count_needed(judgement, look)), []).append(judgement)
+            at = look.seeds, findings.count_needed(judgement, look), tuple(findings.list_judged(judgement))
+            waiting.setdefault(at, []).append(judgement)
     within_reach = {at: claims for at, claims in waiting.items() if at[1] <= 2 * at[0]}  # or it might never end
     if not within_reach:
-        return Step([], 0, f"{says}{'; too many runs diverged' if waiting else ''}{undecided}")
-    (_, needed), claims = min(within_reach.items(), key=lambda item: item[0])
+        return Step([], 0, (), f"{says}{'; too many runs diverged' if waiting else ''}{undecided}")
+    (_, needed, judged), claims = min(within_reach.items(), key=lambda item: item[0])
     titles = list(dict.fromkeys(title for claim in claims for title in findings.list_compared(claim)))
     named = ", ".join(f'"{title}"' for title in titles)
     if last and (last.titles, last.seeds) == (titles, needed):
-        return Step([], 0, f"{says}; {claims[0].next_look} is not reached by {named}: runs are damaged{undecided}")
-    return Step(titles, needed, f"{says}; {claims[0].next_look} is next, for {named}")
+        return Step([], 0, (), f"{says}; {claims[0].next_look} is not reached by {named}: runs are damaged{undecided}")
+    return Step(titles, needed, judged, f"{says}; {claims[0].next_look} is next, for {named}")

@@ -33,12 +33,12 @@ def add_forest(document: Document, findings: Findings) -> None:
         return
     first, *others = {findings.baselines[title] for title in findings.differences}
     baseline = "each one's baseline" if others else findings.study.baseline or findings.labels_of[first]
-    published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
-    published_differences = {}
-    for title in findings.differences:
-        accuracy, baseline_accuracy = published[title], published[findings.baselines[title]]
-        if accuracy and baseline_accuracy:
-            published_differences[title] = accuracy - baseline_accuracy
+    published, baselines = findings.published_accuracies, findings.baselines
+    published_differences = {
+        title: published[title] - published[baselines[title]]
+        for title in findings.differences
+        if title in published and baselines[title] in published
+    }
     document.add_figure(
         f"{findings.name}-forest",
         f"Differences in test accuracy from {baseline}, in points, with 95 % intervals",
@@ -124,8 +124,7 @@ def add_curves_and_seeds(document: Document, findings: Findings) -> None:
         return plots.plot_curves(_relabel(findings, histories), styles)
 
     accuracies = {title: findings.values(title, "test_accuracy") for title in findings.trained}
-    published = {title: findings.published(title).get("test_accuracy") for title in findings.trained}
-    known = {title: share for title, share in published.items() if share}
+    published = findings.published_accuracies
     styles = _styles_of(findings)
     caption = (
         "Loss and accuracy against the epoch, means over seeds with a band from the lowest to the highest; those of "
@@ -138,7 +137,7 @@ def add_curves_and_seeds(document: Document, findings: Findings) -> None:
     document.add_figure(
         f"{findings.name}-seeds",
         "Test accuracy of every seed, with their mean and 95 % interval",
-        lambda: plots.plot_seeds(_relabel(findings, accuracies), _relabel(findings, known), styles),
+        lambda: plots.plot_seeds(_relabel(findings, accuracies), _relabel(findings, published), styles),
     )
 
 
@@ -231,7 +230,8 @@ def add_classes(document: Document, findings: Findings, dataset: Dataset) -> Non
 def add_mistakes(document: Document, findings: Findings, dataset: Dataset) -> None:
     """Add figures of the most confident mistakes, for the experiments in `mistakes_of` or else the baseline."""
     study = findings.study
-    for title in study.mistakes_of or (study.baseline or findings.by_validation[0],):
+    example = study.baseline if study.baseline in findings.titles else findings.by_validation[0]
+    for title in study.mistakes_of or (example,):
         if title in findings.titles:
             document.add_figure(
                 shorten(f"{findings.name}-mistakes-{title}"),

@@ -4,6 +4,7 @@ all_findings, problems = gather(found, data_dir)
 all_findings[0].differences["GN"]       # a compare.Comparison
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -154,8 +155,7 @@ class Findings:
         if not at_looks:
             return "too few seeds"
         (answer,) = decide_at_looks([Question("higher", None, [[each] for each in at_looks])], tests=1)
-        is_equal = answer.verdict == "contradicted" and answer.comparisons[0].difference == 0
-        return "undecided" if is_equal else answer.verdict
+        return answer.verdict
 
     @property
     def margin(self) -> float:
@@ -170,6 +170,12 @@ class Findings:
         """List the seeds that any of the experiments has, in order."""
         return sorted({seed for record in self.trained.values() for seed in record.seeds})
 
+    def list_judged(self, judgement: Judgement) -> list[int]:
+        """List the seeds that all experiments of a claim have, if it was judged at a look; else none."""
+        if not judgement.look:
+            return []
+        return sorted(set.intersection(*(set(self.record(title).seeds) for title in self.list_compared(judgement))))
+
     def count_needed(self, judgement: Judgement, look: Look) -> int:
         """Count the seeds that a claim's experiments need for a look, with others in place of those that diverged."""
         diverged = {seed for title in self.list_compared(judgement) for seed in self.record(title).diverged}
@@ -178,6 +184,12 @@ class Findings:
     def published(self, title: str) -> dict[str, float]:
         """Return the published metrics of an experiment; a study with overrides has none."""
         return self.study.experiments[title].published
+
+    @property
+    def published_accuracies(self) -> dict[str, float]:
+        """{trained title: its published test accuracy} of the experiments that have one."""
+        known = {title: self.published(title).get("test_accuracy") for title in self.trained}
+        return {title: share for title, share in known.items() if share is not None}
 
     @cached_property
     def published_metrics(self) -> list[Published]:
@@ -224,15 +236,15 @@ def gather(found: Iterable[Record], data_dir: Path) -> tuple[list[Findings], lis
             if title in records and title not in left_out and records[title].results
         }
         data_of = {title: _describe_data(record) for title, record in trained.items()}
-        other_data = [title for title in trained if data_of[title] != next(iter(data_of.values()))]
-        for title in other_data:
-            problems.append(f"{trained.pop(title).folder}: trained on another {name} than {next(iter(trained))}")
+        content, dataset, problem = _choose_content(trained, data_of, data_dir)
+        other_data = [title for title in trained if data_of[title] != content]
+        removed = [trained.pop(title) for title in other_data]
+        problems += [f"{record.folder}: trained on another {name} than {next(iter(trained))}" for record in removed]
         for title in [title for title in trained if study.trained_as[title] not in trained]:
             says = f"has the settings of {study.trained_as[title]}, whose runs are not there; move it away"
             problems.append(f"{trained.pop(title).folder}: {says}")
         if trained:
-            dataset, problem = load_test_set(next(iter(trained.values())), data_dir)
-            diverged = [title for title, record in records.items() if not record.results]
+            diverged = [title for title, record in records.items() if not record.results and title not in left_out]
             all_findings.append(
                 Findings(group, study, name, trained, dataset, problem, left_out, other_data, diverged, split_seed)
             )
@@ -254,6 +266,26 @@ def _study_of(records: dict[str, Record]) -> Study:
 
 def _describe_data(record: Record) -> tuple:
     return record.dataset["checksum"], record.shape, record.classes
+
+
+def _choose_content(
+    trained: dict[str, Record], data_of: dict[str, tuple], data_dir: Path
+) -> tuple[tuple | None, Dataset | None, str]:
+    """Choose which content of a data set's file findings are on: what is in `data_dir`, else that of the most runs.
+
+    Returns:
+        (content, data set, ""), or (content, None, why it cannot be used).
+    """
+    runs = Counter(dict.fromkeys(data_of.values(), 0))
+    for title, record in trained.items():
+        runs[data_of[title]] += len(record.results)
+    tried = []
+    for content, _ in runs.most_common():
+        first = next(record for title, record in trained.items() if data_of[title] == content)
+        tried.append((content, *load_test_set(first, data_dir)))
+        if tried[-1][1]:
+            return tried[-1]
+    return tried[0] if tried else (None, None, "")
 
 
 def find_study(record: Record) -> Study | None:

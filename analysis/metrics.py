@@ -26,6 +26,11 @@ class Metric:
     has_margin: bool = False  # whether a difference can be too small to matter
     of_images: str | None = None  # metric of single test images, to estimate the error over test images
 
+    @property
+    def scale(self) -> int:
+        """The factor with which values are shown."""
+        return 100 if self.is_share else 1
+
 
 METRICS = dict(
     test_accuracy=Metric("test accuracy", has_margin=True, of_images="test_accuracy"),

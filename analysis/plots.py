@@ -5,6 +5,7 @@ figure = plot_forest(differences, "BN", margin=0.001, published={}, styles=assig
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from statistics import mean
 from typing import Any
 
@@ -70,7 +71,7 @@ def plot_curves(histories: dict[str, list[list[dict[str, float]]]], styles: Styl
         panel.set_ylim(min(later) - margin, max(later) + margin)
         panel.set_xlabel("epoch")
         panel.set_xlim(left=0.5)  # there is no epoch 0
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     _add_legend(figure, panels[0, 0])
     return figure
 
@@ -98,9 +99,11 @@ def plot_seeds(accuracies: dict[str, Shares], published: dict[str, float], style
         published: {title: share} for the titles with a published accuracy.
     """
     figure, panel = _make_rows(accuracies)
+    intervals = []
     for place, (title, values) in enumerate(accuracies.items()):
         values = [100 * value for value in values]
         average, half_width = compute_mean_interval(values)
+        intervals.append((average - half_width, average + half_width, len(values)))
         spread = 0.5 if len(values) > MOST_IN_A_LINE else 0
         heights = [place + spread * (number * 0.618 % 1 - 0.5) for number in range(len(values))]
         panel.plot(values, heights, "o", color=styles[title]["color"], markersize=5, alpha=0.6, zorder=2)
@@ -108,6 +111,8 @@ def plot_seeds(accuracies: dict[str, Shares], published: dict[str, float], style
             panel.errorbar(average, place, xerr=half_width, fmt="|", color="black", capsize=4, markersize=12, zorder=3)
         if title in published:
             _plot_published(panel, published[title], place)
+    points = [*chain.from_iterable(accuracies.values()), *published.values()]
+    _set_range(panel, [100 * share for share in points], intervals)
     panel.set_xlabel("test accuracy (%)")
     _add_key(figure, panel, "a seed; bar: mean and 95 % interval", bool(published))
     return figure
@@ -126,13 +131,17 @@ def plot_forest(
     figure, panel = _make_rows(differences)
     panel.axvspan(-100 * margin, 100 * margin, color=GREY, alpha=0.2, lw=0, label="no practical difference")
     panel.axvline(0, color=GREY, linewidth=1)
+    intervals = []
     for place, (title, comparison) in enumerate(differences.items()):
         low, high = comparison.interval()
+        intervals.append((100 * low, 100 * high, comparison.seeds))
         panel.plot(100 * comparison.difference, place, "o", color=styles[title]["color"], markersize=6, zorder=3)
         if not math.isnan(low):
             panel.plot([100 * low, 100 * high], [place, place], color=styles[title]["color"], linewidth=1.5, zorder=2)
         if title in published:
             _plot_published(panel, published[title], place)
+    points = [-margin, margin, *(each.difference for each in differences.values()), *published.values()]
+    _set_range(panel, [100 * share for share in points], intervals)
     panel.set_xlabel(wrap_title(f"test accuracy − that of {baseline} (points)", width=72))
     _add_key(figure, panel, "difference and 95 % interval", bool(published))
     return figure
@@ -148,6 +157,25 @@ def _make_rows(titles: Iterable[str], height: float = 0.34, width: float = 8) ->
     panel.set_ylim(len(labels) - 0.5, -0.5)  # the first title on top
     panel.grid(axis="y", visible=False)
     return figure, panel
+
+
+def _set_range(panel: Axes, points: list[float], intervals: list[tuple[float, float, int]]) -> None:
+    """Set the range of a panel of rows; an arrow marks where the interval of a row goes on.
+
+    An interval over two seeds is 13 standard errors long to each side. It would hide the others, so it sets no range.
+
+    Args:
+        points: values that the range holds.
+        intervals: (low, high, seeds) of each row.
+    """
+    held = [*points, *(end for *ends, seeds in intervals if seeds > 2 for end in ends)]
+    border = 0.05 * (max(held) - min(held)) or 1
+    left, right = min(held) - border, max(held) + border
+    panel.set_xlim(left, right)
+    for place, (low, high, _) in enumerate(intervals):
+        for edge, marker, goes_on in ((left, "<", low < left), (right, ">", high > right)):
+            if goes_on:
+                panel.plot(edge, place, marker, color="black", markersize=5, clip_on=False, zorder=4)
 
 
 def _plot_published(panel: Axes, share: float, place: int) -> None:
@@ -234,7 +262,7 @@ def plot_sparsity(layers: dict[str, Sequence[Sequence[float]]], styles: Styles) 
             percent = [100 * share[which] for share in shares]
             panel.plot(range(1, len(shares) + 1), percent, label=wrap_title(title), marker="o", **styles[title])
         panel.set_xlabel("layer, from the input on")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     panels[0].set_title("weights exactly zero (%)")
     panels[1].set_title("weights nearly zero, |w| < 0.001 (%)")
     _add_legend(figure, panels[0])

@@ -1,6 +1,7 @@
 """The part of a report on the runs of many people: who gave which seeds, and each difference by person.
 
-add_people(document, findings, givers)      # a table of people and machines, and a forest plot as in a meta-analysis
+compared = list(compare_by_person(findings, givers))
+add_people(document, findings, givers, compared)    # tables, and a forest plot as in a meta-analysis
 """
 
 import math
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis.compare import Comparison
+from analysis.compare import LEVEL, Comparison
 from analysis.document import Document
 from analysis.findings import Findings
 from analysis.metrics import METRICS, compare_records, list_common_seeds, name_other
@@ -35,11 +36,14 @@ class ByPerson:
     p: float  # of the hypothesis that all people's seeds show the same difference; NaN if there are too few seeds
 
 
-def add_people(document: Document, findings: Findings, givers: Givers) -> None:
-    """Add what stands behind the pooled runs of one study, and the figure of each difference by person."""
+def add_people(document: Document, findings: Findings, givers: Givers, compared: list[ByPerson]) -> None:
+    """Add what stands behind the pooled runs of one study, and the figure of each difference by person.
+
+    Args:
+        compared: the result of `compare_by_person`.
+    """
     document.say("### People and machines")
     document.add_table(make_people_table(findings, givers), "The people and the machines behind every experiment")
-    compared = list(compare_by_person(findings, givers))
     if not compared:
         return
     document.add_figure(
@@ -52,18 +56,32 @@ def add_people(document: Document, findings: Findings, givers: Givers) -> None:
         make_differences_table(findings, compared),
         "Each difference, with an interval that is not corrected, and whether people differ",
     )
-    ps = [each.p for each in compared if not math.isnan(each.p)]
-    if not ps:
+    tests, p = find_smallest_p(compared)
+    if not tests:
         needs = "two people with at least two seeds each, and differences that vary from seed to seed"
         document.say(f"Whether people differ cannot be tested: it needs {needs}.")
         return
-    smallest = min(1.0, len(ps) * min(ps))  # Bonferroni's correction
-    differ = "people, or their machines, differ" if smallest < 0.05 else "people and their machines do not differ"
+    differ = "people, or their machines, differ" if p < LEVEL else "people and their machines do not differ"
     document.say(
         f"p is that of an analysis of variance: do the paired differences vary more between people than within? The "
-        f"smallest p, corrected for the number of tests ({len(ps)}), is {Number(smallest, places=3)}: {differ}"
-        f"{'' if smallest < 0.05 else ' distinguishably'}."
+        f"smallest p, corrected for the number of tests ({tests}), is {Number(p, places=3)}: {differ}"
+        f"{'' if p < LEVEL else ' distinguishably'}."
     )
+
+
+def write_warning(compared: Collection[ByPerson]) -> Iterator[str]:
+    """Write that intervals and verdicts are too sure, if people differ."""
+    if find_smallest_p(compared)[1] < LEVEL:
+        yield (
+            "People, or their machines, differ in at least one of these differences (see *People and machines*). "
+            "Intervals and verdicts do not count that: they hold for these people, and are too narrow for others."
+        )
+
+
+def find_smallest_p(compared: Collection[ByPerson]) -> tuple[int, float]:
+    """Return the number of differences that can be tested, and the smallest p with Bonferroni's correction for it."""
+    ps = [each.p for each in compared if not math.isnan(each.p)]
+    return len(ps), min(1.0, len(ps) * min(ps)) if ps else math.nan
 
 
 def make_people_table(findings: Findings, givers: Givers) -> Table:
@@ -170,7 +188,7 @@ def plot_people(compared: list[ByPerson]) -> Figure:
         panel.set_visible(False)
     for panel, each in zip(panels, compared, strict=False):
         drawn = [*each.people.items(), ("all", each.pooled)]
-        scale = 100 if METRICS[each.metric].is_share else 1
+        scale = METRICS[each.metric].scale
         panel.axvline(0, color=GREY, linewidth=1)
         for place, (_, comparison) in enumerate(drawn):
             colour, marker, size = ("#0072B2", "o", 4) if place < len(each.people) else ("black", "D", 5)

@@ -19,7 +19,7 @@ from analysis.agreement import add_agreement
 from analysis.background import write_background
 from analysis.document import Document, is_closed
 from analysis.findings import Findings, build_network_of, gather
-from analysis.pooling import Givers, add_people
+from analysis.pooling import ByPerson, Givers, add_people, compare_by_person, write_warning
 from analysis.tables import Number, Table, escaped
 from analysis.wording import (
     HOW_TO_READ,
@@ -65,9 +65,12 @@ def make_report(
     problems = [*problems, *chain.from_iterable(map(describe_diverged, found))]
     document = Document()
     document.say(*opening, "## What was found")
+    by_person: dict[str, list[ByPerson]] = {}
     for findings in all_findings:
         findings.is_pooled = bool(givers)
+        by_person[findings.name] = list(compare_by_person(findings, givers)) if givers else []
         add_first_page(document, findings)
+        document.say(*write_warning(by_person[findings.name]))
     if against:
         name, others = against
         their_findings, unused_there = gather(others, data_dir)
@@ -77,7 +80,7 @@ def make_report(
     document.say(*[f"Left out: {escaped(each)}" for each in left_out])
     document.end_summary()
     for findings in all_findings:
-        add_chapter(document, findings, givers)
+        add_chapter(document, findings, givers, by_person[findings.name])
     document.say("## How to read the report", HOW_TO_READ)
     document.say("## Background", write_background())
     document.say("## Provenance")
@@ -149,7 +152,7 @@ def add_first_page(document: Document, findings: Findings) -> None:
 # A chapter for each study
 
 
-def add_chapter(document: Document, findings: Findings, givers: Givers | None) -> None:
+def add_chapter(document: Document, findings: Findings, givers: Givers | None, by_person: list[ByPerson]) -> None:
     """Add the chapter on one study: setting, tables, figures and networks."""
     document.say(f"## {write_heading(findings)}")
     if findings.study.asks:
@@ -167,7 +170,7 @@ def add_chapter(document: Document, findings: Findings, givers: Givers | None) -
         caption = f"The claims, each with what was found and the verdict; {within}"
         document.add_table(tables.make_claims_table(findings), caption)
     if givers:
-        add_people(document, findings, givers)
+        add_people(document, findings, givers, by_person)
     figures.add_sweep(document, findings)
     figures.add_curves_and_seeds(document, findings)
     figures.add_weights(document, findings)

@@ -19,6 +19,7 @@ from analysis.compare import Comparison, compute_mean_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
 from data import Dataset, channel_statistics
+from engine.records import Record
 from experiments import Experiment, flag_of
 
 GREEK = dict(α="alpha", β="beta", γ="gamma", δ="delta", ε="varepsilon", λ="lambda", μ="mu", σ="sigma", Σ="Sigma")
@@ -43,7 +44,7 @@ class Number(NamedTuple):
     def __str__(self) -> str:
         sign = "+" if self.signed else ""
         text = f"{self.value:{sign}z.{self.places}f}".replace("-", "−")
-        if 0 < self.value < 0.5 * 10**-self.places and math.isnan(self.half_width):
+        if 0 < self.value < 0.5 * 10**-self.places and math.isnan(self.half_width) and not self.signed:
             return f"< {10**-self.places:g}"
         return text if math.isnan(self.half_width) else f"{text} ± {self.half_width:.{self.places}f}"
 
@@ -167,7 +168,7 @@ def make_accuracy_table(findings: Findings) -> Table:
         rows.append(
             (
                 _label(findings, title),
-                len(findings.record(title).results),
+                _count_seeds(findings.record(title)),
                 _describe_epochs(findings.values(title, "epochs")),
                 *(_mean(findings, title, name) for name in ("train_accuracy", "val_accuracy", "test_accuracy")),
                 show_difference(comparison, "test_accuracy") if comparison else "",
@@ -180,6 +181,11 @@ def make_accuracy_table(findings: Findings) -> Table:
     header = (*of_runs, "test − baseline", "p", "n", "train − test")
     bold = findings.titles.index(findings.by_validation[0]) if findings.lead == "supported" else None
     return Table(f"{findings.name}-accuracy", header, rows, bold)
+
+
+def _count_seeds(record: Record) -> int | str:
+    """Count the seeds behind an experiment's means: `5`, or `4 of 5` if one diverged."""
+    return f"{len(record.results)} of {len(record.seeds)}" if record.diverged else len(record.results)
 
 
 def make_loss_table(findings: Findings) -> Table:
@@ -225,17 +231,13 @@ def _label(findings: Findings, title: str) -> str:
 
 
 def _mean(findings: Findings, title: str, name: str) -> Number:
-    values = [_scale(name) * value for value in findings.values(title, name)]
+    values = [METRICS[name].scale * value for value in findings.values(title, name)]
     return Number(*compute_mean_interval(values), places=METRICS[name].places)
 
 
 def show_metric(value: float, name: str) -> Number:
     """Return a value of a metric as a Number, in percent if the metric is a share."""
-    return Number(_scale(name) * value, places=METRICS[name].places)
-
-
-def _scale(name: str) -> int:
-    return 100 if METRICS[name].is_share else 1
+    return Number(METRICS[name].scale * value, places=METRICS[name].places)
 
 
 def _describe_epochs(epochs: list) -> int | str:
@@ -247,7 +249,7 @@ def _describe_epochs(epochs: list) -> int | str:
 def show_difference(comparison: Comparison, name: str) -> Number:
     """Return a difference in a metric as a signed Number, in points if the metric is a share."""
     low, high = comparison.interval()
-    scale = _scale(name)
+    scale = METRICS[name].scale
     return Number(scale * comparison.difference, scale * (high - low) / 2, METRICS[name].places, signed=True)
 
 
@@ -286,7 +288,7 @@ def _show_interval_for_margin(comparison: Comparison, name: str) -> Number | str
     if not METRICS[name].has_margin or comparison.seeds < 2:
         return ""
     low, high = comparison.interval_for_margin()
-    return Number(_scale(name) * (high - low) / 2, places=METRICS[name].places)
+    return Number(METRICS[name].scale * (high - low) / 2, places=METRICS[name].places)
 
 
 def make_data_table(findings: Findings, dataset: Dataset) -> Table:

@@ -97,8 +97,6 @@ def judge_comparison(comparison: Comparison, direction: str, margin: float | Non
     low, high = comparison.interval_for_margin()
     if margin is not None and high < margin and (-margin < low or direction == "not higher"):
         return "no practical difference" if claims_a_difference else "supported"
-    if comparison.difference == comparison.standard_error == 0:  # the metric is equal in both, seed by seed
-        return "contradicted" if claims_a_difference else "supported"
     low, high = comparison.interval()
     if not (low > 0 or high < 0):
         return "undecided"

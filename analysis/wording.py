@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from statistics import mean
 
 from analysis.claims import Judgement
-from analysis.compare import Comparison, compute_mean_interval
+from analysis.compare import LEVEL, Comparison, compute_mean_interval
 from analysis.findings import Findings
-from analysis.metrics import METRICS
+from analysis.metrics import METRICS, list_common_seeds
 from analysis.tables import Number, escaped, show_difference, show_metric
 from engine.seeds import continue_seeds, list_seeds
 from experiments import Experiment, join_settings
@@ -36,10 +36,9 @@ all claims of the study (Holm); before look 1 it is a corrected 95 % interval, w
 1. The difference is *no practical difference* if the interval of two one-sided tests at the look's level, which is not
    corrected (tests ±), lies within the margin, which is named above the claims. That supports a claim that two are the
    same. For a claim that the first is not higher, only the interval's upper end counts.
-2. If the two are equal in every run, a claim that they differ is *contradicted*, and one that they do not *supported*.
-3. A claim is *supported* or *contradicted* if its corrected interval leaves out zero. To contradict that two are the
+2. A claim is *supported* or *contradicted* if its corrected interval leaves out zero. To contradict that two are the
    same, or that the first is not higher, the difference must also reach the margin, if the metric has one.
-4. Otherwise it is *undecided*.
+3. Otherwise it is *undecided*.
 
 A claim that makes several comparisons has one verdict, the first of these that one of them has: *contradicted*,
 *undecided*, *no practical difference*. It is *supported* if all support it.
@@ -89,19 +88,39 @@ def _write_verdicts(findings: Findings) -> Iterator[str]:
         effects = describe_effects(judgement.comparisons, claim.metric)
         source = "the write-up says" if claim.kind in ("as run", "corrected") else "the claim"
         corrected = "with what was corrected, " if claim.kind == "corrected" else ""
+        diverged = sum(len(findings.record(title).diverged) for title in findings.list_compared(judgement))
+        without = f", without {diverged} diverged {'runs' if diverged > 1 else 'run'}" if diverged else ""
         yield (
-            f"{_name(judgement.subject)} {effects}, at {judgement.look}; {source} “{escaped(claim.says)}”: "
-            f"{corrected}**{judgement.verdict}**."
+            f"{_name(judgement.subject)} {effects}, at {judgement.look}{without}; {source} “{escaped(claim.says)}”: "
+            f"{corrected}**{judgement.verdict}**{_describe_margin(findings, judgement)}."
         )
+
+
+def _describe_margin(findings: Findings, judgement: Judgement) -> str:
+    """Describe the uncorrected intervals that lie within the margin, if the verdict comes from them."""
+    metric, direction = METRICS[judgement.claim.metric], judgement.claim.direction
+    from_margin = "supported" if direction in ("same", "not higher") else "no practical difference"
+    if not metric.has_margin or judgement.verdict != from_margin:
+        return ""
+    ends = [comparison.interval_for_margin() for comparison in judgement.comparisons.values()]
+    within = [
+        " to ".join(str(Number(metric.scale * end, places=metric.places, signed=True)) for end in (low, high))
+        for low, high in ends
+        if high < findings.margin and (-findings.margin < low or direction == "not higher")
+    ]
+    ends_or_lies = "ends below" if direction == "not higher" else "lies within"
+    margin = f"{ends_or_lies} the margin of {metric.scale * findings.margin:g}"
+    return f", as the uncorrected interval, {' and '.join(within)}, {margin}"
 
 
 def _write_undecided(findings: Findings) -> Iterator[str]:
     alike: dict[tuple, list[Judgement]] = {}
     for judgement in findings.judgements:
         if not judgement.is_decided:
-            why = "" if judgement.next_look else judgement.why
-            alike.setdefault((judgement.verdict, judgement.look, judgement.next_look, why), []).append(judgement)
-    for (verdict, look, _, why), judgements in alike.items():
+            why, judged = "" if judgement.next_look else judgement.why, tuple(findings.list_judged(judgement))
+            key = judgement.verdict, judgement.look, judgement.next_look, why, judged
+            alike.setdefault(key, []).append(judgement)
+    for (verdict, look, _, why, _), judgements in alike.items():
         at = f" at {look}" if look else ""
         reason = f"{' of' if verdict == 'no finished run' else ','} {why}" if why else ""
         says = "; ".join(dict.fromkeys(f"“{each.claim.says}” ({each.claim.kind})" for each in judgements))
@@ -119,14 +138,14 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
     for judgement in judgements:
         for title in findings.list_compared(judgement):
             needed[title] = max(needed.get(title, 0), findings.count_needed(judgement, next_look))
-    known = findings.list_seeds()
+    known, judged = findings.list_seeds(), findings.list_judged(judgements[0])
     shared = set.intersection(*(set(findings.record(title).seeds) for title in needed))
     lacking: dict[int, list[str]] = {}  # {number of seeds: titles that lack so many}
     for title, count in needed.items():
         if findings.is_pooled:  # seeds that nobody has, each for all experiments
             seeds = count - len(shared)
         else:
-            seeds = len(set(continue_seeds(known, count)).difference(findings.record(title).seeds))
+            seeds = len(set(continue_seeds(known, count, judged)).difference(findings.record(title).seeds))
         if seeds > 0:
             lacking.setdefault(seeds, []).append(title)
     runs = "; ".join(f"{seeds} more of {', '.join(map(_name, titles))}" for seeds, titles in lacking.items())
@@ -152,7 +171,7 @@ def _write_differences(findings: Findings) -> Iterator[str]:
         seeds = f"over {comparison.seeds} seeds" if comparison.seeds > 1 else "in one seed, which gives no interval"
         effect = describe_effects({findings.labels_of[findings.baselines[title]]: comparison}, "test_accuracy")
         yield f"{_name(findings.labels_of[title])} {effect}, {seeds}."
-    if findings.differences and findings.judgements:
+    if findings.differences:
         yield "These 95 % intervals are corrected for their number (Holm); a verdict asks for more."
 
 
@@ -190,7 +209,8 @@ def _write_published(findings: Findings) -> Iterator[str]:
         if each.place != "inside"
     ]
     if known:
-        others = f". Outside: {', '.join(outside)}" if outside else ""
+        by_chance = f"about {Number(LEVEL * len(known), places=1)} would by chance"
+        others = f". Outside, where {by_chance}: {', '.join(outside)}" if outside else ""
         inside = f"{len(known) - len(outside)} of {len(known)} published metrics"
         yield f"{inside} lie inside the 95 % interval for one more run of ours{others}."
 
@@ -226,7 +246,7 @@ def write_gaps(findings: Findings) -> Iterator[str]:
     if unknown := sorted({record.study for record in findings.trained.values() if record.study and study.is_single}):
         yield escaped(f"studies/ has no study {unknown[0]}, so its claims are not judged; put its file there again")
     if findings.problem:
-        yield f"The test images could not be read, so nothing is compared: {escaped(findings.problem)}"
+        yield f"Without their test images, these runs are not compared: {escaped(findings.problem)}"
     if findings.left_out:
         known = [title for title in findings.left_out if title in study.titles]
         says = f"Left out: {escaped(', '.join(findings.left_out))}, trained with other settings than the study has"
@@ -240,6 +260,15 @@ def write_gaps(findings: Findings) -> Iterator[str]:
         if of_study != study.baseline:
             named = f"{_name(str(study.baseline))}, recorded as {named}"
         yield f"The baseline, {named}, is not trained yet, so nothing is compared with it: `{command}`"
+    for title in dict.fromkeys(findings.baselines.values()):
+        for titles, reason in (
+            (findings.diverged, "diverged in every run"),
+            (findings.left_out, "was trained with other settings"),
+            (findings.other_data, "was trained on other data"),
+        ):
+            if title in titles:
+                yield f"The baseline, {_name(title)}, {reason}, so nothing is compared with it."
+    yield from _write_unpaired(findings)
     if missing := findings.missing:
         yield f"Not trained yet: `{study.command('--only', *missing)}`"
     for baseline in findings.missing_baselines:
@@ -250,7 +279,7 @@ def write_gaps(findings: Findings) -> Iterator[str]:
         yield f"`{baseline.name}`, the baseline of {of_these}, is not trained yet: `{baseline.command}`"
     if findings.diverged:
         yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
-    counts = {title: len(record.seeds) for title, record in findings.trained.items()}
+    counts = {title: len(record.results) for title, record in findings.trained.items()}
     planned = study.needed_seeds
     few = [title for title, count in counts.items() if count < planned]
     are_told = any(judgement.verdict == "too few seeds" for judgement in findings.judgements)
@@ -271,12 +300,25 @@ def write_gaps(findings: Findings) -> Iterator[str]:
         )
 
 
+def _write_unpaired(findings: Findings) -> Iterator[str]:
+    """Write which experiments have no seed that their baseline has, and the command that trains these seeds."""
+    for title, baseline in findings.baselines.items():
+        if baseline not in findings.trained or list_common_seeds(findings.trained[title], findings.trained[baseline]):
+            continue
+        study, seeds = findings.study, list_seeds(findings.trained[baseline].results)
+        command = findings.trained[title].experiment.command if study.is_single else study.command("--only", title)
+        named, its = (_name(findings.labels_of[each]) for each in (title, baseline))
+        yield f"{named} and its baseline, {its}, have no seed in common, so no difference: `{command} --seeds {seeds}`"
+
+
 def _continue(findings: Findings, titles: Iterable[str], planned: int) -> str:
     """Return `0-4`: the seeds of some experiments, those that others have, and then those after them.
 
     In a report on the runs of many people, only the last, which nobody has, as many as the experiments lack in common.
     """
-    seeds_of, known = [set(findings.trained[title].seeds) for title in titles], findings.list_seeds()
+    of_titles, known = [findings.trained[title] for title in titles], findings.list_seeds()
+    seeds_of = [set(record.seeds) for record in of_titles]
+    planned += max(len(record.diverged) for record in of_titles)  # others take the place of those that diverged
     if findings.is_pooled:
         return _list_new_seeds(known, planned - len(set.intersection(*seeds_of)))
     own = set.union(*seeds_of)

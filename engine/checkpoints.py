@@ -196,14 +196,20 @@ def find_unfinished(folder: Path) -> list[Checkpoint]:
     return found
 
 
-def find_seeds(group: Path) -> set[int]:
-    """Find the seeds of all finished and begun runs in a group's folder, which need not exist."""
-    found: set[int] = set()
+def find_seeds(group: Path) -> tuple[set[int], set[int]]:
+    """Find the seeds of finished and begun runs in a group's folder, which need not exist.
+
+    Returns:
+        (seeds of any experiment, seeds that all experiments with runs share).
+    """
+    of_folders = []
     for folder in group.glob("[!.]*/"):
-        found.update(records.finished_seeds(folder))
+        found = set(records.finished_seeds(folder))
         if (folder / "experiment.json").exists():  # without it, no checkpoint can be read; training writes it again
             found.update(seed for checkpoint in find_unfinished(folder) for seed in checkpoint.seeds)
-    return found
+        if found:
+            of_folders.append(found)
+    return set().union(*of_folders), set.intersection(*of_folders) if of_folders else set()
 
 
 def find_begun(runs_dir: Path, study: str | None = None) -> list[Path]:

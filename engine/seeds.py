@@ -4,7 +4,7 @@ parse_seeds("0,3,5-9")          # [0, 3, 5, 6, 7, 8, 9]
 format_seeds([5, 0, 2, 1])      # "seeds 0-2,5"
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from experiments import UserError
 
@@ -60,11 +60,16 @@ def format_seeds(seeds: Iterable[int]) -> str:
     return f"seed {listed}" if listed.isdecimal() else f"seeds {listed}"
 
 
-def continue_seeds(seeds: Iterable[int], count: int) -> list[int]:
+def continue_seeds(seeds: Iterable[int], count: int, judged: Collection[int] = ()) -> list[int]:
     """List the first `count` of some seeds, in the order of their numbers, and the numbers after them if they are few.
 
     So whoever was given the seeds 5-9 trains 10-14 next, which nobody else has.
+
+    Args:
+        judged: seeds that come first in any case, if a look was taken at them. No other seed below their last is
+            listed, because it would change which seeds are the first ones, and the look would be taken again.
     """
-    first = sorted(set(seeds))[:count]
+    last = max(judged, default=-1)
+    first = sorted({*judged, *(seed for seed in seeds if seed > last)})[:count]
     start = first[-1] + 1 if first else 0
     return [*first, *range(start, start + count - len(first))]

@@ -75,7 +75,7 @@ def write_run(folder, result, log_probabilities, epochs=1):
     return records.write_run(folder, Run(result["seed"], result, history, weights, log_probabilities))
 
 
-def write_runs(runs_dir, dataset, experiment, accuracies, study=None, title=None, **metrics):
+def write_runs(runs_dir, dataset, experiment, accuracies, study=None, title=None, first_seed=0, **metrics):
     """Write a run for each accuracy, with constant predictions, and return the experiment's folder.
 
     Args:
@@ -85,7 +85,7 @@ def write_runs(runs_dir, dataset, experiment, accuracies, study=None, title=None
     folder = runs_dir / (study.group if study else SINGLE) / title
     of_study = (study.name, study.overrides) if study else ()
     records.open_folder(folder, records.describe(experiment, dataset, title, *of_study))
-    for seed, accuracy in enumerate(accuracies):
+    for seed, accuracy in enumerate(accuracies, first_seed):
         predictions = np.full((len(dataset.test), 10), -2.3, dtype=np.float32)
         write_run(folder, make_result(seed, accuracy, **metrics), predictions)
         if metrics.get("diverged"):
@@ -231,10 +231,10 @@ def find_failures(path, **options):
     return {result.name: str(result) for result in results if result.problems}
 
 
-def write_report(runs):
+def write_report(runs, data_dir=Path("unused")):
     """Return the text of the report on some runs, without drawing figures."""
     found, problems = untrusted.read_runs(runs)
-    return make_report(found, problems, runs, Path("unused")).text
+    return make_report(found, problems, runs, data_dir).text
 
 
 def override(name, **settings):

@@ -29,8 +29,10 @@ HIGH, LOW = [0.90, 0.91, 0.89, 0.90, 0.92], [0.80, 0.81, 0.79, 0.81, 0.82]
         ("contradicted", "supported", "contradict"),
         ("supported", "no practical difference", "compatible"),
         ("undecided", "supported", "one undecided"),
-        ("supported", "too few seeds", "one undecided"),
-        ("undecided", "not compared", "both undecided"),
+        ("undecided", "undecided", "both undecided"),
+        ("supported", "too few seeds", "not judged in both"),
+        ("undecided", "not compared", "not judged in both"),
+        ("no finished run", "no finished run", "not judged in both"),
     ],
 )
 def test_two_verdicts_agree_or_not(here, there, expected):

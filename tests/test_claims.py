@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import LABELS, make_record, make_three_records
 
-from analysis.claims import TOO_SMALL, judge_claims
+from analysis.claims import EQUAL, TOO_SMALL, judge_claims
 from analysis.looks import Look
 from analysis.tables import make_claims_table
 from experiments import Experiment
@@ -109,6 +109,20 @@ def test_all_claims_of_a_study_are_corrected_together(trained):
     first, second = judge_claims(a_study(*claims), trained, LABELS, MARGIN)
     tests = [each.tests for judgement in (first, second) for each in judgement.comparisons.values()]
     assert sorted(tests) == [1, 2, 3]
+
+
+def test_the_best_of_several_subjects_is_one_of_as_many_tests(trained):
+    """Validation and test accuracy of a run go together, so whichever was lucky in both would be chosen."""
+    claim = a_claim(("good", "same"), ("bad",), "test_accuracy", "higher")
+    (judgement,) = judge_claims(a_study(claim), trained, LABELS, MARGIN)
+    assert judgement.comparisons["bad"].tests == 2
+
+
+def test_what_is_equal_in_every_run_is_undecided_without_a_margin(trained):
+    for result in trained["good"].results.values():
+        result["epochs"] = 20
+    (judgement,) = judge_claims(a_study(a_claim("good", 20, "epochs", "lower")), trained, LABELS, MARGIN)
+    assert (judgement.verdict, judgement.why, judgement.next_look) == ("undecided", EQUAL, None)
 
 
 def test_a_claim_without_a_common_seed_takes_no_other_claims_metrics(trained, tmp_path):

@@ -11,6 +11,7 @@ from analysis.deciding import find_next_step
 from analysis.findings import gather
 from engine import records
 from engine.checkpoints import Checkpoint, find_seeds
+from engine.seeds import continue_seeds
 from experiments import Experiment, UserError
 from studies import STUDIES
 from studies.study import Claim, Entry, Study
@@ -123,6 +124,18 @@ def test_seeds_that_only_one_experiment_has_are_no_pairs(is_pooled, runs_lacking
     assert f"`python train.py --study mine --seeds {'6-8' if is_pooled else '0-4'}`" in text
 
 
+def test_no_look_is_taken_again_with_lower_seeds_of_another_experiment(runs, digits):
+    """A look at the seeds 5-9 goes on with 10-14, though an experiment that it does not compare has 0-9."""
+    for title, values, first in (("plain", PLAIN, 5), ("dropout", CLOSE, 5), ("L1", FAR * 2, 0)):
+        write_runs(runs, digits, MINE.experiments[title].experiment, values, MINE, title, first)
+    found = records.read_all(runs, "mine")[0]
+    step = find_next_step(MINE, found, runs, most_seeds=40)
+    assert (step.titles, step.seeds, step.judged) == (["dropout", "plain"], 10, (5, 6, 7, 8, 9))
+    assert "The next is look 2 (10 seeds): 5 more of *dropout*, *plain*; " in write_report(runs)
+    known, shared = find_seeds(runs / "mine")
+    assert continue_seeds(known, MINE.seeds, shared) == [5, 6, 7, 8, 9], "nor with the planned seeds"
+
+
 def test_a_damaged_run_is_named_when_it_stops_the_training(runs, capsys):
     words = ["--study", "mine", "--runs-dir", str(runs), "--jobs", "1"]
     train.main([*words, "--seeds", "0-4"])
@@ -172,18 +185,18 @@ def test_seeds_that_were_begun_are_not_left_for_others(runs):
     words = ["--study", "mine", "--runs-dir", str(runs), "--jobs", "1"]
     train.main([*words, "--seeds", "3-4"])
     Checkpoint(runs / "mine" / "plain", [0, 1, 2], 1, [[0, 1, 2], [3, 4]]).write(0, None)
-    assert find_seeds(runs / "mine") == {0, 1, 2, 3, 4}
+    assert find_seeds(runs / "mine") == ({0, 1, 2, 3, 4}, {3, 4})
     train.main([*words, "--until-decided", "--most-seeds", "5"])
     trained = {record.title: sorted(record.results) for record in records.read_all(runs)[0]}
     assert trained == {title: [0, 1, 2, 3, 4] for title in MINE.experiments}
-    assert find_seeds(runs / "nothing") == set()
+    assert find_seeds(runs / "nothing") == (set(), set())
 
 
 def test_a_checkpoint_whose_experiment_json_is_gone_does_not_stop_the_search_for_seeds(runs):
     train.main(["--study", "mine", "--runs-dir", str(runs), "--jobs", "1", "--seeds", "3-4"])
     Checkpoint(runs / "mine" / "plain", [0, 1, 2], 1, [[0, 1, 2]]).write(0, None)
     (runs / "mine" / "plain" / "experiment.json").unlink()
-    assert find_seeds(runs / "mine") == {3, 4}
+    assert find_seeds(runs / "mine") == ({3, 4}, {3, 4})
 
 
 @pytest.mark.usefixtures("offline")

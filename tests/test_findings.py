@@ -116,7 +116,19 @@ def test_where_the_test_images_cannot_be_read_nothing_is_compared(runs, digits):
     write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.8])
     for path in folder.parent.glob("*/experiment.json"):
         path.write_text(path.read_text().replace(digits.checksum, "0" * 64))
-    assert "The test images could not be read, so nothing is compared: mnist_sample in" in write_report(runs)
+    assert "Without their test images, these runs are not compared: mnist_sample in" in write_report(runs)
+
+
+def test_the_content_that_is_there_counts_whichever_experiment_comes_first(runs, tmp_path):
+    """Without any, the content of the most runs counts."""
+    for model, seed in (("mlp1", 0), ("mlp2", 1), ("mlp3", 1)):
+        write_own(tmp_path / "cells.npz", count=10, seed=seed)
+        cells = data.load("cells.npz", tmp_path)
+        write_runs(runs, cells, Experiment(model=model, dataset="cells.npz"), [0.9])
+    for is_there in (True, False):
+        text = write_report(runs, data_dir=tmp_path if is_there else tmp_path / "nothing")
+        assert "mlp1,dataset=cells.npz: trained on another cells.npz than mlp2,dataset=cells.npz" in text
+        assert ("these runs are not compared" in text) == (not is_there)
 
 
 def test_what_was_trained_on_another_content_of_a_file_is_left_out_and_not_called_untrained(runs, tmp_path):

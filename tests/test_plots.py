@@ -125,6 +125,33 @@ def test_a_forest_shows_each_difference_its_interval_and_the_published_one():
     assert "that of base" in panel.get_xlabel()
 
 
+def test_an_interval_over_two_seeds_does_not_hide_the_others():
+    differences = {
+        "five": Comparison(0.01, 5, 0.01),
+        "two": Comparison(-0.02, 2, 0.1),
+        "one": Comparison(0.03, 1, math.nan),
+    }
+    low, high = differences["two"].interval()
+    assert (low < -0.9, high > 0.8) == (True, True)
+    panel = plots.plot_forest(differences, "base", 0.005, {}, style.assign_styles(differences)).axes[0]
+    left, right = panel.get_xlim()
+    assert -3 < left < -2
+    assert 3 < right < 4
+    arrows = {(line.get_marker(), *line.get_xdata(), *line.get_ydata()) for line in panel.lines}
+    assert {("<", left, 1), (">", right, 1)} <= arrows
+    accuracies = {"five": [0.8, 0.81, 0.79, 0.8, 0.82], "two": [0.7, 0.9]}
+    panel = plots.plot_seeds(accuracies, {}, style.assign_styles(accuracies)).axes[0]
+    assert panel.get_xlim() == pytest.approx((69, 91))
+    assert [line.get_marker() for line in panel.lines if line.get_marker() in "<>"] == ["<", ">"]
+
+
+def test_one_epoch_has_one_tick():
+    figure = plots.plot_curves({"whole": [run(1, 1.0)]}, LOOKS)
+    figure.canvas.draw()
+    low, high = figure.axes[2].get_xlim()
+    assert [tick for tick in figure.axes[2].get_xticks() if low <= tick <= high] == [1]
+
+
 def test_a_sweep_shows_two_metrics_in_order_on_a_logarithmic_axis():
     accuracies, zeros = {0.1: [0.7, 0.8], 0.01: [0.9]}, {0.1: [0.5, 0.5], 0.01: [0.1]}
     panels = {"test accuracy": {"proximal": accuracies}, "weights exactly zero": {"proximal": zeros}}

@@ -8,11 +8,17 @@ import pytest
 from helpers import override, write_runs
 from scipy import stats
 
-from analysis import pooling
 from analysis.compare import compare_paired
 from analysis.document import Document
 from analysis.findings import gather
-from analysis.pooling import add_people, compare_by_person, make_people_table, measure_homogeneity, plot_people
+from analysis.pooling import (
+    add_people,
+    compare_by_person,
+    make_people_table,
+    measure_homogeneity,
+    plot_people,
+    write_warning,
+)
 from engine import records
 
 THIRD = [0.90, 0.91, 0.92, 0.90, 0.91, 0.93]
@@ -118,7 +124,7 @@ def test_a_person_called_all_has_a_row(pooled):
 
 def test_the_report_says_whether_people_differ(pooled):
     document = Document()
-    add_people(document, *pooled)
+    add_people(document, *pooled, list(compare_by_person(*pooled)))
     assert "people and their machines do not differ" in document.text
     assert "fashion-mlp" in next(iter(document.figures))
 
@@ -130,13 +136,14 @@ def test_the_report_says_whether_people_differ(pooled):
         (0.03, "is 0.060: people and their machines do not differ"),
     ],
 )
-def test_the_smallest_p_is_corrected_for_the_number_of_tests(p, says, pooled, monkeypatch):
+def test_the_smallest_p_is_corrected_for_the_number_of_tests(p, says, pooled):
     (compared,) = compare_by_person(*pooled)
     two = [replace(compared, p=p), replace(compared, label="another", p=0.9)]
-    monkeypatch.setattr(pooling, "compare_by_person", lambda *_: two)
     document = Document()
-    add_people(document, *pooled)
+    add_people(document, *pooled, two)
     assert says in document.text
+    assert len(list(write_warning(two))) == ("people, or" in says), "it belongs to the first page, if people differ"
+    assert not list(write_warning([replace(compared, p=math.nan)]))
 
 
 def test_the_margin_is_the_data_sets_unless_the_study_has_its_own(pooled):

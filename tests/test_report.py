@@ -104,7 +104,7 @@ def test_a_study_is_compared_with_its_baseline_and_its_claims_are_judged(tmp_pat
     assert (published["published is"], during["published is"]) == ("inside", "below")
     outside = "train accuracy during the last epoch of *plain* (90.00, below 100.00 to 100.00 %)"
     says = "1 of 2 published metrics lie inside the 95 % interval for one more run of ours"
-    assert f"- {says}. Outside: {outside}.\n" in text
+    assert f"- {says}. Outside, where about 0.1 would by chance: {outside}.\n" in text
     assert (during["metric"], during["ours"]) == ("train accuracy during the last epoch %", "100.00 ± 0.00")
     assert rows["worse"]["test − baseline"].startswith(f"−{-difference:.2f} ± ")
     assert (rows["worse"]["p"], rows["worse"]["n"]) == ("\\< 0.001", "5")

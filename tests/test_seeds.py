@@ -64,3 +64,8 @@ def test_seeds_are_written_in_the_form_in_which_they_are_read():
 )
 def test_seeds_go_on_after_those_that_a_person_has(seeds, expected):
     assert continue_seeds(seeds, 3) == expected
+
+
+def test_no_seed_comes_before_those_at_which_a_look_was_taken():
+    assert continue_seeds(range(10), 10, judged=[5, 6, 7, 8, 9]) == [*range(5, 15)]
+    assert continue_seeds([0, 1, 2, 7, 8, 3, 12], 7, judged=[0, 1, 2, 7, 8]) == [0, 1, 2, 7, 8, 12, 13]

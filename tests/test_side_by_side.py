@@ -245,7 +245,7 @@ def test_dropouts_gradient_passes_where_the_output_does(dropout):
 
 
 def test_dropped_are_the_elements_to_which_geometric_gaps_lead():
-    uniform = torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(6)).numpy()
+    uniform = torch.rand(1000, dtype=torch.float32, generator=torch.Generator().manual_seed(6)).double().numpy()
     gaps = np.floor(np.log1p(-uniform) / np.log1p(-0.1)).astype(int) + 1
     places = gaps.cumsum() - 1
     steps = make_dropout(0.1, [6], block=64), make_dropout(0.1, [5, 6], block=64)

@@ -19,6 +19,11 @@ def test_a_number_shows_its_sign_its_places_and_its_interval():
     assert str(Number(12.0)) == "12.00"
 
 
+def test_a_small_difference_of_one_run_keeps_its_form():
+    assert str(Number(0.003)) == "< 0.01"
+    assert str(Number(0.003, signed=True)) == "+0.00"
+
+
 def test_markdown_leaves_out_empty_columns_and_sets_the_chosen_row_in_bold():
     lines = TABLE.markdown().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "Σ" not in line]

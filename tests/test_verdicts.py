@@ -88,10 +88,13 @@ def test_a_later_look_needs_a_smaller_p():
     assert judge_comparison(replace(within, look=Look(1, 3)), "same", MARGIN) == "undecided"
 
 
-def test_the_same_metrics_in_every_run_contradict_a_difference():
+@pytest.mark.parametrize("direction", ["higher", "lower", "same", "not higher"])
+def test_equal_metrics_in_every_run_decide_only_where_there_is_a_margin(direction):
+    """Five runs that all stop at the same epoch do not show that the next one will."""
     none = Comparison(0.0, 5, 0.0, look=Look(0, 5))
-    assert judge_comparison(none, "higher") == "contradicted"
-    assert judge_comparison(none, "same") == judge_comparison(none, "not higher") == "supported"
+    assert judge_comparison(none, direction) == "undecided"
+    within = "no practical difference" if direction in ("higher", "lower") else "supported"
+    assert judge_comparison(none, direction, MARGIN) == within
 
 
 def test_a_claim_over_several_holds_against_each_and_fails_against_one():

@@ -6,6 +6,7 @@ from helpers import PLAIN, override, read_rows, write_report, write_runs
 from analysis.wording import describe_training
 from experiments import Experiment
 from studies import STUDIES
+from studies.study import Claim, Entry, Study
 
 (SCHEDULERS,) = [setting.metadata["choices"] for setting in fields(Experiment) if setting.name == "lr_scheduler"]
 
@@ -111,6 +112,70 @@ def test_experiments_that_are_equal_in_the_seeds_that_both_have_are_not_distingu
         accuracies = [0.5 + seed / 1000 for seed in range(seeds)]
         write_runs(runs, digits, study.experiments[title].experiment, accuracies, study, title)
     assert "the best is *third*, not distinguishable from *L1*." in write_report(runs)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_experiments_without_a_seed_in_common_are_named_with_the_command_that_mends_it(by_hand, runs, digits):
+    if by_hand:
+        for experiment, first in ((PLAIN, 0), (replace(PLAIN, l1=0.1), 5)):
+            write_runs(runs, digits, experiment, [0.9, 0.8], first_seed=first)
+        command = f"{replace(PLAIN, l1=0.1).command} --seeds 0-1"
+    else:
+        study = override("fashion-mlp", epochs=3)
+        for title, first in (("third", 0), ("dropout", 5)):
+            write_runs(runs, digits, study.experiments[title].experiment, [0.9, 0.8], study, title, first)
+        command = "python train.py --study fashion-mlp --dataset mnist_sample --epochs 3 --only dropout --seeds 0-1"
+    text = write_report(runs)
+    assert f"have no seed in common, so no difference: `{command}`" in text
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    claim = Claim("own", "L1 costs accuracy", "L1", ("plain",), "test_accuracy", "lower")
+    entries = {"plain": Entry("own", PLAIN), "L1": Entry("own", replace(PLAIN, l1=0.1))}
+    study = Study("mine", "?", entries, "plain", (claim,), margin=0.02)
+    monkeypatch.setitem(STUDIES, "mine", study)
+    return study
+
+
+def test_a_verdict_by_the_margin_shows_the_interval_that_it_comes_from(mine, runs, digits):
+    for title in mine.experiments:
+        write_runs(runs, digits, mine.experiments[title].experiment, [0.9] * 5, mine, title)
+    says = "**no practical difference**, as the uncorrected interval, +0.00 to +0.00, lies within the margin of 2."
+    assert says in write_report(runs)
+
+
+def test_a_verdict_tells_how_many_runs_diverged(mine, runs, digits):
+    for title, accuracies in (("plain", [0.9, 0.91, 0.92, 0.9, 0.91]), ("L1", [0.5, 0.52, 0.49, 0.5, 0.53])):
+        write_runs(runs, digits, mine.experiments[title].experiment, accuracies, mine, title)
+    write_runs(runs, digits, mine.experiments["L1"].experiment, [0.1] * 2, mine, "L1", first_seed=5, diverged=True)
+    text = write_report(runs)
+    assert "at look 1 (5 seeds), without 2 diverged runs; the claim “L1 costs accuracy”: **supported**." in text
+    assert read_rows(text, "validation %")["L1"]["seeds"] == "5 of 7"
+
+
+def test_seeds_that_diverged_do_not_count_as_trained(runs, digits):
+    study = override("fashion-mlp", epochs=3)
+    write_runs(runs, digits, study.experiments["third"].experiment, [0.9] * 2, study, "third")
+    write_runs(runs, digits, study.experiments["third"].experiment, [0.1] * 3, study, "third", 2, diverged=True)
+    text = write_report(runs)
+    assert "Under 5 seeds" in text
+    assert "--study fashion-mlp --dataset mnist_sample --epochs 3 --seeds 0-7`" in text
+
+
+def test_the_number_of_published_metrics_outside_is_beside_that_of_chance(runs, digits, monkeypatch):
+    entry = Entry("as run", PLAIN, published=dict(test_accuracy=0.5))
+    monkeypatch.setitem(STUDIES, "mine", Study("mine", "?", {"plain": entry}, "plain"))
+    write_runs(runs, digits, PLAIN, [0.9, 0.91, 0.92], STUDIES["mine"], "plain")
+    says = "0 of 1 published metrics lie inside the 95 % interval for one more run of ours. Outside, where about 0.1"
+    assert says in write_report(runs)
+
+
+def test_a_baseline_that_always_diverged_is_named(runs, digits):
+    study = override("fashion-mlp", epochs=3)
+    write_runs(runs, digits, study.experiments["third"].experiment, [0.1] * 2, study, "third", diverged=True)
+    write_runs(runs, digits, study.experiments["dropout"].experiment, [0.9] * 2, study, "dropout")
+    assert "The baseline, *third*, diverged in every run, so nothing is compared with it." in write_report(runs)
 
 
 def test_the_limits_of_a_study_are_said_with_what_comes_near_them(runs, digits, monkeypatch):
