@@ -218,13 +218,13 @@ class Experiment:
     @property
     def whole_name(self) -> str:
         """`name` before it is shortened."""
-        return join_settings(self.model, {name: value for name, value in self._changed().items() if name != "model"})
+        return join_settings(self.model, {name: value for name, value in self.changed().items() if name != "model"})
 
     @property
     def command(self) -> str:
         """The command that trains this experiment."""
         words = ["python train.py"]
-        for name, value in self._changed().items():
+        for name, value in self.changed().items():
             words.append(flag_of(name))
             if isinstance(value, tuple):
                 words.extend(map(str, value))
@@ -232,7 +232,7 @@ class Experiment:
                 words.append(str(value))
         return " ".join(words)
 
-    def _changed(self) -> Settings:
+    def changed(self) -> Settings:
         """Return the settings that differ from their defaults, {name: value}."""
         defaults = {setting.name: setting.default for setting in fields(self)} | self._model_defaults()
         values = ((name, getattr(self, name)) for name in defaults)

@@ -25,7 +25,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from engine import flags
+from engine import console, flags
 from engine.seeds import continue_seeds
 from experiments import UserError, flag_of
 from studies import STUDIES
@@ -164,3 +164,4 @@ def make_train_parser() -> flags.OneLineParser:
 
 if __name__ == "__main__":
     main()
+    console.ignore_further()  # only the worker processes are left to end

@@ -70,6 +70,7 @@ class Checkpoint:
     epoch: int = 0  # the last epoch in the file; 0 if none was saved
     choice: str = "unknown"  # where the number of seeds comes from: see `make_plan`; older files do not say
     is_last = False  # whether training ends with the next checkpoint
+    has_failed = False  # whether the last writing failed, which was said
 
     @property
     def path(self) -> Path:
@@ -116,7 +117,7 @@ class Checkpoint:
         self.epoch = epoch
 
     def write_if_due(self, epoch: int, make_state: Callable[[], State]) -> None:
-        """Save what `make_state` returns, if enough time has passed; if writing fails, warn and save no more.
+        """Save what `make_state` returns, if enough time has passed; if writing fails, warn once and try again later.
 
         Raises:
             UnitEnded: this was the last checkpoint.
@@ -127,13 +128,16 @@ class Checkpoint:
         try:
             self.write(epoch, make_state())
         except OSError as error:
-            self.due = math.inf
-            print(
-                f"{self.path}: cannot be written ({error.strerror}); {format_seeds(self.seeds)} train without "
-                f"checkpoints from here on and, if interrupted, start from epoch {self.epoch + 1} again",
-                file=sys.stderr,
-            )
+            self.due = started + SECONDS_APART
+            if not self.has_failed:
+                print(
+                    f"{self.path}: cannot be written ({error.strerror}), and is tried again; until then, an "
+                    f"interruption of {format_seeds(self.seeds)} loses the epochs after epoch {self.epoch}",
+                    file=sys.stderr,
+                )
+            self.has_failed = True
         else:
+            self.has_failed = False
             ended = time.monotonic()
             self.due = ended + max(SECONDS_APART, WRITINGS_APART * (ended - started))
         if self.is_last:

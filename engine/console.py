@@ -40,8 +40,11 @@ def is_notebook() -> bool:
 
 
 def make_readable() -> None:
-    """Let stdout and stderr spell the characters that their encoding lacks, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
+    """Let stdout and stderr spell the characters that their encoding lacks, and discard output if they are closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell, as with `>&-`
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w")))
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # a notebook's streams take every character
             stream.reconfigure(errors="spelled")
 
@@ -75,10 +78,15 @@ def discard_output() -> None:
 # Signals
 
 
-def interrupt_once(number: int, _: object) -> None:
-    """Raise KeyboardInterrupt with a signal's number, and ignore further signals, which would disturb the shutdown."""
+def ignore_further() -> None:
+    """Ignore the signals from here on, because they would disturb the end of the process."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
+
+
+def interrupt_once(number: int, _: object) -> None:
+    """Raise KeyboardInterrupt with a signal's number, and ignore further signals."""
+    ignore_further()
     raise KeyboardInterrupt(number)
 
 

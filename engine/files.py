@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,29 @@ def put_in_place(workshop: Path, target: Path) -> None:
         if is_replaced:
             os.rename(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the next command deletes what is left
+        _delete(old)
+
+
+def clean_up(folder: Path) -> None:
+    """Delete what a killed command left unfinished in a folder; put back what `put_in_place` was replacing.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    for left in folder.glob(f"{UNFINISHED}*"):
+        of_run = re.match(rf"{re.escape(UNFINISHED)}(seed-\d+)-.*-old$", left.name)
+        if of_run and not (folder / of_run[1]).exists():
+            left.rename(folder / of_run[1])
+        else:
+            _delete(left)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def delete_folder(folder: Path, last: Path) -> None:
@@ -73,10 +96,8 @@ def delete_folder(folder: Path, last: Path) -> None:
     Of a link to a folder, the contents alone are deleted: the link is the user's choice of a place.
     """
     for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path != last:
-            path.unlink()
+        if path != last:
+            _delete(path)
     last.unlink()
     if not folder.is_symlink():
         folder.rmdir()

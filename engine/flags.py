@@ -316,6 +316,11 @@ def choose_experiments(settings: Settings, name: str | None, only: list[str] | N
         study = STUDIES[name].with_overrides(settings)
     except ValueError as error:
         raise UserError(str(error)) from None
+    for title in only or ():
+        if title not in study.titles:
+            known = ", ".join(f'"{known}"' for known in study.titles)
+            nearest = suggest(title, study.titles)
+            raise UserError(f"--only {title}: expected experiments of {study.name}: {known}{nearest}")
     return study, study.choose(only)
 
 
@@ -325,6 +330,10 @@ def choose_seeds(args: argparse.Namespace, study: Study) -> list[int]:
     Raises:
         UserError: the seeds are no list of seeds, or a flag does not go with `--until-decided`.
     """
+    nothing = "--list" if args.list else "--summary" if args.summary else ""
+    for name in ("seeds", "until_decided", "force", "jobs", "threads", "runs_at_once", "cluster"):
+        if nothing and getattr(args, name):
+            raise UserError(f"{flag_of(name)}: {nothing} trains nothing; leave one of the two out")
     if args.until_decided:
         if study.is_single:
             raise UserError("--until-decided: needs --study NAME, whose claims it decides")

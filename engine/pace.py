@@ -12,7 +12,7 @@ import heapq
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, median
@@ -29,7 +29,7 @@ from engine.plan import Plan, Task, TrainOptions, make_plan, measured_for
 from engine.provenance import read_cpu_name
 from engine.seeds import MOST_SEEDS
 from engine.workers import prepare_process, run_in_processes
-from experiments import Experiment
+from experiments import Experiment, join_settings
 from sources.finding import find_cache
 from training import Trainer, build_network, train_epoch
 
@@ -39,6 +39,12 @@ LONG = 120  # estimated seconds of training from which measuring is worth its ti
 RATE = 2e10  # operations per second of a process in that estimate, roughly right for every network here
 LARGEST_STEP = 6.4e10  # operations; a larger step gains nothing from more runs, and needs gigabytes of memory
 ROUND = 0.05  # estimated seconds that a round trains each run; at least one step
+# Settings that hardly change how long an image takes, or are named apart.
+COSTLESS = {
+    *("model", "batch_size", "dataset", "split_seed", "standardize", "epochs", "lr", "lr_scheduler", "lr_step_size"),
+    *("lr_gamma", "warmup", "momentum", "nesterov"),
+    *(setting.name for setting in fields(Experiment) if setting.metadata["group"] in ("penalties", "early stopping")),
+}
 ROUNDS, SECONDS = 5, 3  # the least number of rounds after a first one, and the least time for all of them
 
 Seconds = Mapping[int, float]  # {runs side by side: seconds that a process takes for an image of one run}
@@ -204,11 +210,12 @@ def find_memory() -> Path:
 
 
 def name_work(task: Task, candidates: list[int], plan: Plan) -> str:
-    """Name what the fastest number of runs depends on: network, batches, plan, this machine and torch."""
-    experiment, shape = task.experiment, "x".join(map(str, task.dataset.shape))
+    """Name what the fastest number of runs depends on: the settings with a cost, plan, this machine and torch."""
+    shape = "x".join(map(str, task.dataset.shape))
+    costly = {name: value for name, value in task.experiment.changed().items() if name not in COSTLESS}
     return (
-        f"{experiment.model}, hidden {experiment.hidden}, norm {experiment.norm}, batches of {experiment.batch_size}, "
-        f"images of {shape}, {candidates} runs, {plan.jobs} processes, {max(plan.threads)} threads, "
+        f"{join_settings(task.experiment.model, costly)}, batches of {task.experiment.batch_size}, images of {shape}, "
+        f"{candidates} runs, {plan.jobs} processes, {max(plan.threads)} threads, "
         f"{read_cpu_name()}, {joblib.cpu_count()} cores, torch {torch.__version__}"
     )
 

@@ -22,7 +22,7 @@ import regularizers
 from data import Dataset
 from engine import checkpoints, folder_names, records
 from engine.checkpoints import Checkpoint
-from engine.seeds import format_seeds
+from engine.seeds import format_seeds, list_seeds
 from experiments import Experiment, UserError
 from sources.catalogue import SOURCES
 from sources.finding import DataNotFound
@@ -248,7 +248,8 @@ def split_seeds(folder: Path, options: TrainOptions) -> tuple[list[int], list[Ch
         (seeds not yet in any unit, checkpoints of unfinished units, lines that tell the user about all seeds).
 
     Raises:
-        UserError: an unfinished unit began on another device.
+        UserError: an unfinished unit began on another device, or `--force` would discard the progress of seeds that are
+            not requested.
     """
     begun, lines = [], []
     for checkpoint in checkpoints.find_unfinished(folder):
@@ -263,6 +264,11 @@ def split_seeds(folder: Path, options: TrainOptions) -> tuple[list[int], list[Ch
             raise UserError(
                 f"--device {options.device}: {folder.name}, {format_seeds(checkpoint.seeds)} began on "
                 f"{checkpoint.device}; resume with --device {checkpoint.device}, or start again with --force"
+            )
+        if options.force and checkpoint.epoch and not set(checkpoint.seeds) <= set(options.seeds):
+            raise UserError(
+                f"--force: {folder.name}, {format_seeds(checkpoint.seeds)} are half trained side by side; discard all "
+                f"with --seeds {list_seeds(checkpoint.seeds)}, or first let them finish without --force"
             )
         if options.force or not (checkpoint.epoch or is_as_asked):
             checkpoint.delete()

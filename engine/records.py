@@ -29,6 +29,7 @@ from engine import folder_names
 from engine.files import (
     UNFINISHED,
     RecordError,
+    clean_up,
     delete_folder,
     find_difference,
     flush,
@@ -159,8 +160,10 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, (json.dumps(description, indent=2) + "\n").encode())
-        for left in folder.glob(f"{UNFINISHED}*"):  # files of a command that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        clean_up(folder)
+        for path in folder.glob("seed-*"):
+            if path.name.removeprefix("seed-").isdecimal() and not path.is_dir():
+                raise RecordError(f"{path}: is a file, expected the run's folder or nothing; move it away")
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder):
             pass  # a folder that cannot be written is refused before training, not after
     except OSError as error:
@@ -195,8 +198,6 @@ def write_run(folder: Path, run: Run) -> Path:
         RecordError: the folder cannot be written; the other runs are unchanged.
     """
     target = folder / f"seed-{run.seed}"
-    if target.exists() and not target.is_dir():
-        raise RecordError(f"{target}: is a file, expected the run's folder or nothing; move it away")
     try:
         workshop = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}seed-{run.seed}-", dir=folder))
     except OSError as error:

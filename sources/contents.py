@@ -8,6 +8,7 @@ Nothing is written and no code in a file is run. What is declared to be larger t
 """
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -75,13 +76,13 @@ def read_contents(file: Any, sizes: Collection[int], layers: int = LAYERS) -> It
     elif head.startswith(ZIP):
         with zipfile.ZipFile(file) as archive:
             for name in list_members(archive, min(sizes)):
-                with contextlib.suppress(Exception), archive.open(name) as member:
+                with passing_over_damage(), archive.open(name) as member:
                     yield from read_contents(member, sizes, layers - 1)
     elif _is_tar(head):
         with tarfile.open(fileobj=io.BytesIO(file.read(LARGEST)), mode="r:") as tar:
             for each in tar:
                 if each.isreg() and min(sizes) / DENSEST <= each.size <= LARGEST:
-                    with contextlib.suppress(Exception):
+                    with passing_over_damage():
                         yield from read_contents(tar.extractfile(each), sizes, layers - 1)
     elif head.startswith(NUMPY):
         shape, _ = read_header(file)
@@ -93,6 +94,23 @@ def read_contents(file: Any, sizes: Collection[int], layers: int = LAYERS) -> It
         content = file.read(max(sizes) + 1)
         if len(content) in sizes:
             yield content
+
+
+@contextlib.contextmanager
+def passing_over_damage() -> Iterator[None]:
+    """Pass over a damaged file, which can raise anything.
+
+    Raises:
+        MemoryError: reading takes more memory than there is.
+        OSError: the disk or the network fails, which is no property of the file.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # which damaged positions raise
+            raise
 
 
 def list_members(archive: zipfile.ZipFile, least: int = 0) -> list[str]:

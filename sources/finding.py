@@ -25,12 +25,20 @@ import numpy as np
 
 from experiments import UserError
 from sources.catalogue import SOURCES, Source
-from sources.contents import Bytes, decode_idx, describe, may_hold, name_known, read_contents
+from sources.contents import (
+    Bytes,
+    decode_idx,
+    describe,
+    may_hold,
+    name_known,
+    passing_over_damage,
+    read_contents,
+)
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 LEVELS = 6  # folders in each other that are searched
 MOST_FILES = 200_000  # that are looked at
-TABLE = re.compile(r"(mnist|cifar).*\.csv$", re.IGNORECASE)  # as people pass the images on, too
+TABLE = re.compile(r"(mnist|cifar).*(train|test).*\.csv$", re.IGNORECASE)  # as people pass the images on, too
 
 
 class DataError(UserError):
@@ -51,7 +59,7 @@ class Found:
     has_folder: bool = True  # whether the data dir was there
     looked_at: set[Path] = field(default_factory=set)
     passed_over: list[str] = field(default_factory=list)  # a line for each file that is not what its name says
-    others: list[str] = field(default_factory=list)  # those of these lines whose files hold another data set, undamaged
+    others: list[str] = field(default_factory=list)  # those of these lines that are no sign of a damaged data set
 
     @cached_property
     def source(self) -> Source:
@@ -65,7 +73,7 @@ class Found:
 
     @property
     def has_traces(self) -> bool:
-        """Whether a part was found, or a file that is called like one and holds no other data set: perhaps damaged."""
+        """Whether a part was found, or a file that may be a damaged one."""
         return bool(self.parts) or len(self.passed_over) > len(self.others)
 
     @property
@@ -129,10 +137,13 @@ def find(name: str, data_dir: Path | str) -> Found:
         for file in found.source.files
         for suffix in ("", ".gz")
     )
-    for path in itertools.chain(usual, *(walk(root, found.passed_over) for root in roots)):
+    denied: list[str] = []
+    for path in itertools.chain(usual, *(walk(root, denied) for root in roots)):
         if not found.missing or len(found.looked_at) == MOST_FILES:
             break
         look_into(path, found, memory)
+    found.passed_over += denied
+    found.others += denied
     memory.write()
     if found.missing and found.source.is_sample:
         raise DataError(f"{name}: {found.explain(roots[0])}; restore this embedded sample from the repository")
@@ -200,9 +211,15 @@ def look_into(path: Path, found: Found, memory: "Memory") -> None:
         if not is_named and not may_hold(path, status.st_size, found.sizes):
             return
         checksums = []
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            checksums = keep_contents(file, found, path)
-            memory.remember(path, status, checksums)  # not if it cannot be opened, which may change
+        try:
+            with open(path, "rb") as file:
+                checksums = keep_contents(file, found, path)
+        except (OSError, MemoryError) as error:  # which may be gone the next time
+            found.passed_over.append(f"{path} cannot be read ({getattr(error, 'strerror', 'out of memory')})")
+            if not is_named:
+                found.others.append(found.passed_over[-1])
+            return
+        memory.remember(path, status, checksums)
     if is_named and parts.keys().isdisjoint(checksums):
         found.passed_over.append(f"{path} {describe(path, checksums)}")
         if name_known(checksums):
@@ -212,7 +229,7 @@ def look_into(path: Path, found: Found, memory: "Memory") -> None:
 def keep_contents(file: BinaryIO, found: Found, path: Path) -> list[str]:
     """Decode what a file holds, keep the arrays that were missing, and return the SHA-256 of all that it holds."""
     checksums = []
-    with contextlib.suppress(Exception):  # a damaged archive can raise anything
+    with passing_over_damage():
         for content in read_contents(file, found.sizes):
             checksums.append(hashlib.sha256(content).hexdigest())
             part = found.source.parts.get(checksums[-1])

@@ -8,7 +8,7 @@ own.source.shape, own.source.classes        # (3, 32, 32), ("round", "long", "fl
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -61,9 +61,8 @@ def find_own(name: str, data_dir: Path | str, checksum: str | None = None) -> Ow
         DataError: it cannot be trained on.
     """
     check_folder(Path(data_dir))
-    paths = [path for path in walk(Path(data_dir)) if path.suffix == ".npz" and (checksum or path.name == name)]
     problems: list[str] = []
-    for path in sorted(paths, key=lambda path: path.name != name):
+    for path in _list_candidates(name, Path(data_dir), bool(checksum)):
         try:
             own = read_own(path)
             if checksum in (None, own.checksum):
@@ -78,6 +77,14 @@ def find_own(name: str, data_dir: Path | str, checksum: str | None = None) -> Ow
     wanted = f"{name}, whose content has the SHA-256 {checksum[:12]}…," if checksum else name
     found = "; ".join([f"{wanted} is not in or below {data_dir}", *problems])
     raise DataNotFound(f"{found}; name the folder that holds {name} with --data-dir")
+
+
+def _list_candidates(name: str, data_dir: Path, any_name: bool) -> Iterator[Path]:
+    """List the files to read, the likely ones first, so that a large folder is walked only if it has to be."""
+    if (first := data_dir / name).is_file():
+        yield first
+    paths = [path for path in walk(data_dir) if path.suffix == ".npz" and (any_name or path.name == name)]
+    yield from sorted((path for path in paths if path != first), key=lambda path: path.name != name)
 
 
 def read_own(path: Path) -> Own:

@@ -185,7 +185,7 @@ def test_a_checkpoint_is_written_when_the_last_is_older_than_ten_seconds_and_twe
     assert written == [2, 10, 18]
 
 
-def test_a_checkpoint_that_cannot_be_written_is_said_once_and_the_last_stays(
+def test_a_checkpoint_that_cannot_be_written_is_said_once_and_tried_again(
     checkpoint, clock, folder, capsys, monkeypatch
 ):
     checkpoint.write(3, STATE)
@@ -200,11 +200,16 @@ def test_a_checkpoint_that_cannot_be_written_is_said_once_and_the_last_stays(
         clock[0] += 100
         checkpoint.write_if_due(epoch, lambda: STATE)
     assert capsys.readouterr().err == (
-        f"{checkpoint.path}: cannot be written (No space left on device); seeds 0-2 train without checkpoints from "
-        "here on and, if interrupted, start from epoch 4 again\n"
+        f"{checkpoint.path}: cannot be written (No space left on device), and is tried again; until then, an "
+        "interruption of seeds 0-2 loses the epochs after epoch 3\n"
     )
     assert checkpoint.path.read_bytes() == before
     assert names(folder) == ["checkpoint-0-2.pt", "experiment.json"]
+    monkeypatch.undo()
+    checkpoint.due = 0
+    checkpoint.write_if_due(6, lambda: STATE)
+    assert (checkpoint.epoch, checkpoint.path.read_bytes() == before) == (6, False), "there is room again"
+    assert not capsys.readouterr().err
 
 
 def test_without_a_first_checkpoint_none_is_ever_written(checkpoint, clock, folder):

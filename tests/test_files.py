@@ -51,6 +51,27 @@ def test_a_folder_takes_its_place_and_the_old_one_goes(is_replaced, tmp_path):
     assert (tmp_path / "target" / "file").read_text() == "new"
 
 
+def test_what_a_kill_left_is_deleted_and_what_it_was_replacing_comes_back(tmp_path):
+    make_folder(tmp_path / ".unfinished-seed-0-abc", "new")
+    make_folder(tmp_path / ".unfinished-seed-0-abc-old", "old")
+    make_folder(tmp_path / "seed-1", "new")
+    make_folder(tmp_path / ".unfinished-seed-1-abc-old", "old")
+    (tmp_path / ".unfinished-seed-2-abc-old").symlink_to(make_folder(tmp_path / "elsewhere", "of a link"))
+    (tmp_path / ".unfinished-experiment.json-7").write_text("half")
+    files.clean_up(tmp_path)
+    assert names(tmp_path) == ["elsewhere", "seed-0", "seed-1", "seed-2"]
+    contents = [(tmp_path / name / "file").read_text() for name in names(tmp_path)]
+    assert contents == ["of a link", "old", "new", "of a link"]
+
+
+def test_a_link_is_replaced_and_its_folder_stays(tmp_path):
+    (tmp_path / "target").symlink_to(make_folder(tmp_path / "elsewhere", "old"))
+    files.put_in_place(make_folder(tmp_path / "workshop", "new"), tmp_path / "target")
+    assert names(tmp_path) == ["elsewhere", "target"]
+    assert (tmp_path / "target" / "file").read_text() == "new"
+    assert (tmp_path / "elsewhere" / "file").read_text() == "old"
+
+
 def test_an_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path):
     make_folder(tmp_path / "target", "old")
     with pytest.raises(FileNotFoundError):

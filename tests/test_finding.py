@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -274,7 +275,7 @@ def test_hidden_files_and_those_of_macos_are_never_data(published, tmp_path):
 
 
 def test_a_table_and_a_folder_that_must_not_be_read_are_named(published, tmp_path, monkeypatch):
-    folder = write(tmp_path / "data", {"mnist_train.csv": b"label,1x1", "notes.csv": b""})
+    folder = write(tmp_path / "data", {"mnist_train.csv": b"label,1x1", "mnist_grades.csv": b""})
     (folder / "locked").mkdir()
     scandir = os.scandir
 
@@ -287,10 +288,24 @@ def test_a_table_and_a_folder_that_must_not_be_read_are_named(published, tmp_pat
     found = finding.find("fashion_mnist", folder)
     table = f"{folder / 'mnist_train.csv'} is a table, which is not read"
     assert found.passed_over == [table, f"{folder / 'locked'} cannot be read (Permission denied)"]
+    assert found.others == found.passed_over[1:], "whoever has no data set can have such a folder"
     assert found.explain(folder).endswith(
         "; mnist_train.csv is a table, which is not read; locked cannot be read (Permission denied)"
     )
     assert finding.find("fashion_mnist", tmp_path / "typo").explain(tmp_path / "typo").startswith("there is no folder ")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("name", ["lecture", f"{IMAGES}.gz"])
+def test_a_failure_while_a_file_is_read_is_named_and_not_remembered(name, error, published, tmp_path, monkeypatch):
+    folder = write(tmp_path / "data", published)
+    (folder / IMAGES).rename(folder / name)
+    with monkeypatch.context() as failing:
+        failing.setattr(finding, "read_contents", Mock(side_effect=error))
+        found = finding.find("fashion_mnist", folder)
+    assert found.missing == list(published)
+    assert f"{folder / name} cannot be read ({error.strerror if error.args else 'out of memory'})" in found.passed_over
+    assert finding.find("fashion_mnist", folder).missing == []
 
 
 def test_links_in_a_circle_pipes_and_folders_of_others_do_no_harm(data_dir, raw, published):

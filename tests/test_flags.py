@@ -98,6 +98,13 @@ def test_a_list_and_a_summary_are_not_asked_for_at_once(capsys):
     assert refuse(train.main, ["--list", "--summary"], capsys) == says
 
 
+@pytest.mark.parametrize("instead", ["--list", "--summary"])
+@pytest.mark.parametrize("words", [["--seeds", "0"], ["--force"], ["--jobs", "2"], ["--cluster", "tcp://a:1"]])
+def test_what_a_list_or_a_summary_has_no_use_for_is_refused(instead, words, capsys):
+    says = f"train.py: error: {words[0]}: {instead} trains nothing; leave one of the two out"
+    assert refuse(train.main, [instead, *words], capsys) == says
+
+
 def test_every_flag_of_train_py_is_in_the_list_above_in_its_group():
     groups = train.make_train_parser()._action_groups
     flags_of_groups = {
@@ -362,6 +369,15 @@ def test_output_that_is_written_at_the_end_to_a_reader_who_has_gone_is_no_error_
     process = subprocess.run([sys.executable, "-c", code], **options)
     os.close(writer)
     assert (process.returncode, process.stderr) == (141, "some.py: Broken pipe; kept after BrokenPipeError\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_changes_nothing_but_the_output(closed):
+    command = f'"{sys.executable}" train.py --list {closed}'
+    process = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert ("fashion-mlp" in process.stdout) == (closed == "2>&-")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs nohup")

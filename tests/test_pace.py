@@ -192,6 +192,8 @@ def test_what_was_measured_once_is_used_again_for_the_same_work_alone(digits, me
     others = [
         dict(experiment=replace(CNN, batch_size=100)),
         dict(experiment=replace(CNN, norm="layer")),
+        dict(experiment=replace(CNN, rotation=10)),
+        dict(experiment=replace(CNN, dropout=0.5)),
         dict(experiment=replace(CNN, model="cnn3", norm_position="before")),
         dict(seeds=4),
         dict(jobs=1),

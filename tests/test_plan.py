@@ -198,8 +198,10 @@ def test_seeds_that_were_begun_together_are_resumed_together_whatever_is_asked_f
 
 
 def test_force_discards_what_was_begun_and_says_so(begun):
-    says = "discarded by --force: seeds 0-1 after epoch 1; to train: seed 1"
-    assert split(begun, [1], force=True) == ([1], [], says)
+    with pytest.raises(UserError, match="seeds 0-1 are half trained side by side; discard all with --seeds 0-1"):
+        split(begun, [1], force=True)
+    says = "discarded by --force: seeds 0-1 after epoch 1; to train: seeds 0-1"
+    assert split(begun, [0, 1], force=True) == ([0, 1], [], says)
     assert split(begun, [0, 1]) == ([0, 1], [], "to train: seeds 0-1")
 
 
@@ -223,10 +225,10 @@ def test_what_began_on_another_device_is_refused_unless_force_starts_it_again(be
         f"--device cpu: {QUICK.name}, seeds 0-1 began on cuda; resume with --device cuda, or start again with --force"
     )
     assert split(begun, [0, 1], device="cuda") == ([], [([0, 1], 1)], "resumed: seeds 0-1 after epoch 1")
-    assert split(begun, [0], force=True) == (
-        [0],
+    assert split(begun, [0, 1], force=True) == (
+        [0, 1],
         [],
-        "discarded by --force: seeds 0-1 after epoch 1; to train: seed 0",
+        "discarded by --force: seeds 0-1 after epoch 1; to train: seeds 0-1",
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import UNSAFE, cut_dataset, read_files, read_outcome
+from helpers import UNSAFE, cut_dataset, read_files, read_outcome, refuse
 
 import data
 import train
@@ -261,12 +261,10 @@ def test_seeds_that_were_begun_together_are_resumed_together_whatever_is_asked_f
 
 
 def test_force_starts_again_what_was_begun(begun, capsys):
-    says = "discarded by --force: seeds 0-1 after epoch 1; to train: seed 1"
-    assert resume(["--seeds", "1", "--force"], begun, capsys) == (says, [1])
-    assert resume([], begun, capsys) == (
-        "skipped: seed 1 finished already (--force trains them again); to train: seed 0",
-        [0, 1],
-    )
+    line = refuse(train.main, [*TINY, "--runs-dir", str(begun), "--seeds", "1", "--force"], capsys)
+    assert "seeds 0-1 are half trained side by side; discard all with --seeds 0-1, or first let them finish" in line
+    says = "discarded by --force: seeds 0-1 after epoch 1; to train: seeds 0-1"
+    assert resume(["--seeds", "0-1", "--force"], begun, capsys) == (says, [0, 1])
 
 
 def test_what_began_on_another_device_is_refused_here(begun, capsys):
@@ -314,8 +312,8 @@ def read_complaints(runs_dir):
 
 
 NO_CHECKPOINT = (
-    "X/checkpoint-0-1.pt: cannot be written ({}); seeds 0-1 train without checkpoints from here on and, if "
-    "interrupted, start from epoch 1 again"
+    "X/checkpoint-0-1.pt: cannot be written ({}), and is tried again; until then, an interruption of seeds 0-1 loses "
+    "the epochs after epoch 0"
 )
 
 

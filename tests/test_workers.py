@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import end_with, read_files
+from helpers import end_with, read_files, refuse
 
 import data
 import train
@@ -240,15 +240,14 @@ def test_an_experiment_that_fails_is_named_at_the_end_and_the_others_are_recorde
     assert records.finished_seeds(tmp_path / "small" / "other split") == [0, 1]
 
 
-def test_a_run_that_cannot_be_written_is_a_failure_and_the_next_is_tried(trained, capsys):
+def test_a_file_in_the_place_of_a_run_is_refused_before_training(trained, capsys):
     folder = trained / "first"
     shutil.rmtree(folder / "seed-0")
     shutil.rmtree(folder / "seed-1")
     (folder / "seed-0").write_text("a file")
     words = [*COMMAND, str(trained.parent), "--runs-at-once", "1", "--jobs", "2"]
-    error = end_with(1, train.main, words, capsys).err
-    assert error.startswith(f"failed: first, seed 0: {folder / 'seed-0'}: is a file")
-    assert records.finished_seeds(folder) == [1]
+    assert f"{folder / 'seed-0'}: is a file, expected the run's folder or nothing" in refuse(train.main, words, capsys)
+    assert records.finished_seeds(folder) == []
 
 
 def test_an_experiment_that_another_command_trains_is_left_to_it_and_the_next_is_trained(trained, capsys):
