@@ -72,13 +72,20 @@ class Findings:
         if not self.study.is_single or len(self.trained) == 1:
             return titles
         settings = {title: record.experiment.whole_name.split(",") for title, record in self.trained.items()}
-        shared = set.intersection(*map(set, settings.values()))
         labels = titles | {
-            title: ",".join([model, *(setting for setting in others if setting not in shared)])
-            for title, (model, *others) in settings.items()
-            if title == self.trained[title].experiment.name
+            title: ",".join(setting for setting in settings[title] if setting not in self.shared_settings)
+            for title, record in self.trained.items()
+            if title == record.experiment.name
         }
         return labels if len(set(labels.values())) == len(labels) else titles
+
+    @cached_property
+    def shared_settings(self) -> list[str]:
+        """The settings, such as `epochs=3`, that all of several experiments typed by hand have; defaults are none."""
+        if not self.study.is_single or len(self.trained) == 1:
+            return []
+        first, *others = (record.experiment.whole_name.split(",")[1:] for record in self.trained.values())
+        return [setting for setting in first if all(setting in other for other in others)]
 
     @property
     def reference(self) -> str:

@@ -19,6 +19,7 @@ from analysis.agreement import add_agreement
 from analysis.background import write_background
 from analysis.document import Document, is_closed
 from analysis.findings import Findings, build_network_of, gather
+from analysis.gaps import write_gaps
 from analysis.pooling import ByPerson, Givers, add_people, compare_by_person, write_warning
 from analysis.tables import Number, Table, escaped
 from analysis.wording import (
@@ -26,7 +27,6 @@ from analysis.wording import (
     describe_limits,
     describe_training,
     write_findings,
-    write_gaps,
     write_heading,
 )
 from engine.records import Record, RecordError

@@ -1,16 +1,16 @@
-"""The sentences of the report: the findings, what is missing, and how to read the report."""
+"""The sentences of the report: the findings, and how to read the report; see `gaps.py` for what is missing."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from statistics import mean
 
 from analysis.claims import Judgement
 from analysis.compare import LEVEL, Comparison, compute_mean_interval
 from analysis.findings import Findings
-from analysis.metrics import METRICS, list_common_seeds
+from analysis.metrics import METRICS
 from analysis.tables import Number, escaped, show_difference, show_metric
 from engine.seeds import continue_seeds, list_seeds
-from experiments import Experiment, join_settings
+from experiments import Experiment
 from studies.study import MOST_TO_DECIDE
 
 HOW_TO_READ = """\
@@ -73,6 +73,8 @@ def describe_limits(findings: Findings) -> str:
 
 def write_findings(findings: Findings) -> Iterator[str]:
     """Write the verdicts, or else the differences; then the best experiment, published metrics and undecided claims."""
+    if shared := [each for each in findings.shared_settings if not each.startswith("dataset=")]:
+        yield f"All these experiments have {', '.join(f'`{each}`' for each in shared)}, which their names leave out."
     sentences = [*_write_verdicts(findings)] or [*_write_differences(findings), *_write_others(findings)]
     yield from sentences
     yield from _write_best(findings)
@@ -90,9 +92,10 @@ def _write_verdicts(findings: Findings) -> Iterator[str]:
         corrected = "with what was corrected, " if claim.kind == "corrected" else ""
         diverged = sum(len(findings.record(title).diverged) for title in findings.list_compared(judgement))
         without = f", without {diverged} diverged {'runs' if diverged > 1 else 'run'}" if diverged else ""
+        verdict = f"{corrected}**{judgement.verdict}**{_describe_margin(findings, judgement)}"
         yield (
-            f"{_name(judgement.subject)} {effects}, at {judgement.look}{without}; {source} “{escaped(claim.says)}”: "
-            f"{corrected}**{judgement.verdict}**{_describe_margin(findings, judgement)}."
+            f"{name_title(judgement.subject)} {effects}, at {judgement.look}{without}; "
+            f"{source} “{escaped(claim.says)}”: {verdict}."
         )
 
 
@@ -148,14 +151,14 @@ def _say_next(findings: Findings, judgements: list[Judgement]) -> str:
             seeds = len(set(continue_seeds(known, count, judged)).difference(findings.record(title).seeds))
         if seeds > 0:
             lacking.setdefault(seeds, []).append(title)
-    runs = "; ".join(f"{seeds} more of {', '.join(map(_name, titles))}" for seeds, titles in lacking.items())
+    runs = "; ".join(f"{seeds} more of {', '.join(map(name_title, titles))}" for seeds, titles in lacking.items())
     seconds = sum(
         seeds * mean(findings.values(title, "seconds")) for seeds, titles in lacking.items() for title in titles
     )
     limit = [] if next_look.seeds <= MOST_TO_DECIDE else ["--most-seeds", str(next_look.seeds)]
     command = findings.study.command("--until-decided", *limit)
     if findings.is_pooled:  # nobody has all the runs that this command begins with
-        command = findings.study.command("--only", *needed, "--seeds", _list_new_seeds(known, max(lacking)))
+        command = findings.study.command("--only", *needed, "--seeds", list_new_seeds(known, max(lacking)))
     return f" The next is {next_look}: {runs}; about {_say_duration(seconds)} of one process: `{command}`"
 
 
@@ -170,7 +173,7 @@ def _write_differences(findings: Findings) -> Iterator[str]:
     for title, comparison in findings.differences.items():
         seeds = f"over {comparison.seeds} seeds" if comparison.seeds > 1 else "in one seed, which gives no interval"
         effect = describe_effects({findings.labels_of[findings.baselines[title]]: comparison}, "test_accuracy")
-        yield f"{_name(findings.labels_of[title])} {effect}, {seeds}."
+        yield f"{name_title(findings.labels_of[title])} {effect}, {seeds}."
     if findings.differences:
         yield "These 95 % intervals are corrected for their number (Holm); a verdict asks for more."
 
@@ -183,12 +186,12 @@ def _write_others(findings: Findings) -> Iterator[str]:
             values = [100 * value for value in findings.values(title, "test_accuracy")]
             seeds = f"{len(values)} seeds" if len(values) > 1 else "one seed"
             accuracy = Number(*compute_mean_interval(values))
-            yield f"{_name(findings.labels_of[title])} has a test accuracy of {accuracy} % over {seeds}."
+            yield f"{name_title(findings.labels_of[title])} has a test accuracy of {accuracy} % over {seeds}."
 
 
 def _write_best(findings: Findings) -> Iterator[str]:
     if len(findings.trained) > 1:
-        best, second = (_name(findings.labels_of[title]) for title in findings.by_validation[:2])
+        best, second = (name_title(findings.labels_of[title]) for title in findings.by_validation[:2])
         than = {
             "equal": f"equal to {second}",
             "supported": f"distinguishably above {second}",
@@ -202,7 +205,7 @@ def _write_published(findings: Findings) -> Iterator[str]:
     """Write how many published metrics one more run of ours could have reached, and which lie outside."""
     known = [published for published in findings.published_metrics if published.place]
     outside = [
-        f"{METRICS[each.name].name} of {_name(each.title)} ({show_metric(each.value, each.name)}, {each.place} "
+        f"{METRICS[each.name].name} of {name_title(each.title)} ({show_metric(each.value, each.name)}, {each.place} "
         f"{' to '.join(str(show_metric(end, each.name)) for end in each.interval)}"
         f"{' %' if METRICS[each.name].is_share else ''})"
         for each in known
@@ -215,7 +218,8 @@ def _write_published(findings: Findings) -> Iterator[str]:
         yield f"{inside} lie inside the 95 % interval for one more run of ours{others}."
 
 
-def _name(title: str) -> str:
+def name_title(title: str) -> str:
+    """Return an experiment's title in italics."""
     return f"*{escaped(title)}*"
 
 
@@ -236,96 +240,11 @@ def describe_effects(comparisons: dict[str, Comparison], metric: str) -> str:
         elif not math.isnan(low):
             effect = f"{'raises' if comparison.difference > 0 else 'lowers'} {words}"
             number = number._replace(value=abs(number.value), signed=False)
-        amounts.setdefault(effect, []).append(f"{by}{number}{unit} against {_name(title)}")
+        amounts.setdefault(effect, []).append(f"{by}{number}{unit} against {name_title(title)}")
     return " and ".join(f"{effect} {' and '.join(of_effect)}" for effect, of_effect in amounts.items())
 
 
-def write_gaps(findings: Findings) -> Iterator[str]:
-    """Write why verdicts are missing, with the commands that fill the gaps."""
-    study = findings.study
-    if unknown := sorted({record.study for record in findings.trained.values() if record.study and study.is_single}):
-        yield escaped(f"studies/ has no study {unknown[0]}, so its claims are not judged; put its file there again")
-    if findings.problem:
-        yield f"Without their test images, these runs are not compared: {escaped(findings.problem)}"
-    if findings.left_out:
-        known = [title for title in findings.left_out if title in study.titles]
-        says = f"Left out: {escaped(', '.join(findings.left_out))}, trained with other settings than the study has"
-        train = (
-            f"; undo the change of the study, or replace all their runs: `{study.command('--only', *known)} --force`"
-        )
-        yield f"{says}{train if known else ''}"
-    of_study = study.trained_as.get(study.baseline or "")
-    if of_study in findings.missing:
-        command, named = study.command("--only", of_study), _name(of_study)
-        if of_study != study.baseline:
-            named = f"{_name(str(study.baseline))}, recorded as {named}"
-        yield f"The baseline, {named}, is not trained yet, so nothing is compared with it: `{command}`"
-    for title in dict.fromkeys(findings.baselines.values()):
-        for titles, reason in (
-            (findings.diverged, "diverged in every run"),
-            (findings.left_out, "was trained with other settings"),
-            (findings.other_data, "was trained on other data"),
-        ):
-            if title in titles:
-                yield f"The baseline, {_name(title)}, {reason}, so nothing is compared with it."
-    yield from _write_unpaired(findings)
-    if missing := findings.missing:
-        yield f"Not trained yet: `{study.command('--only', *missing)}`"
-    for baseline in findings.missing_baselines:
-        trained = findings.trained.items()
-        first, *others = [title for title, record in trained if record.experiment.baseline() == baseline]
-        more = f" and {len(others)} more" if others else ""
-        of_these = f"{_name(findings.labels_of[first])}{more}"
-        yield f"`{baseline.name}`, the baseline of {of_these}, is not trained yet: `{baseline.command}`"
-    if findings.diverged:
-        yield escaped(f"Every run diverged: {', '.join(findings.diverged)}.")
-    counts = {title: len(record.results) for title, record in findings.trained.items()}
-    planned = study.needed_seeds
-    few = [title for title, count in counts.items() if count < planned]
-    are_told = any(judgement.verdict == "too few seeds" for judgement in findings.judgements)
-    if few and not are_told:
-        if study.is_single:
-            commands = {findings.trained[title].experiment.command: [title] for title in few}
-        else:
-            commands = {study.command() if few == list(findings.trained) else study.command("--only", *few): few}
-        no_verdict = "there is no verdict" if findings.judgements else "intervals are wide"
-        seeds_of = {command: _continue(findings, titles, planned) for command, titles in commands.items()}
-        typed = [f"`{command} --seeds {seeds}`" for command, seeds in seeds_of.items()]
-        listed = f" {typed[0]}" if len(typed) == 1 else "".join(f"\n- {each}" for each in typed)
-        yield f"Under {planned} seeds {no_verdict}, and with one there is no interval:{listed}"
-    if study.overrides and study.claims:
-        yield escaped(
-            "The claims are not judged: the study was trained with other settings than its own "
-            f"({join_settings('', study.overrides).removeprefix(',')})."
-        )
-
-
-def _write_unpaired(findings: Findings) -> Iterator[str]:
-    """Write which experiments have no seed that their baseline has, and the command that trains these seeds."""
-    for title, baseline in findings.baselines.items():
-        if baseline not in findings.trained or list_common_seeds(findings.trained[title], findings.trained[baseline]):
-            continue
-        study, seeds = findings.study, list_seeds(findings.trained[baseline].results)
-        command = findings.trained[title].experiment.command if study.is_single else study.command("--only", title)
-        named, its = (_name(findings.labels_of[each]) for each in (title, baseline))
-        yield f"{named} and its baseline, {its}, have no seed in common, so no difference: `{command} --seeds {seeds}`"
-
-
-def _continue(findings: Findings, titles: Iterable[str], planned: int) -> str:
-    """Return `0-4`: the seeds of some experiments, those that others have, and then those after them.
-
-    In a report on the runs of many people, only the last, which nobody has, as many as the experiments lack in common.
-    """
-    of_titles, known = [findings.trained[title] for title in titles], findings.list_seeds()
-    seeds_of = [set(record.seeds) for record in of_titles]
-    planned += max(len(record.diverged) for record in of_titles)  # others take the place of those that diverged
-    if findings.is_pooled:
-        return _list_new_seeds(known, planned - len(set.intersection(*seeds_of)))
-    own = set.union(*seeds_of)
-    return list_seeds(continue_seeds([*own, *sorted(set(known) - own)][:planned], planned))
-
-
-def _list_new_seeds(known: list[int], count: int) -> str:
+def list_new_seeds(known: list[int], count: int) -> str:
     """Return `5-9`: seeds that nobody has."""
     return list_seeds(range(known[-1] + 1, known[-1] + 1 + count))
 

@@ -6,7 +6,7 @@ import pytest
 from helpers import refuse, write_report, write_runs
 
 import train
-from analysis import wording
+from analysis import gaps, wording
 from analysis.deciding import find_next_step
 from analysis.findings import gather
 from engine import records
@@ -120,7 +120,7 @@ def test_seeds_that_only_one_experiment_has_are_no_pairs(is_pooled, runs_lacking
     cost = "about a minute of one process"
     assert f"The next is look 1 (5 seeds): {runs_lacking}; {cost}: `python train.py --study mine {flags}`" in text
     without_claims = replace(findings, study=replace(MINE, claims=()))
-    text = " ".join(wording.write_gaps(without_claims))
+    text = " ".join(gaps.write_gaps(without_claims))
     assert f"`python train.py --study mine --seeds {'6-8' if is_pooled else '0-4'}`" in text
 
 

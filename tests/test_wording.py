@@ -19,28 +19,6 @@ def test_every_learning_rate_over_time_is_described(scheduler):
     assert ("0.001, batches" in text) == (scheduler == "constant")
 
 
-def test_under_five_seeds_the_report_says_what_to_run(runs, digits):
-    study = override("mnist-norms", epochs=3)
-    write_runs(runs, digits, study.experiments["BN"].experiment, [0.9], study, "BN")
-    text = write_report(runs)
-    assert (
-        "Under 5 seeds intervals are wide, and with one there is no interval: "
-        "`python train.py --study mnist-norms --dataset mnist_sample --epochs 3 --seeds 0-4`" in text
-    )
-    assert "±" not in read_rows(text, "test %")["BN"]["test %"]
-    assert "The claims are not judged: the study was trained with other settings than its own" in text
-    assert "verdict |" not in text
-
-
-def test_a_study_whose_file_is_missing_is_named(runs, digits):
-    of_study = replace(override("mnist-norms"), name="of-a-friend")
-    write_runs(runs, digits, replace(PLAIN, l1=0.1), [0.9] * 5, of_study, "plain")
-    says = "studies/ has no study of-a-friend, so its claims are not judged; put its file there again"
-    assert says in write_report(runs)
-    write_runs(runs, digits, PLAIN, [0.9] * 5)
-    assert write_report(runs).count("studies/ has no study") == 1
-
-
 def test_the_setting_is_the_one_that_was_trained(runs, digits):
     study = override("fashion-mlp", epochs=3)
     write_runs(runs, digits, study.experiments["third"].experiment, [0.9], study, "third")
@@ -76,16 +54,6 @@ def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits)
     assert f"{few}\n- `{command} 0.1 --seeds 0-4`\n- `{command} 0.2 --seeds 0-4`\n" in text
 
 
-def test_a_study_without_its_baseline_is_told_which_command_trains_it(runs, digits):
-    study = override("fashion-mlp", epochs=3)
-    write_runs(runs, digits, study.experiments["L1"].experiment, [0.8, 0.9], study, "L1")
-    says = "The baseline, *third*, is not trained yet, so nothing is compared with it: "
-    command = "python train.py --study fashion-mlp --dataset mnist_sample --epochs 3 --only third"
-    assert f"{says}`{command}`" in write_report(runs)
-    write_runs(runs, digits, study.experiments["third"].experiment, [0.8, 0.9], study, "third")
-    assert says not in write_report(runs)
-
-
 @pytest.mark.parametrize(("seeds", "tells"), [(5, True), (4, False)])
 def test_with_overrides_five_seeds_tell_the_best_from_the_second(seeds, tells, runs, digits):
     study = override("fashion-mlp", epochs=3)
@@ -114,21 +82,6 @@ def test_experiments_that_are_equal_in_the_seeds_that_both_have_are_not_distingu
     assert "the best is *third*, not distinguishable from *L1*." in write_report(runs)
 
 
-@pytest.mark.parametrize("by_hand", [True, False])
-def test_experiments_without_a_seed_in_common_are_named_with_the_command_that_mends_it(by_hand, runs, digits):
-    if by_hand:
-        for experiment, first in ((PLAIN, 0), (replace(PLAIN, l1=0.1), 5)):
-            write_runs(runs, digits, experiment, [0.9, 0.8], first_seed=first)
-        command = f"{replace(PLAIN, l1=0.1).command} --seeds 0-1"
-    else:
-        study = override("fashion-mlp", epochs=3)
-        for title, first in (("third", 0), ("dropout", 5)):
-            write_runs(runs, digits, study.experiments[title].experiment, [0.9, 0.8], study, title, first)
-        command = "python train.py --study fashion-mlp --dataset mnist_sample --epochs 3 --only dropout --seeds 0-1"
-    text = write_report(runs)
-    assert f"have no seed in common, so no difference: `{command}`" in text
-
-
 @pytest.fixture
 def mine(monkeypatch):
     claim = Claim("own", "L1 costs accuracy", "L1", ("plain",), "test_accuracy", "lower")
@@ -154,28 +107,12 @@ def test_a_verdict_tells_how_many_runs_diverged(mine, runs, digits):
     assert read_rows(text, "validation %")["L1"]["seeds"] == "5 of 7"
 
 
-def test_seeds_that_diverged_do_not_count_as_trained(runs, digits):
-    study = override("fashion-mlp", epochs=3)
-    write_runs(runs, digits, study.experiments["third"].experiment, [0.9] * 2, study, "third")
-    write_runs(runs, digits, study.experiments["third"].experiment, [0.1] * 3, study, "third", 2, diverged=True)
-    text = write_report(runs)
-    assert "Under 5 seeds" in text
-    assert "--study fashion-mlp --dataset mnist_sample --epochs 3 --seeds 0-7`" in text
-
-
 def test_the_number_of_published_metrics_outside_is_beside_that_of_chance(runs, digits, monkeypatch):
     entry = Entry("as run", PLAIN, published=dict(test_accuracy=0.5))
     monkeypatch.setitem(STUDIES, "mine", Study("mine", "?", {"plain": entry}, "plain"))
     write_runs(runs, digits, PLAIN, [0.9, 0.91, 0.92], STUDIES["mine"], "plain")
     says = "0 of 1 published metrics lie inside the 95 % interval for one more run of ours. Outside, where about 0.1"
     assert says in write_report(runs)
-
-
-def test_a_baseline_that_always_diverged_is_named(runs, digits):
-    study = override("fashion-mlp", epochs=3)
-    write_runs(runs, digits, study.experiments["third"].experiment, [0.1] * 2, study, "third", diverged=True)
-    write_runs(runs, digits, study.experiments["dropout"].experiment, [0.9] * 2, study, "dropout")
-    assert "The baseline, *third*, diverged in every run, so nothing is compared with it." in write_report(runs)
 
 
 def test_the_limits_of_a_study_are_said_with_what_comes_near_them(runs, digits, monkeypatch):
@@ -185,3 +122,11 @@ def test_the_limits_of_a_study_are_said_with_what_comes_near_them(runs, digits, 
     write_runs(runs, digits, small.experiments["third"].experiment, [0.9], small, "third")
     says = "The study allows at most 120,000 parameters and 20 epochs; the largest network here has 94,154, the longest"
     assert f"{says} training 15 epochs.\n" in write_report(runs)
+
+
+def test_what_names_leave_out_is_said(runs, digits):
+    for changes in (dict(l1=0.1), dict(l2=0.1)):
+        write_runs(runs, digits, replace(PLAIN, epochs=2, dropout=0.2, **changes), [0.9])
+    text = write_report(runs)
+    assert "- All these experiments have `epochs=2`, `dropout=0.2`, which their names leave out.\n" in text
+    assert "*mlp1,l1=0.1*" in text
