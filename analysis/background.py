@@ -25,7 +25,7 @@ MakeOptimizer = Callable[..., torch.optim.Optimizer]
 Numbers = dict[str, Any]  # {name in the template: value}
 
 SHAPE = (32, 16, 4, 4)  # images, channels, rows, columns
-DROPOUT = 0.25
+EXAMPLE_DROPOUT = 0.25
 NORM_EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {  # {norm: (settings, formula for the number of means)}
     "batch": ({}, "channels"),
     "ghost": ({"ghost_splits": 4}, "splits × channels"),
@@ -54,7 +54,7 @@ def write_background() -> str:
         small=SMALL,
         decay=make_decay_example(),
         stopping=make_stopping_example(),
-        dropout=dict(p=DROPOUT, kept=1 / (1 - DROPOUT)),
+        dropout=dict(p=EXAMPLE_DROPOUT, kept=1 / (1 - EXAMPLE_DROPOUT)),
         smooth=make_smoothing_example(),
         limits=make_limits_example(),
         average=make_average_example(),

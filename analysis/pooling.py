@@ -21,7 +21,7 @@ from engine.records import Record
 from engine.seeds import list_seeds
 
 Givers = dict[tuple[str, str, int], str]  # {(group, title, seed): the person who gave the run}
-COLUMNS = 3  # panels of the figure beside each other
+PANELS = 3  # panels of the figure beside each other
 WIDTHS = {1: 5, 2: 8, 3: 10}  # inches of so many
 
 
@@ -179,7 +179,7 @@ def make_differences_table(findings: Findings, compared: list[ByPerson]) -> Tabl
 @in_style
 def plot_people(compared: list[ByPerson]) -> Figure:
     """Plot each difference with its 95 % interval for each person, and below them that of all seeds together."""
-    columns = min(COLUMNS, len(compared))
+    columns = min(PANELS, len(compared))
     rows = math.ceil(len(compared) / columns)
     longest = max(len(each.people) for each in compared) + 1
     figure = Figure(figsize=(WIDTHS[columns], rows * (0.8 + 0.17 * longest)), layout="constrained")

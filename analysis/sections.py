@@ -34,7 +34,7 @@ from engine.seeds import format_seeds, list_seeds
 
 LONGEST_NOTES = 2**20  # bytes
 # Folders in a command line, which only say where things lay on somebody's machine.
-FOLDERS = re.compile(r""" --(runs|data)-dir[ =]('[^']*'|"[^"]*"|[^\s'"])+""")
+FOLDER_FLAGS = re.compile(r""" --(runs|data)-dir[ =]('[^']*'|"[^"]*"|[^\s'"])+""")
 
 
 def make_report(
@@ -243,7 +243,7 @@ def add_provenance(document: Document, all_findings: list[Findings]) -> None:
         for title, record in findings.trained.items():
             results = [record.results[seed] for seed in sorted(record.results)]
             data_sets.add((findings.dataset_name, record.dataset["checksum"]))
-            commands |= {FOLDERS.sub("", result["command"]) for result in results}
+            commands |= {FOLDER_FLAGS.sub("", result["command"]) for result in results}
             versions |= {f"torch {result['versions']['torch']}" for result in results}
             rows.append(
                 (

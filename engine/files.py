@@ -13,7 +13,7 @@ from typing import Any
 from experiments import UserError
 
 UNFINISHED = ".unfinished-"  # prefix of files and folders that are still being written
-LARGEST = 1e50  # largest number accepted: float32 training gives none that is larger, and its square is finite
+LARGEST_RECORDED = 1e50  # largest number accepted: float32 training gives none that is larger, and its square is finite
 
 
 class RecordError(UserError):
@@ -182,7 +182,7 @@ def check_types(value: Any, expected: Any, name: str = "") -> None:
     if isinstance(value, bool) and kind is not bool:
         fits = False
     if kind in (int, float) and fits:
-        fits = abs(value) <= LARGEST
+        fits = abs(value) <= LARGEST_RECORDED
     if not fits:
         raise ValueError(f"{name or 'it'} is {str(value)[:40]!r}, expected {kind.__name__}")
     if kind is dict:

@@ -45,7 +45,7 @@ COSTLESS = {
     *("lr_gamma", "warmup", "momentum", "nesterov"),
     *(setting.name for setting in fields(Experiment) if setting.metadata["group"] in ("penalties", "early stopping")),
 }
-ROUNDS, SECONDS = 5, 3  # the least number of rounds after a first one, and the least time for all of them
+ROUNDS, LEAST_SECONDS = 5, 3  # the least number of rounds after a first one, and the least time for all of them
 
 Seconds = Mapping[int, float]  # {runs side by side: seconds that a process takes for an image of one run}
 Measure = Callable[[Task, list[int], Plan], Seconds]
@@ -163,7 +163,7 @@ def choose_runs(ends: Mapping[int, float]) -> int:
 # Measuring
 
 
-def measure_in_processes(task: Task, candidates: list[int], plan: Plan, least: float = SECONDS) -> Seconds:
+def measure_in_processes(task: Task, candidates: list[int], plan: Plan, least: float = LEAST_SECONDS) -> Seconds:
     """Measure some numbers of runs side by side for a task, with as many processes busy as a plan has.
 
     Args:

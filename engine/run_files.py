@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.files import LARGEST, reading
+from engine.files import LARGEST_RECORDED, reading
 from training import Row, Weights
 
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
@@ -41,7 +41,9 @@ def read_history(folder: Path, has_diverged: bool = False) -> list[Row]:
             raise ValueError("it holds no epoch")
         if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
             raise ValueError("its epochs do not count from 1")
-        are_finite = [all(abs(row[name]) <= LARGEST for name in HISTORY if name != "penalty") for row in history]
+        are_finite = [
+            all(abs(row[name]) <= LARGEST_RECORDED for name in HISTORY if name != "penalty") for row in history
+        ]
         if has_diverged and are_finite[-1]:
             raise ValueError("its last epoch's numbers are finite, but the run is said to have diverged")
         if not has_diverged and not all(are_finite):

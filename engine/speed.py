@@ -37,7 +37,7 @@ from training import build_network, make_optimizer, train
 LATE_RATIO = "late_over_first_epoch_with_l2"
 LATE = 10  # epochs after which L2 has driven the weights of pixels that are hardly ever lit to denormal numbers
 SIDE, PRODUCTS = 2048, 10  # side of the large matrices whose product is timed, and how often
-STEPS, SECONDS = 5, 2  # the least number of steps of the layers alone that are timed, and the least time for them
+TIMED_STEPS, SECONDS = 5, 2  # the least number of steps of the layers alone that are timed, and the least time for them
 
 
 def take_part(dataset: Dataset, images: int | None) -> tuple[Dataset, float]:
@@ -197,7 +197,7 @@ def time_images_of_layers(
     def time_image(is_training: bool) -> float:
         step(is_training)  # a warm-up
         ends = [time.perf_counter()]
-        while len(ends) <= STEPS or ends[-1] - ends[0] < SECONDS:
+        while len(ends) <= TIMED_STEPS or ends[-1] - ends[0] < SECONDS:
             step(is_training)
             ends.append(time.perf_counter())
         return median(end - start for start, end in pairwise(ends)) / len(images) / len(seeds)

@@ -33,7 +33,7 @@ from sources.contents import BOUNDED, GZIP, TAR
 # Files and folders that systems and tools keep for themselves, in lower case.
 LITTER = (".*", "__macosx", "__pycache__", "venv", "node_modules", "thumbs.db", "ehthumbs.db", "desktop.ini")
 LITTER_NAME = re.compile("|".join(map(translate, LITTER)))
-LONGEST_NAME = 1000  # bytes of a path; a name in it may have 255
+LONGEST_MEMBER = 1000  # bytes of a path; a name in it may have 255
 DEEPEST = 50  # names in a path
 ENCRYPTED = 1  # bit of a zip member's flags
 # Besides its own error, zipfile raises RuntimeError for a password or an unknown compression, and OverflowError for a
@@ -146,13 +146,13 @@ def normalize_name(name: str) -> str:
         SubmissionError: the path leads outside the folder, as `..\x`, `C:\x` and `/x` do, or is too long.
     """
     too_long = f"{name[:40]!r}… is too long a name for a file"
-    if len(name) > LONGEST_NAME:  # before it is normalized, whose time grows with the square of its accents
+    if len(name) > LONGEST_MEMBER:  # before it is normalized, whose time grows with the square of its accents
         raise SubmissionError(too_long)
     normalized = unicodedata.normalize("NFC", name.replace("\\", "/"))
     parts = PurePosixPath(normalized).parts
     if not parts or ".." in parts or "\0" in name or re.match("/|[A-Za-z]:", normalized):
         raise SubmissionError(f"{name!r} could be unpacked outside its folder")
-    if max(len(os.fsencode(part)) for part in parts) > 255 or len(os.fsencode(normalized)) > LONGEST_NAME:
+    if max(len(os.fsencode(part)) for part in parts) > 255 or len(os.fsencode(normalized)) > LONGEST_MEMBER:
         raise SubmissionError(too_long)
     if len(parts) > DEEPEST:
         raise SubmissionError(f"{name[:40]!r}… is in more than {DEEPEST} folders")

@@ -20,7 +20,7 @@ from experiments import UserError
 
 MOST_CHARACTERS = 1_000  # of a line
 MOST_LINES = 20  # of a text
-FAILED = "Not graded: the grader failed, which is no fault of this submission. For the teacher: "
+GRADER_FAILED = "Not graded: the grader failed, which is no fault of this submission. For the teacher: "
 STOPPED = "grade.py was stopped before it was done; perhaps it needs more memory or time"
 
 
@@ -50,7 +50,7 @@ def telling_failures(words: Sequence[str] | None) -> Iterator[None]:
 
 def _write_failure(path: Path, why: str) -> None:
     with contextlib.suppress(UserError):  # without any results.json, Gradescope also tells the teacher of a failure
-        _write(path, dict(output=make_printable(f"{FAILED}{why}")))
+        _write(path, dict(output=make_printable(f"{GRADER_FAILED}{why}")))
 
 
 def write_results(path: Path, tests: list[dict[str, Any]], lines: list[str]) -> None:

@@ -31,7 +31,7 @@ from training import Row
 RELATIVE = 1e-3  # how far rounding on another machine may change a loss, a norm or a penalty, relative to it
 LOG_PROBABILITY = 1e-3  # how far rounding on another machine may change a log-probability
 ACCURACY = 2e-4  # how far it may change an accuracy: two images in ten thousand; see `_tolerance`
-TINY = 1e-6  # how far it may change a loss or a penalty near 0, besides `RELATIVE`
+ABSOLUTE = 1e-6  # how far it may change a loss or a penalty near 0, besides `RELATIVE`
 
 
 def compare_run(record: Record, seed: int, dataset: Dataset) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _tolerance(images: int) -> float:
 
 
 def _is_close(recorded: float, expected: float) -> bool:
-    return math.isclose(recorded, expected, rel_tol=RELATIVE, abs_tol=TINY)
+    return math.isclose(recorded, expected, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
 
 
 def _is_predicted(stored: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sources.catalogue import LOOKALIKES, SOURCES
 
-LARGEST = 2**29  # bytes of an archive, packed and unpacked
+MOST_BYTES = 2**29  # bytes of an archive, packed and unpacked
 DENSEST = 20  # a gzip file has at least this part of its content's bytes; published files have a third to a tenth
 BLOCK = 512  # bytes; tar files consist of such blocks
 LAYERS = 3  # a gzip file in a tar file in a gzip file
@@ -39,7 +39,7 @@ def may_hold(path: Path, size: int, sizes: Collection[int]) -> bool:
     """Tell from a file's size, its first and its last bytes whether it may hold a content of one of the sizes."""
     if size in sizes:
         return True
-    if not min(sizes) / DENSEST <= size <= LARGEST:
+    if not min(sizes) / DENSEST <= size <= MOST_BYTES:
         return False
     with contextlib.suppress(OSError), open(path, "rb") as file:
         head = file.read(BLOCK)
@@ -79,9 +79,9 @@ def read_contents(file: Any, sizes: Collection[int], layers: int = LAYERS) -> It
                 with passing_over_damage(), archive.open(name) as member:
                     yield from read_contents(member, sizes, layers - 1)
     elif _is_tar(head):
-        with tarfile.open(fileobj=io.BytesIO(file.read(LARGEST)), mode="r:") as tar:
+        with tarfile.open(fileobj=io.BytesIO(file.read(MOST_BYTES)), mode="r:") as tar:
             for each in tar:
-                if each.isreg() and min(sizes) / DENSEST <= each.size <= LARGEST:
+                if each.isreg() and min(sizes) / DENSEST <= each.size <= MOST_BYTES:
                     with passing_over_damage():
                         yield from read_contents(tar.extractfile(each), sizes, layers - 1)
     elif head.startswith(NUMPY):
@@ -122,8 +122,8 @@ def list_members(archive: zipfile.ZipFile, least: int = 0) -> list[str]:
     members = [
         each for each in archive.infolist() if each.compress_type in BOUNDED and each.file_size >= least / DENSEST
     ]
-    if sum(each.file_size for each in members) > LARGEST:
-        raise ValueError(f"declares more than {LARGEST:,} bytes")
+    if sum(each.file_size for each in members) > MOST_BYTES:
+        raise ValueError(f"declares more than {MOST_BYTES:,} bytes")
     return [each.filename for each in members]
 
 
@@ -147,8 +147,8 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     file.seek(0)
     if kind.hasobject:
         raise ValueError("holds Python objects, expected numbers or text")
-    if math.prod(shape) * kind.itemsize > LARGEST:
-        raise ValueError(f"declares more than {LARGEST:,} bytes")
+    if math.prod(shape) * kind.itemsize > MOST_BYTES:
+        raise ValueError(f"declares more than {MOST_BYTES:,} bytes")
     return shape, kind
 
 
@@ -227,12 +227,12 @@ def describe(path: Path, checksums: Collection[str] = ()) -> str:
         return f"holds {', '.join(names)}"
     try:
         with open(path, "rb") as file:
-            content = file.read(LARGEST)
+            content = file.read(MOST_BYTES)
         if name := LOOKALIKES.get(hashlib.sha256(content).hexdigest()):
             return f"is a file of {name}"
         if content.startswith(GZIP):
             with gzip.GzipFile(fileobj=io.BytesIO(content)) as unpacked:
-                content = unpacked.read(LARGEST)
+                content = unpacked.read(MOST_BYTES)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         return f"is a gzip file that is cut off or damaged ({error})"
     except OSError as error:

@@ -22,7 +22,7 @@ import torch
 from sources.finding import DataError, DataNotFound, Found, find
 
 BESIDE = "downloaded"  # folder in the data dir for a download whose own place is taken by other files
-REACH_SECONDS = 5  # a mirror that does not answer within this time counts as unreachable
+CONNECT_SECONDS = 5  # a mirror that does not answer within this time counts as unreachable
 
 
 def download(found: Found, data_dir: Path) -> Found:
@@ -100,7 +100,7 @@ def _explain_how_to_get(found: Found, data_dir: Path, tried: str) -> str:
     return f"{name}: not found ({looked}) and could not be downloaded ({tried}). Ways to get it: {'; '.join(ways)}"
 
 
-def check_reachable(urls: Iterable[str], seconds: float = REACH_SECONDS) -> dict[str, str | None]:
+def check_reachable(urls: Iterable[str], seconds: float = CONNECT_SECONDS) -> dict[str, str | None]:
     """Contact all addresses at once and return, within `seconds`, {address: why it is unreachable, or None}.
 
     It uses threads, because no time-out covers the look-up of a host name.

@@ -135,7 +135,7 @@ def make_bombs(folder, size):
 
 
 def test_nothing_is_decoded_that_is_larger_than_what_can_fit(published, tmp_path, monkeypatch):
-    monkeypatch.setattr(contents, "LARGEST", 2**26)
+    monkeypatch.setattr(contents, "MOST_BYTES", 2**26)
     folder = tmp_path / "data"
     folder.mkdir()
     make_bombs(folder, size=2**27)

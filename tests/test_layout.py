@@ -1,6 +1,7 @@
 """Tests of the layout: which files there are, how long they may be, and that imports point one way."""
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,21 @@ def test_the_top_has_the_commands_and_the_chapters():
 def test_no_file_is_too_long(module):
     most = 180 if module in COMMANDS else 380 if module == "experiments" else 350
     assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= most
+
+
+def test_constants_of_one_name_exist_once():
+    places = defaultdict(list)
+    for module, path in FILES.items():
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = [
+                target for target in getattr(statement, "targets", [getattr(statement, "target", None)]) if target
+            ]
+            names = {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            for name in names:
+                if name.isupper():
+                    places[name].append(module)
+    assert "EPOCHS" in places
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
 def test_a_folder_says_what_it_is_for():

@@ -213,7 +213,7 @@ def test_an_archive_that_declares_too_much_is_not_read(monkeypatch, capsys):
         np.lib.format.write_array_header_1_0(file, dict(descr="|u1", fortran_order=False, shape=(10**9, 28, 28)))
     assert "x_train declares more than 536,870,912 bytes" in refuse(train.main, ["--dataset", "cells.npz"], capsys)
     write_own(Path("cells.npz"))
-    monkeypatch.setattr(contents, "LARGEST", 30_000)
+    monkeypatch.setattr(contents, "MOST_BYTES", 30_000)
     assert "declares more than 30,000 bytes" in refuse(train.main, ["--dataset", "cells.npz"], capsys)
 
 

@@ -114,7 +114,7 @@ def test_every_layer_is_timed_in_its_shape_with_the_gradients_of_training(settin
     experiment = Experiment(**settings)
     of_image = 1 / experiment.batch_size / 2
     assert speed.time_images_of_layers(experiment, (1, 28, 28), 10, [3, 4], 1) == (of_image, of_image)
-    steps = 1 + speed.STEPS
+    steps = 1 + speed.TIMED_STEPS
     assert len(wanted) == steps * count
     assert (wanted[0], wanted[count - 1]) == (first, last), "images need no gradient"
 
