@@ -81,7 +81,8 @@ def _write_unpaired(findings: Findings) -> Iterator[str]:
         study, seeds = findings.study, list_seeds(findings.trained[baseline].results)
         command = findings.trained[title].experiment.command if study.is_single else study.command("--only", title)
         named, its = (name_title(findings.labels_of[each]) for each in (title, baseline))
-        yield f"{named} and its baseline, {its}, have no seed in common, so no difference: `{command} --seeds {seeds}`"
+        says = f"{named} and its baseline, {its}, have no seed in common, so they are not compared"
+        yield f"{says}: `{command} --seeds {seeds}`"
 
 
 def _flag_seeds(findings: Findings) -> str:

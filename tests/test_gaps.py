@@ -50,7 +50,7 @@ def test_experiments_without_a_seed_in_common_are_named_with_the_command_that_me
             write_runs(runs, digits, study.experiments[title].experiment, [0.9, 0.8], study, title, first)
         command = "python train.py --study fashion-mlp --dataset mnist_sample --epochs 3 --only dropout --seeds 0-1"
     text = write_report(runs)
-    assert f"have no seed in common, so no difference: `{command}`" in text
+    assert f"have no seed in common, so they are not compared: `{command}`" in text
 
 
 def test_seeds_that_diverged_do_not_count_as_trained(runs, digits):
