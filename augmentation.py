@@ -291,8 +291,11 @@ def _cover(floats: Tensor, top: Tensor, left: Tensor, side: int, mean: Sequence[
 
 
 def draw_shares(alpha: float, count: int, generator: torch.Generator) -> Tensor:
-    """Draw the share λ of each of `count` images in its mixture, (count,), from the distribution Beta(α, α)."""
-    numbers = np.random.default_rng(generator.initial_seed()).beta(alpha, alpha, count)  # torch's takes no generator
+    """Draw the share λ of each of `count` images in its mixture, (count,), from the distribution Beta(α, α).
+
+    The numbers depend on the generator's seed alone, and calls repeat them: torch's distribution takes no generator.
+    """
+    numbers = np.random.default_rng(generator.initial_seed()).beta(alpha, alpha, count)
     return torch.from_numpy(numbers).to(torch.get_default_dtype())
 
 

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from engine import flags
+from engine.files import write_answer
 from experiments import Experiment, Settings, UserError, join_settings
 from sources.catalogue import SOURCES
 from studies.cifar_norms import C_PLAIN
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_benchmark_parser()
     args = parser.parse(argv)
     with flags.answer_in_one_line(parser, lambda _: "nothing is written"):
-        check_out(args.out)
+        flags.check_output("--out", args.out, ".json")
         with flags.importing():  # late, because importing torch takes seconds
             import data
             from engine import speed, workers
@@ -107,27 +108,8 @@ def list_variants(plain: Experiment) -> dict[str, Experiment]:
 
 def write_result(out: Path, result: dict[str, Any]) -> None:
     """Write the result as JSON, and print where it is."""
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_answer(out, json.dumps(result, indent=2) + "\n")
     print(f"written to {out}")
-
-
-def check_out(out: Path) -> None:
-    """Check that the result can be written, before minutes of measuring.
-
-    Raises:
-        UserError: the file is a folder, its folder does not exist, or it cannot be written.
-    """
-    if out.is_dir():
-        raise UserError(f"--out {out}: is a folder, expected a file; name {out / 'benchmark.json'}")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}; make it, or name another file")
-    try:
-        is_new = not out.exists()
-        open(out, "ab").close()
-        if is_new:
-            out.unlink()
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror}); name another file") from None
 
 
 def make_benchmark_parser() -> flags.OneLineParser:

@@ -23,25 +23,25 @@ STATE = ("epoch", "best", "best_epoch", "checks_without_improvement", "stopped_e
 
 @dataclass(eq=False)
 class EarlyStopping:
-    """Stop a run when its monitored metric has not improved for `patience` checks in a row.
+    """Stop a run when its monitored metric has not improved for `patience` epochs in a row.
 
-    The rule is algorithm 7.1 of Goodfellow, Bengio and Courville (2016), "Deep Learning", with a check each epoch. NaN
-    never counts as an improvement. Values of a stopped run are ignored.
+    The rule is algorithm 7.1 of Goodfellow, Bengio and Courville (2016), "Deep Learning", with one check an epoch.
+    NaN never counts as an improvement. Values of a stopped run are ignored.
 
     Raises:
         ValueError: a setting is out of its range.
 
     Attributes besides the settings, each a list with an entry for each run:
-        best: the best value so far, None before the first.
-        best_epoch: the epoch of the best value, None before the first.
+        best: the value at the last improvement, None before the first.
+        best_epoch: the epoch of the last improvement, None before the first.
         stopped_epoch: the epoch that the run stopped after, None while it is running.
         reasons: why the run stopped, None while it is running.
     """
 
     monitor: str = "val_loss"  # name of the metric that decides
-    patience: float = 3  # checks in a row without improvement that stop a run, at least 1; `math.inf` never stops
+    patience: float = 3  # epochs in a row without improvement that stop a run, at least 1; `math.inf` never stops
     min_delta: float = 0.0  # an improvement is a change by more than this
-    start_from_epoch: int = 1  # checks begin with this epoch, counted from 1
+    start_from_epoch: int = 1  # the first epoch that is looked at, counted from 1
     runs: int = 1  # number of runs; a run's values affect only that run
     restores_best: bool = False  # whether a run hands in the weights of its best epoch instead of its last epoch
 
@@ -49,7 +49,7 @@ class EarlyStopping:
         if self.monitor not in MODES:
             raise ValueError(f"monitor {self.monitor!r}: expected one of {', '.join(MODES)}")
         if not self.patience >= 1:
-            raise ValueError(f"patience {self.patience}: expected at least 1 check")
+            raise ValueError(f"patience {self.patience}: expected at least 1 epoch")
         if not 0 <= self.min_delta < math.inf:
             raise ValueError(f"min_delta {self.min_delta}: expected a finite number of at least 0")
         if not self.start_from_epoch >= 1:
@@ -88,7 +88,7 @@ class EarlyStopping:
         return [self._step_run(run, value) for run, value in enumerate(values)]
 
     def stop(self, run: int, reason: str) -> None:
-        """Stop a run after this epoch for a reason other than patience, unless it stopped in an earlier epoch."""
+        """Stop a run after this epoch, unless it stopped in an earlier one; the epoch's last reason counts."""
         if self.stopped_epoch[run] in (None, self.epoch):
             self.stopped_epoch[run], self.reasons[run] = self.epoch, reason
 
@@ -114,12 +114,12 @@ class EarlyStopping:
         return gain > self.min_delta and not math.isclose(gain, self.min_delta)
 
     def _describe_stop(self, run: int) -> str:
-        checks = f"{self.patience} checks" if self.patience > 1 else f"{self.patience} check"
+        epochs = f"{self.patience} epochs" if self.patience > 1 else f"{self.patience} epoch"
         best = self.best[run]
         if best is None:
-            return f"{self.monitor} was never a number in {checks}"
+            return f"{self.monitor} was never a number in {epochs}"
         by_more = f" by more than {self.min_delta:g}" if self.min_delta else ""
-        return f"{self.monitor} did not improve on {best:.6g} (epoch {self.best_epoch[run]}){by_more} in {checks}"
+        return f"{self.monitor} did not improve on {best:.6g} (epoch {self.best_epoch[run]}){by_more} in {epochs}"
 
     @property
     def is_running(self) -> list[bool]:

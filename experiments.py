@@ -126,7 +126,7 @@ class Experiment:
     cutout: int | None = _other(None, "cover a random square of this many pixels a side", at_least=1, at_most=32)
     channel_dropout: float | None = _other(None, "probability to drop each channel of a CNN's layer", above=0, below=1)
     max_norm: float | None = _other(None, "largest norm of the weights that lead to a unit or channel", above=0)
-    average: float | None = _other(None, "decay of the weights' moving average, which is recorded", above=0, below=1)
+    average: float | None = _other(None, "record the weights' moving average, with this decay", above=0, below=1)
     dropout: float | None = _network(
         None, "probability to drop each output of a hidden layer (default: the model's)", at_least=0, below=1
     )
@@ -152,7 +152,7 @@ class Experiment:
     min_delta: float = _stopping(0.0, "an improvement is more than this; 0.001 is 0.1 points of accuracy", at_least=0)
     start_from_epoch: int = _stopping(1, "first epoch that early stopping considers", at_least=1)
     restore: str = _stopping(
-        "best", "weights to record with early stopping: of the best epoch or of the last", choices=("best", "last")
+        "best", "record the weights of the last improvement, or of the last epoch", choices=("best", "last")
     )
 
     def __post_init__(self) -> None:

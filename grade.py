@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> None:
             why = "there is no such folder; name the folder that holds the data sets"
             raise UserError(f"--data-dir {args.data_dir}: {why}")
         check_retrain(args.retrain)
-        flags.check_submissions(submissions, are_of_a_class=not args.gradescope)
-        submissions = list({path.resolve(): path for path in submissions}.values())  # without repeated paths
+        found = flags.find_submissions(submissions, are_of_a_class=not args.gradescope)
+        submissions = list({path.resolve(): path for path in found}.values())  # without repeated paths
 
         with flags.importing():  # late, because importing torch takes seconds
             from grading import scores

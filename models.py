@@ -232,8 +232,8 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
     Source: Hoffer, Hubara, Soudry 2017, "Train longer, generalize better".
     The input is (batch, features) or (batch, features, height, width); its first images are the first part. If `splits`
     does not divide the batch, the largest smaller number of equal parts with at least two images is used. The running
-    statistics are updated with the mean over the parts, so `state_dict` and evaluation are the same as in plain batch
-    normalization.
+    statistics take one step for each batch, with the mean over the parts, and not one for each part as in the paper, so
+    `state_dict` and evaluation are the same as in plain batch normalization.
     """
 
     running_mean: Tensor  # never None, unlike in the parent class

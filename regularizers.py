@@ -29,8 +29,8 @@ class LayerMetrics(TypedDict):
     l2_norm: float
 
 
-def penalized_parameters(model: nn.Module, penalize: str = "weights") -> dict[str, nn.Parameter]:
-    """Return the parameters that L1, L2 and weight decay act on, {name: parameter}.
+def select_penalized(model: nn.Module, penalize: str = "weights") -> dict[str, nn.Parameter]:
+    """Select the parameters that L1, L2 and weight decay act on, {name: parameter}; by default, all weights.
 
     `weights` leaves out biases and the scale and shift of normalization layers; `all` includes every trained parameter.
     """
@@ -44,14 +44,14 @@ def penalized_parameters(model: nn.Module, penalize: str = "weights") -> dict[st
     return chosen
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, penalize: str = "weights") -> list[dict[str, Any]]:
+def group_parameters(model: nn.Module, weight_decay: float, penalize: str = "weights") -> list[dict[str, Any]]:
     """Group the parameters for a torch optimizer by whether weight decay acts on them.
 
     Without weight decay, all parameters are in one group.
     """
     if not weight_decay:
         return [dict(params=list(model.parameters()), weight_decay=0.0)]
-    chosen = penalized_parameters(model, penalize)
+    chosen = select_penalized(model, penalize)
     rest = [parameter for name, parameter in model.named_parameters() if name not in chosen]
     groups = [(list(chosen.values()), weight_decay), (rest, 0.0)]
     return [dict(params=parameters, weight_decay=decay) for parameters, decay in groups if parameters]
@@ -88,7 +88,7 @@ class Penalty:
     @classmethod
     def of(cls, settings: Any, model: nn.Module, runs: int) -> Self:
         """Build from an object with these settings, such as an `experiments.Experiment`, for a model of some runs."""
-        parameters = penalized_parameters(model, settings.penalize).values()
+        parameters = select_penalized(model, settings.penalize).values()
         names = ("l1", "l2", "l1_mode", "l1_reduction", "l2_form")
         return cls(parameters, runs=runs, **{name: getattr(settings, name) for name in names})
 
@@ -129,9 +129,9 @@ class Penalty:
 
         The threshold is λ₁ times the optimizer's step size, so that λ₁ means the same with every optimizer: lr·λ₁/(1−μ)
         for SGD with momentum μ, and lr·λ₁/(√v̂ + ε) for each weight with Adam and AdamW (ProxGen: Yun, Lozano, Yang
-        2021). At a fixed point, the magnitude of the loss's gradient is at most λ₁ for zero weights and exactly λ₁ for
-        other weights. In the first 1/(1−μ) steps, before the momentum has built up, the threshold is larger than the
-        steps of the gradient.
+        2021). At a fixed point without other penalties, the magnitude of the loss's gradient is at most λ₁ for zero
+        weights and exactly λ₁ for other weights. In the first 1/(1−μ) steps, before the momentum has built up, the
+        threshold is larger than the steps of the gradient.
         """
         if not self.l1 or self.l1_mode != "proximal":
             return
@@ -234,7 +234,7 @@ class Average:
 def measure_layers(network: nn.Module) -> list[LayerMetrics]:
     """Count all, zero and small weights of each layer of a network, and compute the norms of each layer."""
     rows = []
-    for name, parameter in penalized_parameters(network).items():
+    for name, parameter in select_penalized(network).items():
         weights = parameter.detach().double()
         rows.append(
             LayerMetrics(

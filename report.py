@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     with flags.answer_in_one_line(parser, lambda _: kept):
         check_flags(args)
         if args.pool:
-            flags.check_submissions(args.pool, are_of_a_class=True)
+            args.pool = flags.find_submissions(args.pool, are_of_a_class=True)
         else:
             check_runs(args, args.runs_dir)
         if args.against:

@@ -40,7 +40,7 @@ def _widen(layer: nn.Module, runs: int) -> nn.Module:
             wide = type(layer)(*_join_tails([_widen(part, runs) for part in layer]))
         case nn.Linear():
             wide = RunsLinear(layer.in_features, layer.out_features, runs)
-        case nn.Conv2d(stride=(1, 1), dilation=(1, 1), groups=1, bias=None):
+        case nn.Conv2d(stride=(1, 1), dilation=(1, 1), groups=1, bias=None, padding_mode="zeros"):
             channels = runs * layer.in_channels, runs * layer.out_channels
             # Any, because torch's type hints forget that these tuples are pairs.
             sizes: dict[str, Any] = dict(kernel_size=layer.kernel_size, padding=layer.padding)
@@ -65,6 +65,8 @@ def _widen(layer: nn.Module, runs: int) -> nn.Module:
             return layer
         case _:
             raise TypeError(f"no side-by-side form of {layer}")
+    for name in {"eps", "momentum"} & vars(layer).keys():
+        setattr(wide, name, getattr(layer, name))
     for name, parameter in layer.named_parameters(recurse=False):
         getattr(wide, name).requires_grad_(parameter.requires_grad)
     return wide
@@ -149,12 +151,7 @@ class RunsDropout(nn.Module):
     """
 
     def __init__(
-        self,
-        p: float,
-        runs: int,
-        of_channels: bool = False,
-        block: int = 1 << 16,
-        gap_devices: Sequence[str] = ("cpu",),
+        self, p: float, runs: int, of_channels: bool = False, block: int = 65536, gap_devices: Sequence[str] = ("cpu",)
     ) -> None:
         super().__init__()
         self.p, self.runs, self.of_channels, self.block, self.gap_devices = p, runs, of_channels, block, gap_devices
@@ -242,7 +239,7 @@ class RunsTail(nn.BatchNorm2d):
     momentum: float
 
     def __init__(self, norm: nn.BatchNorm2d, dropout: RunsDropout, part: int = 1 << 19) -> None:
-        super().__init__(norm.num_features)
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
         self.weight.requires_grad_(norm.weight.requires_grad)
         self.dropout, self.part = dropout, part
 

@@ -19,7 +19,6 @@ examples:
 """
 
 import contextlib
-import shlex
 import sys
 from dataclasses import replace
 from functools import partial
@@ -29,7 +28,7 @@ from engine import console, flags
 from engine.seeds import continue_seeds
 from experiments import UserError, flag_of
 from studies import STUDIES
-from studies.study import MOST_TO_DECIDE
+from studies.study import MOST_TO_DECIDE, join_words
 
 FAILED, NOT_ALL = 1, 3  # exit statuses: a unit failed; another command is training some of the experiments
 
@@ -63,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
             overview.print_summary(study, titles, args.data_dir)
             return
         names = ("runs_dir", "data_dir", "device", "jobs", "threads", "runs_at_once", "force")
-        command = shlex.join(["train.py", *flags.leave_out_folder(sys.argv[1:] if argv is None else argv, args)])
+        command = join_words("train.py", *flags.leave_out_folder(sys.argv[1:] if argv is None else argv, args))
         given = {name: getattr(args, name) for name in names}
         group = args.runs_dir / study.group
         if args.until_decided:  # on its own data alone, because claims are not judged on a sample
@@ -150,7 +149,8 @@ def make_train_parser() -> flags.OneLineParser:
     flags.add_device(group)
     about = "parallel processes (default: one a core, one for a GPU); with --cluster, workers to wait for (default: 1)"
     group.add_argument("--jobs", type=flags.positive, help=about)
-    group.add_argument("--threads", type=flags.positive, help="threads in each process (default: the fastest measured)")
+    about = "threads in each process (default: 1; for resnet 2, if cores are free)"
+    group.add_argument("--threads", type=flags.positive, help=about)
     group.add_argument(
         "--runs-at-once",
         type=flags.positive,

@@ -26,7 +26,7 @@ from augmentation import Augmentation, draw_shares, find_correct, mix
 from data import Dataset, Split
 from early_stopping import EarlyStopping
 from experiments import Experiment
-from regularizers import Average, Penalty, clip_gradients, limit_norms, penalized_parameters
+from regularizers import Average, Penalty, clip_gradients, limit_norms, select_penalized
 from side_by_side import make_generator
 
 MOMENTUM = (0.85, 0.95)  # range of the momentum with one_cycle
@@ -74,11 +74,11 @@ class Keeper(Protocol):
 
 
 class Trainer:
-    """The model of several runs side by side, with all that training it takes."""
+    """The model of several runs side by side, and what changes it: optimizer, penalty, early stopping and so on."""
 
     def __init__(self, experiment: Experiment, dataset: Dataset, seeds: list[int], device: str) -> None:
         networks = [build_network(experiment, dataset.shape, len(dataset.classes), seed) for seed in seeds]
-        steps = len(data.batch_bounds(len(dataset.train), experiment.batch_size))
+        steps = len(data.bound_batches(len(dataset.train), experiment.batch_size))
         self.experiment, self.seeds = experiment, seeds
         self.model = side_by_side.join_networks(networks).to(device)
         self.optimizer = make_optimizer(experiment, self.model)
@@ -120,18 +120,18 @@ def train(
     dataset = replace(dataset, is_standardized=experiment.standardize).to(device)
     started = time.perf_counter()
     trainer = Trainer(experiment, dataset, seeds, device)
-    runs = [RunState(seed) for seed in seeds]
+    states = [RunState(seed) for seed in seeds]
     resumed_at: list[int] = []  # the epochs after which training was interrupted and resumed
     if checkpoint and (state := checkpoint.read()):
         trainer.load_state_dict(state)
         for name in RUN_STATE:
-            for run, value in zip(runs, state[name], strict=True):
-                setattr(run, name, value)
+            for of_run, value in zip(states, state[name], strict=True):
+                setattr(of_run, name, value)
         resumed_at = [*state["resumed_at"], trainer.stopping.epoch]
         started -= state["seconds"]
 
     def state_so_far() -> State:
-        of_runs = {name: [getattr(run, name) for run in runs] for name in RUN_STATE}
+        of_runs = {name: [getattr(of_run, name) for of_run in states] for name in RUN_STATE}
         return trainer.state_dict() | of_runs | dict(resumed_at=resumed_at, seconds=time.perf_counter() - started)
 
     for epoch in range(trainer.stopping.epoch + 1, experiment.epochs + 1):
@@ -143,14 +143,14 @@ def train(
         validation = measure(predicted, dataset.validation.labels)
         metrics |= {f"val_{name}": values for name, values in validation.items()}
         metrics["penalty"] = Penalty.of(experiment, trainer.evaluated, len(seeds)).value().detach().tolist()
-        latest = end_epoch(trainer, runs, epoch, lr, metrics)
+        latest = end_epoch(trainer, states, epoch, lr, metrics)
         if on_epoch:
             on_epoch(latest)
         if checkpoint:
             checkpoint.write_if_due(epoch, state_so_far)
 
     shared = dict(seeds_beside=list(seeds), seconds=(time.perf_counter() - started) / len(seeds), resumed_at=resumed_at)
-    return [finish_run(trainer, dataset, number, run, shared) for number, run in enumerate(runs)]
+    return [finish_run(trainer, dataset, number, run, shared) for number, run in enumerate(states)]
 
 
 def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
@@ -161,7 +161,7 @@ def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
     """
     model, optimizer, scheduler, penalty = trainer.model, trainer.optimizer, trainer.scheduler, trainer.penalty
     experiment, average, runs = trainer.experiment, trainer.average, len(trainer.seeds)
-    parameters, weights = list(model.parameters()), list(penalized_parameters(model).values())
+    parameters, weights = list(model.parameters()), list(select_penalized(model).values())
     smoothing = experiment.label_smoothing or 0.0
     model.train()
     side_by_side.seed_dropout(model, trainer.seeds, epoch, dataset.train.labels.device)
@@ -192,7 +192,7 @@ def train_epoch(trainer: Trainer, dataset: Dataset, epoch: int) -> Metrics:
     return dict(loss=loss, accuracy=accuracy)
 
 
-def end_epoch(trainer: Trainer, runs: list[RunState], epoch: int, lr: float, metrics: Metrics) -> list[Row]:
+def end_epoch(trainer: Trainer, states: list[RunState], epoch: int, lr: float, metrics: Metrics) -> list[Row]:
     """Record an epoch of each run that has not stopped, keep the weights to be recorded, and apply early stopping.
 
     Returns:
@@ -201,14 +201,14 @@ def end_epoch(trainer: Trainer, runs: list[RunState], epoch: int, lr: float, met
     was_running = trainer.stopping.is_running
     improved = trainer.stopping.step(metrics)
     latest = []
-    for number, run in enumerate(runs):
+    for number, run in enumerate(states):
         if not was_running[number]:
             continue
         row = dict(seed=run.seed, epoch=epoch, lr=lr) | {name: values[number] for name, values in metrics.items()}
         run.history.append(row)
         latest.append(row)
         if improved[number] or not trainer.stopping.restores_best or not run.chosen[0]:
-            run.chosen = epoch, side_by_side.extract_run(trainer.evaluated.state_dict(), number, len(runs))
+            run.chosen = epoch, side_by_side.extract_run(trainer.evaluated.state_dict(), number, len(states))
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
             run.diverged = True  # the run's part of the model is lost, but the other parts are not affected
             trainer.stopping.stop(number, f"diverged: its loss was not finite in epoch {epoch}")
@@ -234,7 +234,7 @@ def draw_batches(
     if experiment.mixup:
         of_runs = [draw_shares(experiment.mixup, count, make_generator(seed, "mixup", epoch)) for seed in seeds]
         shares = torch.stack(of_runs, 1).to(device)
-    for start, end in data.batch_bounds(count, experiment.batch_size):
+    for start, end in data.bound_batches(count, experiment.batch_size):
         images = train_set.images.index_select(0, order[start:end].flatten())
         of_batch = {name: values[start:end].flatten(0, 1) for name, values in parameters.items()}
         floats = dataset.standardize_(augmentation(images, of_batch, dataset.mean))
@@ -315,7 +315,7 @@ def build_network(experiment: Experiment, shape: tuple[int, int, int], classes: 
 
 def make_optimizer(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
     """Make the optimizer, with weight decay on the parameters that the experiment penalizes."""
-    groups = regularizers.parameter_groups(model, experiment.weight_decay, experiment.penalize)
+    groups = regularizers.group_parameters(model, experiment.weight_decay, experiment.penalize)
     if experiment.optimizer == "sgd":
         momentum = MOMENTUM[1] if experiment.lr_scheduler == "one_cycle" else experiment.momentum
         return torch.optim.SGD(groups, experiment.lr, momentum, nesterov=experiment.nesterov, fused=True)

@@ -129,12 +129,12 @@ class Checkpoint:
             self.write(epoch, make_state())
         except OSError as error:
             self.due = started + SECONDS_APART
-            if not self.has_failed:
-                print(
-                    f"{self.path}: cannot be written ({error.strerror}), and is tried again; until then, an "
-                    f"interruption of {format_seeds(self.seeds)} loses the epochs after epoch {self.epoch}",
-                    file=sys.stderr,
-                )
+            lost = f"of {format_seeds(self.seeds)} loses the epochs after epoch {self.epoch}"
+            says = f"{self.path}: cannot be written ({error.strerror})"
+            if self.is_last:
+                print(f"{says}; this end {lost}", file=sys.stderr)
+            elif not self.has_failed:
+                print(f"{says}, and is tried again; until then, an interruption {lost}", file=sys.stderr)
             self.has_failed = True
         else:
             self.has_failed = False

@@ -141,7 +141,7 @@ def train_units(client: Any, plan: Plan, device: str, progress: Progress) -> Gen
             progress.count(plan.units[number].count_trained(result.runs))
         except KilledWorker as error:
             deaths = f"{error.allowed_failures + 1} workers died while training it, perhaps for lack of memory"
-            result = workers.UnitResult(number, error=f"{deaths}; {workers.FEWER}")
+            result = workers.UnitResult(number, error=f"{deaths}; {workers.advise_alone(plan.units[number])}")
         except Exception as error:  # such as a lost connection; other units may still succeed
             says = str(error).partition("\n")[0]
             result = workers.UnitResult(number, error=f"{type(error).__name__}: {says}")

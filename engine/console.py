@@ -53,10 +53,10 @@ def spell(character: str) -> str:
     """Spell a character in ASCII: `->` for `→`, `lambda` for `λ`, `e` for `é`; without a spelling, give its code."""
     if character in SPELLED:
         return SPELLED[character]
-    name = unicodedata.name(character, "")
+    parts = unicodedata.normalize("NFKD", character)
+    name = unicodedata.name(parts[0], "")
     if name.startswith("GREEK SMALL LETTER "):
         return name.rpartition(" ")[2].lower()
-    parts = unicodedata.normalize("NFKD", character)
     plain = "".join(SPELLED.get(part, part) for part in parts if not unicodedata.combining(part))
     return plain if plain.isascii() else character.encode("ascii", "backslashreplace").decode()
 

@@ -14,9 +14,9 @@ if sys.version_info < (3, 11):  # noqa: UP036 - every command imports this first
 import argparse
 import contextlib
 import difflib
+import glob
 import os
 import re
-import shlex
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -28,7 +28,7 @@ from engine.seeds import parse_seeds
 from experiments import Experiment, Settings, UserError, flag_of, kind_of, takes_list
 from sources.catalogue import OWN_RULE, SOURCES, is_own
 from studies import STUDIES
-from studies.study import Study
+from studies.study import Study, join_words
 
 DEVICES = ("cpu", "cuda", "mps")
 RUNS_DIR = Path("runs")
@@ -233,7 +233,7 @@ def name_folders(text: str, runs_dir: Path, data_dir: Path) -> str:
     """Add `--runs-dir` and `--data-dir` to every command of train.py in a text, unless they are the defaults."""
     folders = [("--runs-dir", runs_dir, RUNS_DIR), ("--data-dir", data_dir, Path(default_data_dir()))]
     words = [word for flag, folder, default in folders if folder != default for word in (flag, str(folder))]
-    return text.replace("python train.py", shlex.join(["python", "train.py", *words]))
+    return text.replace("python train.py", join_words("python", "train.py", *words))
 
 
 def add_device(parser: Any) -> None:
@@ -259,23 +259,25 @@ def check_output(flag: str, path: Path | None, suffix: str) -> None:
     """Check that a file can be written and has a suffix: `--csv *.zip` would overwrite the first submission.
 
     Raises:
-        UserError: the suffix is another, there is no such folder, or it cannot be written.
+        UserError: the suffix is another, there is no such folder, or nothing can be written there.
     """
-    if path and path.suffix != suffix:
-        raise UserError(f"{flag} {path}: expected a name that ends in {suffix}")
+    if path and (path.suffix != suffix or path.is_dir()):
+        raise UserError(f"{flag} {path}: expected a file with a name that ends in {suffix}")
     if path and not path.parent.is_dir():
         raise UserError(f"{flag} {path}: there is no folder {path.parent}; make it, or name another")
-    if path and not os.access(path if path.exists() else path.parent, os.W_OK):
+    if path and not os.access(path.parent, os.W_OK):  # a file is written beside its place first
         raise UserError(f"{flag} {path}: cannot be written; name a file in another folder")
 
 
-def check_submissions(paths: Iterable[Path], are_of_a_class: bool) -> None:
-    """Check that every submission can be read and, for those of a class, is no folder of submissions.
+def find_submissions(paths: Iterable[Path], are_of_a_class: bool) -> list[Path]:
+    """Find the submissions that paths and patterns name; on Windows, no shell resolves `*.zip`.
 
     Raises:
-        UserError: one cannot be read or is a folder of submissions.
+        UserError: one cannot be read or, of a class, is a folder of submissions.
     """
-    for path in paths:
+    matches = ([path] if path.exists() else sorted(glob.glob(str(path))) or [path] for path in paths)
+    submissions = [Path(path) for several in matches for path in several]
+    for path in submissions:
         if not path.exists():
             raise UserError(f"{path}: not found; expected a submission.zip or its unpacked folder")
         if not os.access(path, os.R_OK):
@@ -283,6 +285,7 @@ def check_submissions(paths: Iterable[Path], are_of_a_class: bool) -> None:
         found = [each for pattern in ("*.zip", "*/*.zip", "*/manifest.json") for each in path.glob(pattern)]
         if are_of_a_class and len(found) > 1 and not (path / "manifest.json").exists():
             raise UserError(f"{path}: is a folder of submissions; name the submissions: {path / '*'}")
+    return submissions
 
 
 def positive(text: str) -> int:
@@ -318,9 +321,8 @@ def choose_experiments(settings: Settings, name: str | None, only: list[str] | N
         raise UserError(str(error)) from None
     for title in only or ():
         if title not in study.titles:
-            known = ", ".join(f'"{known}"' for known in study.titles)
-            nearest = suggest(title, study.titles)
-            raise UserError(f"--only {title}: expected experiments of {study.name}: {known}{nearest}")
+            known = ", ".join(f'"{known}"' for known in study.titles) + suggest(title, study.titles)
+            raise UserError(f"--only {title}: expected experiments of {study.name}: {known}")
     return study, study.choose(only)
 
 

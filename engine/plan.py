@@ -18,10 +18,10 @@ from torch import nn
 
 import data
 import models
-import regularizers
 from data import Dataset
 from engine import checkpoints, folder_names, records
 from engine.checkpoints import Checkpoint
+from engine.remarks import describe_penalties, list_idle
 from engine.seeds import format_seeds, list_seeds
 from experiments import Experiment, UserError
 from sources.catalogue import SOURCES
@@ -173,6 +173,8 @@ def make_tasks(
             records.open_folder(folder, description, replace=options.force)
             missing, begun, lines = split_seeds(folder, options)
             print("; ".join([first, *describe_penalties(experiment, networks[title]), *lines]))
+            if idle := list_idle(experiment, dataset):
+                print(f"WARNING: {first}: {', '.join(idle)}", file=sys.stderr)
             if missing or begun:
                 label = "" if study.is_single else first
                 tasks.append(Task(label, experiment, dataset, folder, missing, begun))
@@ -286,18 +288,6 @@ def split_seeds(folder: Path, options: TrainOptions) -> tuple[list[int], list[Ch
     if new := missing + [seed for checkpoint in begun if not checkpoint.epoch for seed in checkpoint.seeds]:
         lines.append(f"to train: {format_seeds(new)}")
     return missing, begun, lines
-
-
-def describe_penalties(experiment: Experiment, network: nn.Module) -> list[str]:
-    """Describe the penalized parameters in a list of one line; without a penalty, return an empty list."""
-    if not (experiment.l1 or experiment.l2 or experiment.weight_decay):
-        return []
-    chosen = regularizers.penalized_parameters(network, experiment.penalize)
-    count, total = sum(parameter.numel() for parameter in chosen.values()), models.count_parameters(network)
-    return [
-        f"penalized: {count:,} of {total:,} parameters a run, in {len(chosen)} of "
-        f"{len(list(network.parameters()))} tensors (--penalize {experiment.penalize})"
-    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

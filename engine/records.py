@@ -13,7 +13,6 @@ import contextlib
 import csv
 import io
 import json
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -43,12 +42,16 @@ from engine.seeds import format_seeds
 from experiments import LONGEST_NAME, Experiment, Settings, join_settings, shorten
 from sources.catalogue import SOURCES
 from studies import STUDIES
-from studies.study import LONGEST_GROUP, SINGLE
+from studies.study import LONGEST_GROUP, SINGLE, join_words
 from training import Run
 
 FORMAT = 3
 FORMATS = (2, 3)  # the formats that can be read
 FILES = ("result.json", "history.csv", "weights.pt", "predictions.npz")
+
+
+class Misplaced(RecordError):
+    """A file, or the run of another seed, stands where the folder of a run belongs."""
 
 
 @dataclass
@@ -147,40 +150,40 @@ def open_folder(folder: Path, description: dict[str, Any], replace: bool = False
     path = folder / "experiment.json"
     try:
         if path.exists():
-            difference = _compare_description(path, json.loads(json.dumps(description)))
             lost = _list_runs(folder)
+            try:
+                recorded = read_json(path)
+            except RecordError as error:
+                raise RecordError(f"{error}; move it away, and this command writes it anew and keeps {lost}") from None
+            difference = _compare_descriptions(recorded, json.loads(json.dumps(description)))
             if difference and replace:
                 print(f"{folder.name}: {difference}; discarded by --force: {lost}")
                 delete_folder(folder, last=path)
             elif difference:
                 only = ["--only", description["title"]] if description["study"] else []
-                force = shlex.join([*only, "--force"])
+                force = join_words(*only, "--force")
                 way_out = f"name another --runs-dir, or replace it with {force}, which discards {lost}"
                 raise RecordError(f"{path}: {difference}; {way_out}")
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, (json.dumps(description, indent=2) + "\n").encode())
         clean_up(folder)
-        for path in folder.glob("seed-*"):
-            if path.name.removeprefix("seed-").isdecimal() and not path.is_dir():
-                raise RecordError(f"{path}: is a file, expected the run's folder or nothing; move it away")
+        for _, result in _read_results(folder):
+            if isinstance(result, Misplaced):  # a run of this seed would replace it
+                raise result
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder):
             pass  # a folder that cannot be written is refused before training, not after
     except OSError as error:
         raise RecordError(f"{folder}: cannot be written ({error.strerror or error}); name another --runs-dir") from None
 
 
-def _compare_description(path: Path, description: dict[str, Any]) -> str | None:
-    """Describe how a recorded description differs, or why it cannot be read; return None if it is equal."""
-    try:
-        content = read_json(path)
-    except RecordError as error:
-        return str(error).removeprefix(f"{path}: ")
-    if content.get("format") == 2:  # only the folders' names have the study, title and overrides
+def _compare_descriptions(recorded: dict[str, Any], description: dict[str, Any]) -> str | None:
+    """Describe how a recorded description differs from another; return None if they are equal."""
+    if recorded.get("format") == 2:  # only the folders' names have the study, title and overrides
         description = dict(format=2, experiment=description["experiment"], dataset=description["dataset"])
-    if isinstance(recorded := content.get("experiment"), dict):  # an earlier version had fewer settings
-        content["experiment"] = {setting.name: setting.default for setting in fields(Experiment)} | recorded
-    return find_difference(content, description)
+    if isinstance(settings := recorded.get("experiment"), dict):  # an earlier version had fewer settings
+        recorded["experiment"] = {setting.name: setting.default for setting in fields(Experiment)} | settings
+    return find_difference(recorded, description)
 
 
 def _list_runs(folder: Path) -> str:
@@ -242,8 +245,11 @@ def _read_results(folder: Path) -> Iterator[tuple[str, dict[str, Any] | RecordEr
         if not seed.isdecimal() or seed != str(int(seed)):
             yield seed, RecordError(f"{path}: expected a folder named after its seed, such as seed-0; move it away")
             continue
+        if not path.is_dir():
+            yield seed, Misplaced(f"{path}: is a file, expected the run's folder or nothing; move it away")
+            continue
         try:
-            if path.is_dir() and not any(path.iterdir()):  # it would be lost in an archive
+            if not any(path.iterdir()):  # it would be lost in an archive
                 continue
             if missing := [file for file in FILES if not (path / file).is_file()]:
                 raise RecordError(f"{path}: {', '.join(missing)} missing")
@@ -253,7 +259,7 @@ def _read_results(folder: Path) -> Iterator[tuple[str, dict[str, Any] | RecordEr
             continue
         if (trained := result.get("seed", int(seed))) != int(seed):
             found = f"result.json is of seed {str(trained)[:20]}; the folder was renamed or copied"
-            yield seed, RecordError(f"{path}: {found}: name it after its seed, or move it away")
+            yield seed, Misplaced(f"{path}: {found}: name it after its seed, or move it away")
         else:
             yield seed, result
 

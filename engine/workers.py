@@ -31,7 +31,9 @@ from engine.files import RecordError
 from engine.plan import Plan, TrainOptions, Unit, join_label
 from engine.progress import Progress
 from engine.provenance import describe_machine, git_commit
+from engine.seeds import list_seeds
 from experiments import UserError
+from studies.study import join_words
 from training import Run
 
 
@@ -49,7 +51,6 @@ class UnitResult:
 
 
 IDLE_SECONDS = 300  # after which a process without work ends
-FEWER = "try its seeds alone with --force --runs-at-once 1"  # what was begun is resumed with as many runs side by side
 
 TrainUnits = Callable[[Plan, str, Progress], Generator[UnitResult]]
 
@@ -156,8 +157,16 @@ def train_units(plan: Plan, device: str, progress: Progress) -> Generator[UnitRe
             try:
                 (result,) = run_in_processes([calls[number]], jobs=1)
             except BrokenProcessPool:
-                result = UnitResult(number, error=f"its process died, perhaps for lack of memory; {FEWER}")
+                died = f"its process died, perhaps for lack of memory; {advise_alone(plan.units[number])}"
+                result = UnitResult(number, error=died)
             yield result
+
+
+def advise_alone(unit: Unit) -> str:
+    """Name the flags that train a unit's seeds one at a time; without --force, they resume side by side as begun."""
+    only = ["--only", unit.task.label] if unit.task.label else []
+    words = join_words(*only, "--seeds", list_seeds(unit.seeds), "--force", "--runs-at-once", "1")
+    return f"train its seeds one at a time, with {words}"
 
 
 def run_in_processes(calls: Iterable[Callable[[], Any]], jobs: int) -> Iterator[Any]:

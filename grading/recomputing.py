@@ -25,7 +25,7 @@ from engine import records, run_files
 from engine.records import Record
 from experiments import LARGEST, Experiment
 from grading.differences import EXACT
-from regularizers import NORM_LAYERS, Penalty, penalized_parameters
+from regularizers import NORM_LAYERS, Penalty, select_penalized
 from training import Row
 
 RELATIVE = 1e-3  # how far rounding on another machine may change a loss, a norm or a penalty, relative to it
@@ -135,7 +135,7 @@ def _compare_with_settings(
     experiment: Experiment, result: Row, history: list[Row], network: nn.Module, images: int
 ) -> Iterator[str]:
     """Compare rates and penalty, the count of batches, scales that are frozen, and norms that are limited."""
-    chosen, steps = result["chosen_epoch"], len(data.batch_bounds(images, experiment.batch_size))
+    chosen, steps = result["chosen_epoch"], len(data.bound_batches(images, experiment.batch_size))
     if {row["seed"] for row in history} != {result["seed"]}:
         yield f"history.csv is not of seed {result['seed']}"
     rates = list_learning_rates(experiment, min(len(history), experiment.epochs), steps)
@@ -154,7 +154,7 @@ def _compare_with_settings(
     if experiment.freeze_gamma and any((scale != 1).any() for scale in scales):
         yield "the scale of a normalization is not 1, but --freeze-gamma was given"
     if largest := experiment.max_norm:
-        norms = [weight.flatten(1).norm(dim=1).max().item() for weight in penalized_parameters(network).values()]
+        norms = [weight.flatten(1).norm(dim=1).max().item() for weight in select_penalized(network).values()]
         if max(norms) > largest * (1 + RELATIVE):
             yield f"the weights of a unit have the norm {max(norms):.4g}, above --max-norm {largest:g}"
 

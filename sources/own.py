@@ -166,7 +166,7 @@ def check_images(shape: Sequence[int], classes: Sequence[str]) -> None:
     """
     if len(shape) != 3 or shape[0] not in CHANNELS or shape[1] != shape[2] or shape[1] not in SIZES:
         found = "×".join(map(str, shape[1:]))
-        raise ValueError(f"images of {found} pixels, expected 28×28 or 32×32 in grey or in three colours")
+        raise ValueError(f"images of {found} pixels, expected 28×28 or 32×32 in gray or in three colors")
     if not FEWEST <= len(classes) <= MOST:
         raise ValueError(f"the number of classes is {len(classes)}, expected {FEWEST} to {MOST}")
     for name in classes:

@@ -17,4 +17,4 @@ def accuracies(train: float, test: float) -> dict[str, float]:
 VALIDATION = "Of the 60,000 train images 10,000 are the validation set, and 50,000 train the network."
 FULL_VALIDATION = "Of the 50,000 train images 10,000 are the validation set, and 40,000 train the network."
 LAST_FIVE = "The published test accuracies and losses are means over the last five epochs; ours are the last epoch's."
-JITTER = "Saturation and hue jitter, which do nothing to grey images, are left out."
+JITTER = "Saturation and hue jitter, which do nothing to gray images, are left out."

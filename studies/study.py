@@ -21,6 +21,7 @@ TITLE = re.compile(rf"{NOT_RESERVED}(?![. ])[^{re.escape(NOT_IN_TITLES)}\x00-\x1
 LONGEST_TITLE = 75  # bytes
 MOST_TO_DECIDE = 40  # seeds of an experiment that --until-decided trains, unless --most-seeds gives another number
 LONGEST_GROUP = 60  # bytes
+DOUBLE_QUOTED = re.compile(r'(?:\\?[^"$`!%\\])*')  # what double quotes protect in every shell
 KINDS = ("as run", "corrected", "control", "own")
 CLAIM_METRICS = ("test_accuracy", "test_loss", "train_accuracy", "gap", "epochs", "zeros")
 # A train accuracy is that of the trained network, or the mean during its last epoch, augmented and with dropout.
@@ -304,7 +305,18 @@ class Study:
             given.append(flag_of(name))
             if value is not True:
                 given.append(str(value))
-        return f"python train.py {shlex.join(['--study', self.name, *given, *words])}"
+        return join_words("python", "train.py", "--study", self.name, *given, *words)
+
+
+def join_words(*words: str) -> str:
+    """Join words into a command, `--only "no norm"`, that POSIX shells, PowerShell and cmd.exe read alike.
+
+    A word that double quotes do not protect in each of them is quoted for POSIX shells alone.
+    """
+    return " ".join(
+        f'"{word}"' if shlex.quote(word) != word and DOUBLE_QUOTED.fullmatch(word) else shlex.quote(word)
+        for word in words
+    )
 
 
 def _is_positive(number: object) -> bool:

@@ -38,7 +38,8 @@ def test_the_table_has_the_limits_that_layers_and_arithmetic_set(model, tmp_path
 @pytest.mark.parametrize(
     ("out", "says"),
     [
-        (".", ": is a folder, expected a file; name "),
+        (".", ": expected a file with a name that ends in .json"),
+        ("result", ": expected a file with a name that ends in .json"),
         ("nowhere/result.json", ": there is no folder "),
     ],
 )

@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import socket
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -203,12 +204,18 @@ def test_a_checkpoint_that_cannot_be_written_is_said_once_and_tried_again(
         f"{checkpoint.path}: cannot be written (No space left on device), and is tried again; until then, an "
         "interruption of seeds 0-2 loses the epochs after epoch 3\n"
     )
+    ending = replace(checkpoint)
+    ending.is_last, ending.has_failed, ending.due = True, True, 0
+    with pytest.raises(checkpoints.UnitEnded):
+        ending.write_if_due(6, lambda: STATE)
+    said = capsys.readouterr().err
+    assert said.endswith("(No space left on device); this end of seeds 0-2 loses the epochs after epoch 3\n")
     assert checkpoint.path.read_bytes() == before
     assert names(folder) == ["checkpoint-0-2.pt", "experiment.json"]
     monkeypatch.undo()
     checkpoint.due = 0
-    checkpoint.write_if_due(6, lambda: STATE)
-    assert (checkpoint.epoch, checkpoint.path.read_bytes() == before) == (6, False), "there is room again"
+    checkpoint.write_if_due(7, lambda: STATE)
+    assert (checkpoint.epoch, checkpoint.path.read_bytes() == before) == (7, False), "there is room again"
     assert not capsys.readouterr().err
 
 

@@ -32,6 +32,7 @@ ENCODINGS = ("cp1252", "cp437", "cp949", "ascii")
         ("seed 0 → 73.8 ± 1.9 %", "cp437", "seed 0 -> 73.8 ± 1.9 %"),
         ("λ·Σw², β₁ = ½", "ascii", "lambda*sum w^2, beta1 = 1/2"),
         ("Zoë’s 字\udcff", "ascii", "Zoe's \\u5b57\\udcff"),
+        ("ά, Ω", "ascii", "alpha, \\u03a9"),
         ("字", "cp949", "字"),
     ],
 )

@@ -28,7 +28,7 @@ CASES = {
     "patience 2": (dict(patience=2), [3, 2, 4, 4, 1], 4, 2),
     "patience 3": (dict(patience=3), [3, 2, 4, 4, 4, 1], 5, 2),
     "nothing better than the first": (dict(patience=2), [1, 2, 2], 3, 1),
-    "checks without improvement must be in a row": (dict(patience=2), [5, 6, 4, 6, 3, 6], None, 5),
+    "epochs without improvement must be in a row": (dict(patience=2), [5, 6, 4, 6, 3, 6], None, 5),
     "better than the last but not than the best": (dict(patience=2), [1, 4, 3, 2], 3, 1),
     "improvement on the last check": (dict(patience=3), [5, 6, 6, 4, 6, 6, 6], 7, 4),
     "best at the last epoch but one": (dict(patience=2), [5, 4, 3, 4], None, 3),
@@ -41,7 +41,7 @@ CASES = {
     "ties are no improvement": (dict(patience=2), [2, 1, 1, 1], 4, 2),
     "ties of an accuracy": (dict(**MAX, patience=2), [1, 2, 2, 2], 4, 2),
     "start_from_epoch does not look before": (dict(patience=1, start_from_epoch=4), [1, 9, 9, 5, 4, 6], 6, 5),
-    "start_from_epoch counts no checks before": (dict(patience=2, start_from_epoch=3), [1, 2, 3, 4, 5], 5, 3),
+    "start_from_epoch counts no epochs before": (dict(patience=2, start_from_epoch=3), [1, 2, 3, 4, 5], 5, 3),
     "start_from_epoch not reached": (dict(patience=1, start_from_epoch=9), [1, 2, 3], None, None),
     "start_from_epoch 1 looks at the first": (dict(patience=1, start_from_epoch=1), [1, 2], 2, 1),
     "an accuracy": (dict(**MAX, patience=2), [1, 3, 2, 2, 9], 4, 2),
@@ -134,13 +134,13 @@ def test_whatever_a_stopped_run_is_given_changes_nothing_but_the_epoch(value):
 @pytest.mark.parametrize(
     ("settings", "values", "reason"),
     [
-        (dict(patience=2), [0.5, 0.4123456789, 0.5, 0.5], "val_loss did not improve on 0.412346 (epoch 2) in 2 checks"),
+        (dict(patience=2), [0.5, 0.4123456789, 0.5, 0.5], "val_loss did not improve on 0.412346 (epoch 2) in 2 epochs"),
         (
             dict(**MAX, patience=3, min_delta=0.125),
             [0.5, 0.75, 0.875, 0.8, 0.7],
-            "val_accuracy did not improve on 0.75 (epoch 2) by more than 0.125 in 3 checks",
+            "val_accuracy did not improve on 0.75 (epoch 2) by more than 0.125 in 3 epochs",
         ),
-        (dict(patience=2), [NAN, NAN], "val_loss was never a number in 2 checks"),
+        (dict(patience=2), [NAN, NAN], "val_loss was never a number in 2 epochs"),
     ],
 )
 def test_the_reason_names_monitor_best_value_and_its_epoch(settings, values, reason):

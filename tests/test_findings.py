@@ -108,7 +108,7 @@ def test_titles_that_overrides_make_the_same_are_rows_of_one_training(runs, digi
     write_runs(runs, digits, study.experiments["no L1"].experiment, [0.9], study, "no L1")
     text = write_report(runs)
     assert "subgradient 0.003 (same settings as no L1)" in read_rows(text, "test %")
-    assert "--l1 0.5 --only 'proximal 1e-05' --seeds 0-4`" in text, "the one training that is missing"
+    assert '--l1 0.5 --only "proximal 1e-05" --seeds 0-4`' in text, "the one training that is missing"
 
 
 def test_where_the_test_images_cannot_be_read_nothing_is_compared(runs, digits):

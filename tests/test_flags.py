@@ -191,7 +191,7 @@ def test_an_empty_path_is_refused_and_so_is_a_file_where_a_folder_belongs(make, 
 def test_every_command_in_a_text_names_the_folders_that_are_not_the_defaults():
     text = "`python train.py --model mlp3`, python train.py --list; python report.py"
     assert flags.name_folders(text, flags.RUNS_DIR, Path(flags.default_data_dir())) == text
-    named = "python train.py --runs-dir 'my runs' --data-dir 'data/of mine'"
+    named = 'python train.py --runs-dir "my runs" --data-dir "data/of mine"'
     expected = f"`{named} --model mlp3`, {named} --list; python report.py"
     assert flags.name_folders(text, Path("my runs"), Path("data/of mine")) == expected
     assert train.make_train_parser().parse(shlex.split(f"{named} --list")[2:]).runs_dir == Path("my runs")

@@ -146,10 +146,20 @@ def test_each_output_is_written_though_another_fails(handed_in, tmp_path, capsys
 
 
 def test_an_unpacked_submission_is_not_a_folder_of_submissions(unpacked):
-    flags.check_submissions([unpacked, unpacked.parent], are_of_a_class=True)  # the second as if packed again
+    flags.find_submissions([unpacked, unpacked.parent], are_of_a_class=True)  # the second as if packed again
     (unpacked / "submission.zip").write_bytes(b"")
     (unpacked / "data.zip").write_bytes(b"")
-    flags.check_submissions([unpacked], are_of_a_class=True)
+    assert flags.find_submissions([unpacked], are_of_a_class=True) == [unpacked]
+
+
+def test_patterns_that_no_shell_resolved_name_submissions(tmp_path):
+    for name in ("b.zip", "a.zip", "[1].zip"):
+        (tmp_path / name).write_bytes(b"")
+    pattern, literal = tmp_path / "?.zip", tmp_path / "[1].zip"
+    found = flags.find_submissions([pattern, literal], are_of_a_class=True)
+    assert found == [tmp_path / "a.zip", tmp_path / "b.zip", literal]
+    with pytest.raises(UserError, match=r"\*\.tar: not found; expected a submission"):
+        flags.find_submissions([tmp_path / "*.tar"], are_of_a_class=True)
 
 
 def test_a_study_is_asked_for_as_its_folder_is_named_in_any_order():
@@ -174,8 +184,8 @@ def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
         (["loop.zip"], "loop.zip: not found"),
         (["handed_in", "--seeds", "4-0"], "the range 4-0 falls"),
         (["handed_in", "handed_in", "--gradescope", "x.json"], "takes one submission, found 2"),
-        (["--csv", "one.zip", "handed_in"], "expected a name that ends in .csv"),
-        (["--gradescope", "one.zip", "handed_in"], "expected a name that ends in .json"),
+        (["--csv", "one.zip", "handed_in"], "expected a file with a name that ends in .csv"),
+        (["--gradescope", "one.zip", "handed_in"], "expected a file with a name that ends in .json"),
         (["--csv", "none/all.csv", "handed_in"], "there is no folder"),
         (["handed_in", "--study", ""], "--study : expected one of cifar-norms, "),
         (["handed_in", "--seeds", ""], "--seeds : expected seeds such as 0-4"),

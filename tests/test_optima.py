@@ -77,7 +77,7 @@ def test_shrink_is_the_soft_threshold_in_the_optimizers_metric(
 ):
     images, labels = images_of(digits, count)
     model = side_by_side.join_networks([models.build_network(seed=seed, **network) for seed in range(2)])
-    chosen = regularizers.penalized_parameters(model)
+    chosen = regularizers.select_penalized(model)
     weights = list(chosen.values())
     rest = [parameter for name, parameter in model.named_parameters() if name not in chosen]
     optimizer = optimizer_class(model.parameters(), fused=fused, **settings)
@@ -147,7 +147,7 @@ def test_the_proximal_step_gives_exact_zeros_and_the_subgradient_none(name, digi
     for l1_mode in ("subgradient", "proximal"):
         network = models.build_network("mlp", POOLED, seed=0, hidden=(16,))
         optimizer = optimizer_class(network.parameters(), **settings)
-        chosen = regularizers.penalized_parameters(network).values()
+        chosen = regularizers.select_penalized(network).values()
         penalty = Penalty(chosen, l1=0.01, l1_mode=l1_mode)
         for _ in range(150):
             train_step(network, images, labels, optimizer, penalty)
@@ -193,8 +193,8 @@ def weights_after_20_steps(dataset, optimizer_class, settings, l2=0.0, weight_de
     images, labels = standardized(dataset, 640)
     order = torch.randperm(640, generator=torch.Generator().manual_seed(0))
     network = models.build_network("mlp1", (1, 28, 28), seed=0, norm="batch")
-    optimizer = optimizer_class(regularizers.parameter_groups(network, weight_decay), **settings)
-    penalty = Penalty(regularizers.penalized_parameters(network).values(), l2=l2)
+    optimizer = optimizer_class(regularizers.group_parameters(network, weight_decay), **settings)
+    penalty = Penalty(regularizers.select_penalized(network).values(), l2=l2)
     for batch in order.repeat(2).split(64):
         train_step(network, images[batch], labels[batch], optimizer, penalty)
     return nn.utils.parameters_to_vector(network.parameters()).detach()

@@ -19,7 +19,6 @@ from engine.plan import (
     TrainOptions,
     Unit,
     check_network,
-    describe_penalties,
     load_datasets,
     make_plan,
     make_tasks,
@@ -339,20 +338,6 @@ def test_a_network_that_does_not_fit_is_refused_with_the_title_that_a_study_has(
         check_network(strange, Study.typed_by_hand({strange.name: strange}), strange.name, Path("unused"))
     with pytest.raises(UserError, match=r"^GN: --groups 3: does not divide"):
         check_network(strange, STUDIES["mnist-norms"], "GN", Path("unused"))
-
-
-def test_what_the_penalties_act_on_is_said_where_there_are_any():
-    def describe(**settings):
-        experiment = Experiment(model="cnn1", dataset="mnist_sample", **settings)
-        study = Study.typed_by_hand({experiment.name: experiment})
-        return describe_penalties(experiment, check_network(experiment, study, experiment.name, Path("unused")))
-
-    assert describe() == []
-    assert describe(penalize="all", l1=0.1) == describe(penalize="all", weight_decay=0.1)
-    (of_weights,), (of_all,) = describe(l2=0.1), describe(l2=0.1, penalize="all")
-    assert of_weights.endswith(" tensors (--penalize weights)")
-    assert of_all.endswith(" tensors (--penalize all)")
-    assert of_weights.split(" parameters")[0] != of_all.split(" parameters")[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

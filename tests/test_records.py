@@ -179,7 +179,7 @@ def test_the_refusal_of_a_studys_experiment_names_its_title_and_what_force_disca
             (folder / "checkpoint-5-9.pt").touch()
         with pytest.raises(RecordError) as caught:
             records.open_folder(folder, edited)
-        assert str(caught.value).endswith(f"replace it with --only 'LN, per pixel' --force, which discards {lost}")
+        assert str(caught.value).endswith(f'replace it with --only "LN, per pixel" --force, which discards {lost}')
 
 
 def test_what_force_discards_is_said_before_it_is_discarded(folder, digits, monkeypatch, capsys):
@@ -572,14 +572,27 @@ def test_a_run_whose_result_cannot_be_read_is_not_finished(folder):
     assert records.finished_seeds(folder) == [0]
 
 
-def test_a_damaged_description_names_the_way_out_and_force_takes_it(folder, description):
+@pytest.mark.parametrize("force", [False, True])
+def test_a_damaged_description_costs_no_run(force, folder, description):
     records.write_run(folder, make_run(0))
-    (folder / "experiment.json").write_text("{garbage")
-    with pytest.raises(RecordError, match=r"cannot be read .+ or replace it with --force, which discards seed 0"):
-        records.open_folder(folder, description)
+    path = folder / "experiment.json"
+    path.write_text("{garbage")
+    with pytest.raises(RecordError, match=r"cannot be read .+; move it away, and this command .+ keeps seed 0$"):
+        records.open_folder(folder, description, replace=force)
+    path.rename(folder / "garbage")
+    records.open_folder(folder, description, replace=force)
     assert records.finished_seeds(folder) == [0]
-    records.open_folder(folder, description, replace=True)
-    assert records.finished_seeds(folder) == []
+    assert records.read_description(path).experiment == EXPERIMENT
+
+
+def test_a_run_in_the_place_of_another_seed_is_refused_before_a_new_run_replaces_it(folder, description):
+    records.write_run(folder, make_run(3))
+    (folder / "seed-3").rename(folder / "seed-5")
+    with pytest.raises(RecordError, match=r"seed-5: result.json is of seed 3; .+, or move it away$"):
+        records.open_folder(folder, description)
+    (folder / "seed-5").rename(folder / "seed-3")
+    records.open_folder(folder, description)
+    assert records.finished_seeds(folder) == [3]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

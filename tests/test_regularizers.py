@@ -75,7 +75,7 @@ def gradients_added(model, penalty):
 
 
 def make_penalty(model, penalize="weights", runs=RUNS, **settings):
-    return Penalty(regularizers.penalized_parameters(model, penalize).values(), runs=runs, **settings)
+    return Penalty(regularizers.select_penalized(model, penalize).values(), runs=runs, **settings)
 
 
 def penalized_by_the_book(network, penalize):
@@ -160,7 +160,7 @@ def test_a_small_example_by_hand():
 @pytest.mark.parametrize("network", ["mlp1 batch", "cnn1 batch"])
 def test_a_tensor_of_zeros_has_a_norm_without_gradient(network, dtype, penalize):
     model = join_noisy_networks(NETWORKS[network]).to(dtype)
-    chosen = regularizers.penalized_parameters(model, penalize)
+    chosen = regularizers.select_penalized(model, penalize)
     with torch.no_grad():
         for parameter in chosen.values():
             parameter.chunk(RUNS)[1].zero_()
@@ -243,7 +243,7 @@ def test_penalized_are_the_weights_of_linear_layers_and_convolutions_alone_or_al
     joined_models = [(runs, side_by_side.join_networks([network] * runs)) for runs in (1, 2)]
     for runs, model in [(1, network), *joined_models]:
         for penalize, expected in (("weights", weights), ("all", weights + rest)):
-            chosen = regularizers.penalized_parameters(model, penalize)
+            chosen = regularizers.select_penalized(model, penalize)
             assert list(chosen) == list(penalized_by_the_book(network, penalize))
             assert all(parameter is model.get_parameter(name) for name, parameter in chosen.items())
             assert sum(parameter.numel() for parameter in chosen.values()) == runs * expected
@@ -252,17 +252,17 @@ def test_penalized_are_the_weights_of_linear_layers_and_convolutions_alone_or_al
 def test_the_names_of_what_is_penalized_are_those_of_the_state_dict():
     model = side_by_side.join_networks([textbook_network(NETWORKS["cnn1 batch"])] * 2)
     weights = [f"{layer}.weight" for layer in (0, 3, 6, 10, 13, 16, 19)]
-    assert list(regularizers.penalized_parameters(model)) == weights
-    assert list(regularizers.penalized_parameters(model[0])) == ["weight"]
+    assert list(regularizers.select_penalized(model)) == weights
+    assert list(regularizers.select_penalized(model[0])) == ["weight"]
     norms = {f"{layer}.{name}" for layer in (1, 4, 7, 11, 14, 17) for name in ("weight", "bias")}
-    assert regularizers.penalized_parameters(model, "all").keys() == norms | {*weights}
+    assert regularizers.select_penalized(model, "all").keys() == norms | {*weights}
 
 
 @PENALIZE
 @ON_NETWORKS
 def test_weight_decay_acts_on_what_is_penalized_and_no_parameter_is_lost_or_taken_twice(settings, penalize):
     model = side_by_side.join_networks([textbook_network(settings, seed) for seed in range(2)])
-    groups = regularizers.parameter_groups(model, 0.25, penalize)
+    groups = regularizers.group_parameters(model, 0.25, penalize)
     in_groups = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(in_groups) == sorted(id(parameter) for parameter in model.parameters())
     decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
@@ -276,7 +276,7 @@ def test_weight_decay_acts_on_what_is_penalized_and_no_parameter_is_lost_or_take
 @ON_NETWORKS
 def test_without_weight_decay_there_is_one_group_of_everything(settings):
     model = side_by_side.join_networks([textbook_network(settings, seed) for seed in range(2)])
-    (group,) = regularizers.parameter_groups(model, 0.0, "all")
+    (group,) = regularizers.group_parameters(model, 0.0, "all")
     assert group["weight_decay"] == 0
     assert list(map(id, group["params"])) == list(map(id, model.parameters()))
 
@@ -286,7 +286,7 @@ def test_without_weight_decay_there_is_one_group_of_everything(settings):
 @pytest.mark.parametrize("network", ["cnn1 ghost, frozen", "cnn1 layer_chw, frozen"])
 def test_a_frozen_scale_stays_one_and_without_gradient_whatever_is_penalized(network, optimizer_class, l1_mode, digits):
     model = side_by_side.join_networks([textbook_network(NETWORKS[network], seed) for seed in range(2)])
-    groups = regularizers.parameter_groups(model, 0.5, "all")
+    groups = regularizers.group_parameters(model, 0.5, "all")
     optimizer = optimizer_class(groups, lr=0.01, fused=True)
     penalty = make_penalty(model, "all", runs=2, l1=1e-5, l2=0.1, l1_mode=l1_mode, l2_form="norm")
     images, labels = standardized(digits, 10)
@@ -445,10 +445,10 @@ def test_a_gradient_that_is_not_finite_is_that_of_its_run_alone():
 def test_the_weights_of_each_unit_are_projected_as_torch_renorm_does_and_nothing_else_changes(largest, settings):
     model = join_noisy_networks(settings)
     with torch.no_grad():
-        first = next(iter(regularizers.penalized_parameters(model).values()))
+        first = next(iter(regularizers.select_penalized(model).values()))
         first.zero_()  # a norm of 0
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    regularizers.limit_norms(regularizers.penalized_parameters(model).values(), largest, RUNS)
+    regularizers.limit_norms(regularizers.select_penalized(model).values(), largest, RUNS)
     for run in range(RUNS):
         network = textbook_network(settings).double()
         network.load_state_dict(side_by_side.extract_run(before, run, RUNS))
@@ -464,7 +464,7 @@ def test_the_weights_of_each_unit_are_projected_as_torch_renorm_does_and_nothing
 def test_a_unit_within_the_limit_keeps_its_bits():
     model = join_noisy_networks(NETWORKS["cnn1"])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    regularizers.limit_norms(regularizers.penalized_parameters(model).values(), 1e6, RUNS)
+    regularizers.limit_norms(regularizers.select_penalized(model).values(), 1e6, RUNS)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

@@ -380,5 +380,5 @@ def test_the_page_can_be_opened_at_once(runs, digits, monkeypatch, tmp_path, cap
 def test_a_bundle_must_be_named_as_an_archive(name, runs, digits, made, capsys):
     write_runs(runs, digits, PLAIN, [0.8])
     before = Path(name).read_bytes() if Path(name).exists() else None
-    assert f"--bundle {name}: expected a name that ends in .zip" in refuse(made, ["--bundle", name], capsys)
+    assert f"--bundle {name}: expected a file with a name that ends in .zip" in refuse(made, ["--bundle", name], capsys)
     assert (Path(name).read_bytes() if Path(name).exists() else None) == before

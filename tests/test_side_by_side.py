@@ -52,6 +52,36 @@ def test_a_run_that_is_extracted_is_the_network_that_was_joined(settings):
             assert torch.equal(state[name], tensor), name
 
 
+NORMS = [
+    nn.BatchNorm2d(4, eps=0.01, momentum=0.3),
+    models.GhostBatchNorm(4, splits=2),
+    nn.GroupNorm(2, 4, eps=0.02),
+    nn.LayerNorm([4, 6, 6], eps=0.03),
+    nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4, eps=0.04, momentum=0.4), nn.Dropout(1e-9)),
+]
+
+
+@pytest.mark.parametrize("layer", NORMS, ids=lambda layer: type(layer).__name__)
+def test_a_norms_own_epsilon_and_momentum_hold_side_by_side(layer):
+    if isinstance(layer, models.GhostBatchNorm):
+        layer.eps, layer.momentum = 0.05, 0.5
+    joined = use_small_parts(side_by_side.join_networks([layer, layer]))
+    x = torch.randn(200, 4, 6, 6)
+    seed_dropout(joined, [0, 1])
+    outputs = joined(torch.cat([x, x], 1)).chunk(2, dim=1)
+    expected = layer(x)
+    for run, output in enumerate(outputs):
+        torch.testing.assert_close(output, expected)
+        for name, tensor in side_by_side.extract_run(joined.state_dict(), run, 2).items():
+            torch.testing.assert_close(tensor, layer.state_dict()[name])
+
+
+def test_a_convolution_that_pads_with_something_else_than_zeros_is_refused():
+    layer = nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect", bias=False)
+    with pytest.raises(TypeError, match="no side-by-side form of Conv2d"):
+        side_by_side.join_networks([layer, layer])
+
+
 def test_a_run_that_is_extracted_is_a_copy():
     model = side_by_side.join_networks([models.build_network("mlp1", SHAPE, seed=seed) for seed in range(2)])
     state = side_by_side.extract_run(model.state_dict(), 0, runs=2)

@@ -6,7 +6,7 @@ import pytest
 from helpers import UNSAFE
 
 import models
-from engine import plan
+from engine import plan, remarks
 from experiments import Experiment
 from studies import STUDIES
 from studies.study import CLAIM_METRICS, DIRECTIONS, KINDS, PUBLISHED_METRICS, SINGLE
@@ -309,6 +309,6 @@ def test_names_of_studies_and_titles_are_file_names_everywhere(names):
 def test_penalties_of_the_originals_act_on_every_parameter_that_is_trained(name, title, digits):
     penalized = experiment(name, title)
     network = build_network(penalized, digits.shape, len(digits.classes), seed=0)
-    (line,) = plan.describe_penalties(penalized, network)
+    (line,) = remarks.describe_penalties(penalized, network)
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     assert f"penalized: {trained:,} of {models.count_parameters(network):,}" in line

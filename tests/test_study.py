@@ -15,7 +15,7 @@ import train
 from engine import records
 from experiments import Experiment, UserError
 from studies import STUDIES
-from studies.study import LONGEST_GROUP, LONGEST_TITLE, SINGLE, Claim, Entry, Study
+from studies.study import LONGEST_GROUP, LONGEST_TITLE, SINGLE, Claim, Entry, Study, join_words
 
 ROOT = Path(__file__).resolve().parents[1]
 MINE = dict(
@@ -342,10 +342,28 @@ def test_the_group_is_named_after_the_study_and_its_overrides():
 def test_the_command_trains_the_study_with_its_overrides():
     study = STUDIES["mnist-norms"].with_overrides(dict(epochs=3, flip=True))
     command = study.command("--only", "no norm", "--seeds", "0-9")
-    assert command == "python train.py --study mnist-norms --flip --epochs 3 --only 'no norm' --seeds 0-9"
+    assert command == 'python train.py --study mnist-norms --flip --epochs 3 --only "no norm" --seeds 0-9'
     asked, titles = choose(shlex.split(command)[2:])
     assert (asked, titles) == (study, ["no norm"])
     assert Study(**MINE).command() == "python train.py --study mine"
+
+
+@pytest.mark.parametrize(
+    ("word", "joined"),
+    [
+        ("GN", "GN"),
+        ("", '""'),
+        ("LN, per pixel", '"LN, per pixel"'),
+        ("Ann's runs", '"Ann\'s runs"'),
+        (r"C:\my runs", r'"C:\my runs"'),
+        ("C:\\my runs\\", "'C:\\my runs\\'"),  # a closing quote after a backslash would be part of the word
+        ("100 $HOME", "'100 $HOME'"),
+        ("100 %PATH%", "'100 %PATH%'"),
+    ],
+)
+def test_words_are_quoted_for_every_shell_where_one_way_serves_all(word, joined):
+    assert join_words("train.py", word) == f"train.py {joined}"
+    assert shlex.split(joined) == [word]
 
 
 def test_experiments_typed_by_hand_are_a_study_without_claims_and_with_a_baseline_each():

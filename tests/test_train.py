@@ -251,7 +251,7 @@ def test_a_study_that_was_edited_is_refused_until_force_replaces_it(trained, cap
     words = [*PATH, "--only", "no L1", "--seeds", "0", "--runs-dir", str(trained)]
     error = refuse(train.main, words, capsys)
     assert "experiment.json: recorded with experiment lr 0.001, now 0.01;" in error
-    assert error.endswith("or replace it with --only 'no L1' --force, which discards seeds 0-1")
+    assert error.endswith('or replace it with --only "no L1" --force, which discards seeds 0-1')
     assert str(trained / GROUP / "no L1") in error
     assert read_files(trained) == before
 

@@ -147,10 +147,11 @@ def test_a_process_that_dies_takes_no_other_unit_with_it(digits, capsys):
     ]
     results = train_plan(plan_tasks(tasks, jobs=2, threads=1))
     assert results.keys() == {("deadly", 0), ("unreadable", 0), ("good", 0)}
-    for label in ("deadly", "unreadable"):
+    for label, seeds in (("deadly", "0-3"), ("unreadable", "0-2")):
         assert results[label, 0].runs == []
         assert results[label, 0].error == (
-            "its process died, perhaps for lack of memory; try its seeds alone with --force --runs-at-once 1"
+            f"its process died, perhaps for lack of memory; train its seeds one at a time, with --only {label} --seeds "
+            f"{seeds} --force --runs-at-once 1"
         )
     assert [run.seed for run in results["good", 0].runs] == [0, 1]
     out = capsys.readouterr().out
