@@ -141,7 +141,7 @@ def check_flags(args: argparse.Namespace) -> None:
             raise UserError(f"--out {out}: is the folder of records given by {flag}; name another")
     if any(out.glob("*.py")):
         raise UserError(f"--out {out}: is a folder of code; name one for the report alone, such as report")
-    if args.against and args.against.resolve() == args.runs_dir.resolve():
+    if args.against and not args.pool and args.against.resolve() == args.runs_dir.resolve():
         raise UserError(f"--against {args.against}: is --runs-dir itself; name another folder of runs")
 
 

@@ -142,6 +142,8 @@ def _complete(claim: Claim, reached: list[Reached], question: Question, answer: 
     if not later:
         return replace(judgement, why="no look is left")
     if not can_be_decided(answer.comparisons, question.direction, question.margin, later):
-        is_equal = any(each.difference == each.standard_error == 0 for each in answer.comparisons)
+        is_equal = question.margin is None and any(
+            each.difference == each.standard_error == 0 for each in answer.comparisons
+        )
         return replace(judgement, why=EQUAL if is_equal else TOO_SMALL)
     return replace(judgement, why=f"next is {later[0]}", next_look=later[0])

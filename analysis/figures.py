@@ -39,9 +39,10 @@ def add_forest(document: Document, findings: Findings) -> None:
         for title in findings.differences
         if title in published and baselines[title] in published
     }
+    has_intervals = any(comparison.seeds > 1 for comparison in findings.differences.values())
     document.add_figure(
         f"{findings.name}-forest",
-        f"Differences in test accuracy from {baseline}, in points, with 95 % intervals",
+        f"Differences in test accuracy from {baseline}, in points{', with 95 % intervals' if has_intervals else ''}",
         lambda: plots.plot_forest(
             _relabel(findings, findings.differences),
             baseline,

@@ -90,30 +90,21 @@ def _write_verdicts(findings: Findings) -> Iterator[str]:
         effects = describe_effects(judgement.comparisons, claim.metric)
         source = "the write-up says" if claim.kind in ("as run", "corrected") else "the claim"
         corrected = "with what was corrected, " if claim.kind == "corrected" else ""
-        diverged = sum(len(findings.record(title).diverged) for title in findings.list_compared(judgement))
+        diverged = _count_diverged(findings, judgement)
         without = f", without {diverged} diverged {'runs' if diverged > 1 else 'run'}" if diverged else ""
-        verdict = f"{corrected}**{judgement.verdict}**{_describe_margin(findings, judgement)}"
+        verdict = f"{corrected}**{judgement.verdict}**{describe_margin(judgement, findings.margin)}"
         yield (
             f"{name_title(judgement.subject)} {effects}, at {judgement.look}{without}; "
             f"{source} “{escaped(claim.says)}”: {verdict}."
         )
 
 
-def _describe_margin(findings: Findings, judgement: Judgement) -> str:
-    """Describe the uncorrected intervals that lie within the margin, if the verdict comes from them."""
-    metric, direction = METRICS[judgement.claim.metric], judgement.claim.direction
-    from_margin = "supported" if direction in ("same", "not higher") else "no practical difference"
-    if not metric.has_margin or judgement.verdict != from_margin:
-        return ""
-    ends = [comparison.interval_for_margin() for comparison in judgement.comparisons.values()]
-    within = [
-        " to ".join(str(Number(metric.scale * end, places=metric.places, signed=True)) for end in (low, high))
-        for low, high in ends
-        if high < findings.margin and (-findings.margin < low or direction == "not higher")
-    ]
-    ends_or_lies = "ends below" if direction == "not higher" else "lies within"
-    margin = f"{ends_or_lies} the margin of {metric.scale * findings.margin:g}"
-    return f", as the uncorrected interval, {' and '.join(within)}, {margin}"
+def _count_diverged(findings: Findings, judgement: Judgement) -> int:
+    """Count the runs whose seeds a verdict's look passed over because they diverged."""
+    records = [findings.record(title) for title in findings.list_compared(judgement)]
+    shared = sorted(set.intersection(*(set(record.results) for record in records)))
+    last = shared[next(iter(judgement.comparisons.values())).seeds - 1]
+    return sum(seed < last for record in records for seed in record.diverged)
 
 
 def _write_undecided(findings: Findings) -> Iterator[str]:
@@ -174,7 +165,7 @@ def _write_differences(findings: Findings) -> Iterator[str]:
         seeds = f"over {comparison.seeds} seeds" if comparison.seeds > 1 else "in one seed, which gives no interval"
         effect = describe_effects({findings.labels_of[findings.baselines[title]]: comparison}, "test_accuracy")
         yield f"{name_title(findings.labels_of[title])} {effect}, {seeds}."
-    if findings.differences:
+    if any(comparison.seeds > 1 for comparison in findings.differences.values()):
         yield "These 95 % intervals are corrected for their number (Holm); a verdict asks for more."
 
 
@@ -242,6 +233,32 @@ def describe_effects(comparisons: dict[str, Comparison], metric: str) -> str:
             number = number._replace(value=abs(number.value), signed=False)
         amounts.setdefault(effect, []).append(f"{by}{number}{unit} against {name_title(title)}")
     return " and ".join(f"{effect} {' and '.join(of_effect)}" for effect, of_effect in amounts.items())
+
+
+def describe_margin(judgement: Judgement, margin: float) -> str:
+    """Describe the uncorrected intervals that lie within the margin, if the verdict comes from them."""
+    metric, direction = METRICS[judgement.claim.metric], judgement.claim.direction
+    from_margin = "supported" if direction in ("same", "not higher") else "no practical difference"
+    if not metric.has_margin or judgement.verdict != from_margin:
+        return ""
+    points = round(metric.scale * margin, 9)  # 100 * 0.0011 would be above 0.11
+    within = []
+    for title, comparison in judgement.comparisons.items():
+        low, high = comparison.interval_for_margin()
+        if high < margin and (-margin < low or direction == "not higher"):
+            ends = [_show_end(metric.scale * end, points, metric.places) for end in (low, high)]
+            against = f" against {name_title(title)}" if len(judgement.comparisons) > 1 else ""
+            within.append(f"{' to '.join(ends)}{against}")
+    lie, where = ("end", "below") if direction == "not higher" else ("lie", "within")
+    interval, lies = ("intervals", lie) if len(within) > 1 else ("interval", f"{lie}s")
+    return f", as the uncorrected {interval}, {' and '.join(within)}, {lies} {where} the margin of {points:g} points"
+
+
+def _show_end(end: float, margin: float, places: int) -> str:
+    """Return the end of an interval, with as many more decimals as show on which side of the margin it lies."""
+    while (abs(round(end, places)) < margin) != (abs(end) < margin):
+        places += 1
+    return str(Number(end, places=places, signed=True))
 
 
 def list_new_seeds(known: list[int], count: int) -> str:

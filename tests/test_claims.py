@@ -125,6 +125,14 @@ def test_what_is_equal_in_every_run_is_undecided_without_a_margin(trained):
     assert (judgement.verdict, judgement.why, judgement.next_look) == ("undecided", EQUAL, None)
 
 
+def test_what_is_equal_in_every_run_is_no_reason_within_a_margin(trained):
+    study = a_study(a_claim("good", ("good again", "same"), "test_accuracy", "higher"))
+    study.experiments["good again"] = Entry("own", Experiment(l1=0.5))
+    (judgement,) = judge_claims(study, trained | {"good again": trained["good"]}, LABELS, 0.0001)
+    assert judgement.comparisons["good again"].difference == 0
+    assert (judgement.verdict, judgement.why) == ("undecided", TOO_SMALL)
+
+
 def test_a_claim_without_a_common_seed_takes_no_other_claims_metrics(trained, tmp_path):
     trained["good again"] = make_record(tmp_path, "strange", {77: 10})
     study = replace(a_study(), claims=(a_claim("good", ("bad", "good again"), "test_accuracy", "higher"),))

@@ -3,7 +3,18 @@
 import shutil
 
 import pytest
-from helpers import HANDED_IN, change_result, change_text, end_history, end_with, refresh, refuse, write_nothing
+from helpers import (
+    HANDED_IN,
+    PLAIN,
+    change_result,
+    change_text,
+    end_history,
+    end_with,
+    refresh,
+    refuse,
+    write_nothing,
+    write_runs,
+)
 
 import report
 import train
@@ -153,6 +164,14 @@ def test_when_every_submission_is_left_out_their_reasons_are_the_answer(tmp_path
     says = "report.py: error: --pool: no run of any submission can be taken (ann: fails the check of"
     assert captured.err.startswith(says)
     assert captured.out == ""
+
+
+def test_pooled_runs_may_be_shown_beside_ones_own(tmp_path, digits, capsys):
+    (tmp_path / "ann.zip").write_bytes(b"no archive")
+    write_runs(tmp_path / "runs", digits, PLAIN, [0.9])
+    words = ["--pool", tmp_path / "ann.zip", "--runs-dir", tmp_path / "runs", "--against", tmp_path / "runs"]
+    assert "no run of any submission can be taken" in refuse(report.main, [*words, "--out", tmp_path / "class"], capsys)
+    assert "is the folder of records" in refuse(report.main, [*words, "--out", tmp_path / "runs"], capsys)
 
 
 def test_a_person_is_named_without_the_archives_ending(tmp_path):

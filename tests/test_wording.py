@@ -1,9 +1,11 @@
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 from helpers import PLAIN, override, read_rows, write_report, write_runs
 
-from analysis.wording import describe_training
+from analysis.claims import Judgement
+from analysis.wording import describe_margin, describe_training
 from experiments import Experiment
 from studies import STUDIES
 from studies.study import Claim, Entry, Study
@@ -37,6 +39,16 @@ def test_what_cannot_be_told_apart_is_not_called_a_change(runs, digits):
     assert "l1=0.1* shows no certain change of test accuracy, +0.00 ± " in text
     assert "l1=0.2* changes test accuracy by −10.00 points against *mlp1*, in one seed" in text
     assert "the best is *mlp1*, equal to *mlp1,l1=0.1*." in text
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_intervals_are_spoken_of_where_there_are_some(seeds, runs, digits):
+    for experiment in (PLAIN, replace(PLAIN, l1=0.1)):
+        write_runs(runs, digits, experiment, [0.8, 0.9][:seeds])
+    text = write_report(runs)
+    assert ("- These 95 % intervals are corrected for their number" in text) == (seeds > 1)
+    caption = f"Differences in test accuracy from mlp1, in points{', with 95 % intervals' if seeds > 1 else ''}"
+    assert f"Figure 1. {caption}.*" in text
 
 
 def test_a_single_experiment_is_compared_with_itself_unregularized(runs, digits):
@@ -94,17 +106,46 @@ def mine(monkeypatch):
 def test_a_verdict_by_the_margin_shows_the_interval_that_it_comes_from(mine, runs, digits):
     for title in mine.experiments:
         write_runs(runs, digits, mine.experiments[title].experiment, [0.9] * 5, mine, title)
-    says = "**no practical difference**, as the uncorrected interval, +0.00 to +0.00, lies within the margin of 2."
+    says = "**no practical difference**, as the uncorrected interval, +0.00 to +0.00, lies within the margin of 2 points."
     assert says in write_report(runs)
 
 
+@pytest.mark.parametrize(
+    ("direction", "ends", "says"),
+    [
+        ("same", [(0.0001, 0.00198)], "interval, +0.01 to +0.198, lies within the margin of 0.2 points"),
+        ("not higher", [(-0.00204, 0.001996)], "interval, −0.20 to +0.1996, ends below the margin of 0.2 points"),
+        (
+            "not higher",
+            [(0.0, 0.001), (-0.01, 0.0)],
+            "intervals, +0.00 to +0.10 against *0* and −1.00 to +0.00 against *1*, end below the margin of 0.2 points",
+        ),
+        (
+            "higher",
+            [(0.0, 0.001), (0.004, 0.005)],
+            "interval, +0.00 to +0.10 against *0*, lies within the margin of 0.2 points",
+        ),
+    ],
+)
+def test_an_interval_by_the_margin_is_told_with_its_comparison_and_never_beyond_the_margin(direction, ends, says):
+    claim = Claim("own", "", "a", ("b",), "test_accuracy", direction)
+    compared = {str(place): SimpleNamespace(interval_for_margin=lambda of=each: of) for place, each in enumerate(ends)}
+    verdict = "no practical difference" if direction == "higher" else "supported"
+    judgement = Judgement(claim, verdict, comparisons=compared)
+    assert describe_margin(judgement, 0.002) == f", as the uncorrected {says}"
+
+
 def test_a_verdict_tells_how_many_runs_diverged(mine, runs, digits):
-    for title, accuracies in (("plain", [0.9, 0.91, 0.92, 0.9, 0.91]), ("L1", [0.5, 0.52, 0.49, 0.5, 0.53])):
-        write_runs(runs, digits, mine.experiments[title].experiment, accuracies, mine, title)
-    write_runs(runs, digits, mine.experiments["L1"].experiment, [0.1] * 2, mine, "L1", first_seed=5, diverged=True)
+    """Runs that diverged beyond the last seed of its look are no part of it."""
+    with_l1 = mine.experiments["L1"].experiment
+    write_runs(runs, digits, mine.experiments["plain"].experiment, [0.9, 0.91, 0.92, 0.9, 0.91, 0.92], mine, "plain")
+    write_runs(runs, digits, with_l1, [0.5, 0.52], mine, "L1")
+    write_runs(runs, digits, with_l1, [0.49, 0.5, 0.53], mine, "L1", first_seed=3)
+    for diverged in (2, 6, 7):
+        write_runs(runs, digits, with_l1, [0.1], mine, "L1", diverged, diverged=True)
     text = write_report(runs)
-    assert "at look 1 (5 seeds), without 2 diverged runs; the claim “L1 costs accuracy”: **supported**." in text
-    assert read_rows(text, "validation %")["L1"]["seeds"] == "5 of 7"
+    assert "at look 1 (5 seeds), without 1 diverged run; the claim “L1 costs accuracy”: **supported**." in text
+    assert read_rows(text, "validation %")["L1"]["seeds"] == "5 of 8"
 
 
 def test_the_number_of_published_metrics_outside_is_beside_that_of_chance(runs, digits, monkeypatch):
