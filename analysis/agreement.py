@@ -28,8 +28,12 @@ def add_agreement(document: Document, all_findings: Iterable[Findings], others: 
     """
     by_name = {findings.name: findings for findings in others}
     pairs = [(findings, by_name[findings.name]) for findings in all_findings if findings.name in by_name]
-    pairs = [(here, there) for here, there in pairs if here.judgements and there.judgements]
     document.say(f"### Beside {escaped(name)}")
+    for _, there in pairs:
+        if there.study.claims and there.problem:
+            runs = f"the runs of {there.group} in {name}"
+            document.say(escaped(f"Without their test images, {runs} are not judged: {there.problem}"))
+    pairs = [(here, there) for here, there in pairs if here.judgements and there.judgements]
     if not pairs:
         document.say("The two folders have no study in common whose claims are judged in both.")
     for here, there in pairs:
@@ -51,7 +55,8 @@ def compare_verdicts(here: Findings, there: Findings) -> tuple[Table, Counter[st
         counts[how] += 1
         claim = one.claim
         words: tuple[str, ...] = claim.says, claim.kind, claim.metric.replace("_", " ")
-        outcome: tuple[str, ...] = one.verdict, other.verdict, how
+        looks = (each.look.number + 1 if each.look else "" for each in (one, other))
+        outcome: tuple[int | str, ...] = *looks, one.explained, other.explained, how
         is_shared = one.subject == other.subject  # of several experiments, each folder may have another best
         for title in [title for title in one.comparisons if is_shared and title in other.comparisons] or [""]:
             differences = [
@@ -61,7 +66,7 @@ def compare_verdicts(here: Findings, there: Findings) -> tuple[Table, Counter[st
             rows.append((*words, f"{one.subject} − {title}" if title else "", *differences, *outcome))
             words, outcome = ("",) * len(words), ("",) * len(outcome)
     of_claim, of_both = ("claim", "kind", "metric", "compared"), ("difference here", "there")
-    header = (*of_claim, *of_both, "verdict here", "verdict there", "together")
+    header = (*of_claim, *of_both, "look here", "look there", "verdict here", "verdict there", "together")
     return Table(f"{here.name}-agreement", header, rows), counts
 
 

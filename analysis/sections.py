@@ -75,8 +75,10 @@ def make_report(
         name, others = against
         their_findings, unused_there = gather(others, data_dir)
         add_agreement(document, all_findings, their_findings, name)
-        problems = [*problems, *(f"{name}: {each}" for each in unused_there)]
-    left_out = [each.replace(f"{runs_dir}{os.sep}", "").replace(os.sep, "/") for each in [*unused, *problems]]
+        problems += [f"{name}: {each}" for each in unused_there]
+        problems += chain.from_iterable(map(describe_diverged, others))
+    of_runs = re.compile(rf"(?<![\w./\\-]){re.escape(f'{runs_dir}{os.sep}')}")  # not of other-runs
+    left_out = [of_runs.sub("", each).replace(os.sep, "/") for each in [*unused, *problems]]
     document.say(*[f"Left out: {escaped(each)}" for each in left_out])
     document.end_summary()
     for findings in all_findings:

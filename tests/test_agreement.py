@@ -7,9 +7,10 @@ from helpers import read_rows, refuse, write_nothing, write_runs
 
 import report
 from analysis import style
-from analysis.agreement import compare_verdicts, find_shared_seeds, judge_agreement
+from analysis.agreement import add_agreement, compare_verdicts, find_shared_seeds, judge_agreement
 from analysis.claims import Judgement
 from analysis.compare import Comparison
+from analysis.document import Document
 from analysis.findings import gather
 from engine import records
 from experiments import Experiment
@@ -87,6 +88,39 @@ def test_what_is_left_out_of_the_other_folder_is_said(two_folders, tmp_path, mon
     assert f"Left out: {broken}: cannot be read" in text
 
 
+def test_runs_of_the_other_folder_that_diverged_are_named_with_their_folder(two_folders, tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(style, "save_figure", write_nothing)
+    monkeypatch.chdir(tmp_path)
+    for folder, name in zip(two_folders, ("runs", "other-runs"), strict=True):
+        folder.rename(name)
+        write_runs(tmp_path / name, digits, PLAIN, [0.1], MINE, "plain", 5, diverged=True, stop_reason="diverged: so")
+    report.main(["--against", "other-runs"])
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    for left_out in ("mine/plain", "other-runs/mine/plain"):
+        assert f"Left out: {left_out}, seed 5: diverged: so; it is part of no mean\n" in text
+
+
+def test_without_the_other_folders_test_images_the_reason_is_told(two_folders, tmp_path):
+    here, there = (gather(records.read_all(folder)[0], folder)[0][0] for folder in two_folders)
+    there = replace(there, dataset=None, problem="cells.npz: not found")
+    document = Document()
+    add_agreement(document, [here], [there], "other-runs")
+    says = "Without their test images, the runs of mine in other-runs are not judged: cells.npz: not found\n"
+    assert says in document.text
+    assert "no study in common whose claims are judged in both" in document.text
+
+
+def test_verdicts_show_their_looks_and_what_is_open_its_reason(two_folders):
+    here, there = (gather(records.read_all(folder)[0], folder)[0][0] for folder in two_folders)
+    (one,) = here.judgements
+    few = dict(verdict="too few seeds", why="next is look 1 (5 seeds)", look=None, next_look=one.look)
+    there.judgements[0] = replace(one, **few)
+    table, _ = compare_verdicts(here, there)
+    ((*_, look_here, look_there, verdict_here, verdict_there, _),) = table.rows
+    assert (look_here, look_there) == (1, "")
+    assert (verdict_here, verdict_there) == ("supported", "too few seeds: next is look 1 (5 seeds)")
+
+
 def test_the_report_shows_both_verdicts_and_that_seeds_are_shared(two_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(style, "save_figure", write_nothing)
     here, there = two_folders
@@ -104,7 +138,7 @@ def test_differences_of_different_experiments_do_not_stand_side_by_side(two_fold
     """A claim on the best of several may be about another one in the other folder."""
     here, there = (gather(records.read_all(folder)[0], folder)[0][0] for folder in two_folders)
     here.judgements[0] = replace(here.judgements[0], subject="plain")
-    ((*_, compared, difference_here, difference_there, _, _, _),) = compare_verdicts(here, there)[0].rows
+    ((*_, compared, difference_here, difference_there, _, _, _, _, _),) = compare_verdicts(here, there)[0].rows
     assert (compared, difference_here, difference_there) == ("", "", "")
 
 
