@@ -39,10 +39,14 @@ def add_forest(document: Document, findings: Findings) -> None:
         for title in findings.differences
         if title in published and baselines[title] in published
     }
-    has_intervals = any(comparison.seeds > 1 for comparison in findings.differences.values())
+    caption = f"Differences in test accuracy from {baseline}, in points"
+    if any(comparison.seeds > 1 for comparison in findings.differences.values()):
+        caption += ", with 95 % intervals"
+    if published_differences and findings.study.baseline not in (None, first):
+        caption += f" (published: from {first}, which has the same settings)"
     document.add_figure(
         f"{findings.name}-forest",
-        f"Differences in test accuracy from {baseline}, in points{', with 95 % intervals' if has_intervals else ''}",
+        caption,
         lambda: plots.plot_forest(
             _relabel(findings, findings.differences),
             baseline,
@@ -107,9 +111,14 @@ def add_sweep(document: Document, findings: Findings) -> None:
     baseline = None
     if study.baseline in findings.titles and study.baseline not in study.sweep:
         baseline = (study.baseline, findings.values(study.baseline, "test_accuracy"))
+    caption = f"Test accuracy and {second[0]} against {study.sweep_over}"
+    if any(len(findings.record(title).results) > 1 for title in swept):
+        caption += ", means and 95 % intervals over seeds"
+    if baseline:
+        caption += "; dashed: the baseline's mean"
     document.add_figure(
         f"{findings.name}-sweep",
-        f"Test accuracy and {second[0]} against {study.sweep_over}",
+        caption,
         lambda: plots.plot_sweep(panels, study.sweep_over, baseline),
     )
 

@@ -20,6 +20,7 @@ from analysis.compare import Comparison, compute_mean_interval
 from analysis.style import GREY, Styles, assign_styles, in_style, wrap_title
 
 Shares = list[float]  # a share for each seed
+Interval = tuple[float, float, int]  # its ends, and the number of seeds behind it
 
 MOST_IN_A_LINE = 20  # seeds; more dots are spread in height, or they would hide each other
 MANY, INCHES = 20, (0.42, 0.13)  # classes with numbers in their cells; the width of such a class, and of one of more
@@ -112,7 +113,7 @@ def plot_seeds(accuracies: dict[str, Shares], published: dict[str, float], style
         if title in published:
             _plot_published(panel, published[title], place)
     points = [*chain.from_iterable(accuracies.values()), *published.values()]
-    _set_range(panel, [100 * share for share in points], intervals)
+    set_range(panel, [100 * share for share in points], intervals)
     panel.set_xlabel("test accuracy (%)")
     _add_key(figure, panel, "a seed; bar: mean and 95 % interval", bool(published))
     return figure
@@ -141,7 +142,7 @@ def plot_forest(
         if title in published:
             _plot_published(panel, published[title], place)
     points = [-margin, margin, *(each.difference for each in differences.values()), *published.values()]
-    _set_range(panel, [100 * share for share in points], intervals)
+    set_range(panel, [100 * share for share in points], intervals)
     panel.set_xlabel(wrap_title(f"test accuracy − that of {baseline} (points)", width=72))
     _add_key(figure, panel, "difference and 95 % interval", bool(published))
     return figure
@@ -159,23 +160,24 @@ def _make_rows(titles: Iterable[str], height: float = 0.34, width: float = 8) ->
     return figure, panel
 
 
-def _set_range(panel: Axes, points: list[float], intervals: list[tuple[float, float, int]]) -> None:
-    """Set the range of a panel of rows; an arrow marks where the interval of a row goes on.
-
-    An interval over two seeds is 13 standard errors long to each side. It would hide the others, so it sets no range.
-
-    Args:
-        points: values that the range holds.
-        intervals: (low, high, seeds) of each row.
-    """
-    held = [*points, *(end for *ends, seeds in intervals if seeds > 2 for end in ends)]
-    border = 0.05 * (max(held) - min(held)) or 1
-    left, right = min(held) - border, max(held) + border
+def set_range(panel: Axes, points: list[float], intervals: list[Interval]) -> None:
+    """Set the range of a panel of rows; an arrow marks where the interval of a row goes on."""
+    left, right = _find_range(points, intervals)
     panel.set_xlim(left, right)
     for place, (low, high, _) in enumerate(intervals):
         for edge, marker, goes_on in ((left, "<", low < left), (right, ">", high > right)):
             if goes_on:
                 panel.plot(edge, place, marker, color="black", markersize=5, clip_on=False, zorder=4)
+
+
+def _find_range(points: list[float], intervals: list[Interval]) -> tuple[float, float]:
+    """Find a range that holds all points and intervals.
+
+    An interval over two seeds is 13 standard errors long to each side. It would hide the others, so it sets no range.
+    """
+    held = [*points, *(end for *ends, seeds in intervals if seeds > 2 for end in ends)]
+    border = 0.05 * (max(held) - min(held)) or 1
+    return min(held) - border, max(held) + border
 
 
 def _plot_published(panel: Axes, share: float, place: int) -> None:
@@ -203,18 +205,24 @@ def plot_sweep(
     axes = figure.subplots(1, len(panels))
     for panel, (metric, lines) in zip(axes, panels.items(), strict=True):
         styles = assign_styles(lines)
-        for name, points in lines.items():
-            values = sorted(points)
-            intervals = [compute_mean_interval([100 * share for share in points[value]]) for value in values]
-            means, half_widths = zip(*intervals, strict=True)
+        points: list[float] = []
+        intervals: list[Interval] = []
+        for name, shares in lines.items():
+            values = sorted(shares)
+            found = [compute_mean_interval([100 * share for share in shares[value]]) for value in values]
+            means, half_widths = zip(*found, strict=True)
             panel.errorbar(values, means, np.nan_to_num(half_widths), label=name, marker="o", capsize=3, **styles[name])
+            points += means
+            intervals += [(at - by, at + by, len(shares[value])) for (at, by), value in zip(found, values, strict=True)]
+        if baseline and panel is axes[0]:
+            points.append(100 * mean(baseline[1]))
+            panel.axhline(points[-1], color=GREY, linestyle="--", label=baseline[0])
+        panel.set_ylim(_find_range(points, intervals))
         panel.set_xscale("log")
         panel.set(xlabel=setting, title=f"{metric} (%)")
         if len(ticks := sorted(set().union(*lines.values()))) <= MOST_TICKS:
             panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
             panel.xaxis.set_minor_locator(NullLocator())
-    if baseline:
-        axes[0].axhline(100 * mean(baseline[1]), color=GREY, linestyle="--", label=baseline[0])
     _add_legend(figure, axes[0])
     return figure
 

@@ -15,6 +15,7 @@ from analysis.compare import LEVEL, Comparison
 from analysis.document import Document
 from analysis.findings import Findings
 from analysis.metrics import METRICS, compare_records, list_common_seeds, name_other
+from analysis.plots import set_range
 from analysis.style import GREY, in_style, wrap_title
 from analysis.tables import Number, Table, show_difference
 from engine.records import Record
@@ -182,22 +183,25 @@ def plot_people(compared: list[ByPerson]) -> Figure:
     columns = min(PANELS, len(compared))
     rows = math.ceil(len(compared) / columns)
     longest = max(len(each.people) for each in compared) + 1
-    figure = Figure(figsize=(WIDTHS[columns], rows * (0.8 + 0.17 * longest)), layout="constrained")
+    figure = Figure(figsize=(WIDTHS[columns], rows * (1 + 0.17 * longest)), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels[len(compared) :]:
         panel.set_visible(False)
     for panel, each in zip(panels, compared, strict=False):
         drawn = [*each.people.items(), ("all", each.pooled)]
-        scale = METRICS[each.metric].scale
+        metric, intervals = METRICS[each.metric], []
         panel.axvline(0, color=GREY, linewidth=1)
         for place, (_, comparison) in enumerate(drawn):
             colour, marker, size = ("#0072B2", "o", 4) if place < len(each.people) else ("black", "D", 5)
-            panel.plot(scale * comparison.difference, place, marker, color=colour, markersize=size, zorder=3)
-            ends = [scale * end for end in comparison.interval()]
-            panel.plot(ends, [place, place], color=colour, linewidth=1.2, zorder=2)
+            panel.plot(metric.scale * comparison.difference, place, marker, color=colour, markersize=size, zorder=3)
+            low, high = (metric.scale * end for end in comparison.interval())
+            panel.plot([low, high], [place, place], color=colour, linewidth=1.2, zorder=2)
+            intervals.append((low, high, comparison.seeds))
         panel.set_yticks(range(len(drawn)), [person.replace("$", r"\$") for person, _ in drawn])
+        set_range(panel, [0, *(metric.scale * comparison.difference for _, comparison in drawn)], intervals)
         panel.tick_params(labelsize=7)
         panel.set_ylim(len(drawn) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)
-        panel.set_title(f"{wrap_title(each.label)}\n{METRICS[each.metric].name}", fontsize=8)
+        panel.set_title(f"{wrap_title(each.label)}\n{metric.name}", fontsize=8)
+        panel.set_xlabel(f"difference{' (points)' if metric.is_share else ''}", fontsize=7)
     return figure

@@ -1,4 +1,4 @@
-"""The look that all figures have in common.
+"""The style that all figures have in common.
 
 styles = assign_styles(["BN", "GN"])                    # {title: arguments of matplotlib's `plot`}
 save_figure(figure, Path("report/figures/forest"))      # forest.png, forest.pdf
@@ -76,5 +76,5 @@ def wrap_title(title: str, width: int = 36) -> str:
 
 def assign_styles(titles: Iterable[str]) -> Styles:
     """Assign a colour and a dash to each title, so that an experiment looks the same in every figure."""
-    looks = [dict(color=colour, linestyle=dash) for dash in DASHES for colour in COLOURS]
-    return dict(zip(titles, cycle(looks), strict=False))
+    styles = [dict(color=colour, linestyle=dash) for dash in DASHES for colour in COLOURS]
+    return dict(zip(titles, cycle(styles), strict=False))

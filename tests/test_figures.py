@@ -11,7 +11,8 @@ from analysis.document import Document
 from analysis.findings import Findings, gather
 from engine import records
 from experiments import Experiment
-from studies.study import Study
+from studies import STUDIES
+from studies.study import Entry, Study
 
 SHARES = np.array(  # of three runs, for five images of three classes
     [
@@ -151,6 +152,35 @@ def test_a_sweep_shows_the_train_accuracy_if_no_weight_is_zero(drawn, digits, tm
     assert panels == {"test accuracy": {"L1": {0.1: [0.8, 0.9]}}, second: {"L1": {0.1: pytest.approx(shares)}}}
     assert setting == "λ"
     assert f"Test accuracy and {second} against λ" in document.text
+
+
+def test_the_caption_of_a_sweep_says_what_its_bars_and_its_dashed_line_are(drawn, digits, tmp_path):
+    plain, swept = Experiment(dataset="mnist_sample"), Experiment(dataset="mnist_sample", l1=0.1)
+    for experiment in (plain, swept):
+        write_runs(tmp_path, digits, experiment, [0.8, 0.9])
+    trained = {record.title: record for record in records.read_all(tmp_path)[0]}
+    study = Study.typed_by_hand({plain.name: plain, swept.name: swept})
+    study = replace(study, sweep={swept.name: ("L1", 0.1)}, sweep_over="λ")
+    for baseline, dashed in ((None, ""), (plain.name, "; dashed: the baseline's mean")):
+        document = Document()
+        findings = Findings("a", replace(study, baseline=baseline), "mnist_sample", trained, digits)
+        figures.add_sweep(document, findings)
+        assert f"against λ, means and 95 % intervals over seeds{dashed}.*" in document.text
+
+
+def test_a_baseline_whose_published_accuracy_is_that_of_another_title_is_said(digits, tmp_path, monkeypatch):
+    plain, published = Experiment(dataset="mnist_sample"), dict(test_accuracy=0.9)
+    entries = {"as run": Entry("as run", plain, published=published), "plain": Entry("control", plain)}
+    entries["L1"] = Entry("as run", replace(plain, l1=0.1), published=published)
+    for baseline, says in (("plain", " (published: from as run, which has the same settings)"), ("as run", "")):
+        study = Study("mine", "?", entries, baseline)
+        monkeypatch.setitem(STUDIES, "mine", study)
+        for title in ("as run", "L1"):
+            write_runs(tmp_path / baseline, digits, entries[title].experiment, [0.8, 0.9], study, title)
+        (findings,), _ = gather(records.read_all(tmp_path / baseline)[0], Path("unused"))
+        document = Document()
+        figures.add_forest(document, findings)
+        assert f"from {baseline}, in points, with 95 % intervals{says}.*" in document.text
 
 
 def test_weights_of_the_penalized_and_of_their_baseline_are_shown(found, drawn):

@@ -15,7 +15,7 @@ def run(epochs, start):
 
 
 HISTORIES = {"whole": [run(4, 1.0), run(4, 2.0)], "stopped": [run(4, 1.0), run(2, 3.0)], "alone": [run(3, 1.0)]}
-LOOKS = style.assign_styles(HISTORIES)
+STYLES = style.assign_styles(HISTORIES)
 
 
 def lines_of(panel):
@@ -34,12 +34,12 @@ def test_a_long_title_has_lines_that_end_at_commas():
 def test_however_long_the_titles_most_of_a_figure_is_the_axes():
     long = ",".join(f"setting_{number}={number}" for number in range(9))
     accuracies = {f"{name},{long}": [0.8, 0.9] for name in ("one", "other")}
-    looks = style.assign_styles(accuracies)
+    styles = style.assign_styles(accuracies)
     for figure in (
-        plots.plot_seeds(accuracies, {}, looks),
+        plots.plot_seeds(accuracies, {}, styles),
         plots.plot_by_class({title: np.ones(10) for title in accuracies}, "0123456789"),
-        plots.plot_curves({title: [run(2, 1.0)] for title in accuracies}, looks),
-        plots.plot_sparsity({title: [(0.5, 0.5)] for title in accuracies}, looks),
+        plots.plot_curves({title: [run(2, 1.0)] for title in accuracies}, styles),
+        plots.plot_sparsity({title: [(0.5, 0.5)] for title in accuracies}, styles),
     ):
         figure.draw_without_rendering()
         assert figure.get_tightbbox().width <= figure.get_figwidth() + 0.01, "nothing is cut off"
@@ -47,7 +47,7 @@ def test_however_long_the_titles_most_of_a_figure_is_the_axes():
 
 
 def test_a_curve_is_the_mean_of_the_runs_still_training_and_is_not_padded():
-    train_loss, validation_loss, train_accuracy, _ = plots.plot_curves(HISTORIES, LOOKS).axes
+    train_loss, validation_loss, train_accuracy, _ = plots.plot_curves(HISTORIES, STYLES).axes
     found = {title: (list(line.get_xdata()), list(line.get_ydata())) for title, line in lines_of(train_loss).items()}
     assert found["whole"] == ([1, 2, 3, 4], pytest.approx([1.5, 0.75, 0.5, 0.375]))
     assert found["stopped"] == ([1, 2, 3, 4], pytest.approx([2.0, 1.0, 1 / 3, 0.25]))
@@ -57,7 +57,7 @@ def test_a_curve_is_the_mean_of_the_runs_still_training_and_is_not_padded():
 
 
 def test_the_band_reaches_over_all_runs_and_a_dot_marks_the_end_of_one_that_stopped_early():
-    panel = plots.plot_curves(HISTORIES, LOOKS).axes[0]
+    panel = plots.plot_curves(HISTORIES, STYLES).axes[0]
     band = panel.collections[1].get_paths()[0].vertices
     assert {tuple(point) for point in band.round(3)} >= {(1, 1), (1, 3), (2, 0.5), (2, 1.5), (4, 0.25)}
     dots = [
@@ -70,10 +70,10 @@ def test_the_band_reaches_over_all_runs_and_a_dot_marks_the_end_of_one_that_stop
 def test_the_first_epochs_do_not_hide_the_differences_of_the_others():
     accuracies = (0.1, 0.5, 0.90, 0.92, 0.91, 0.93, 0.94, 0.95)
     rows = [dict(row, val_accuracy=share) for row, share in zip(run(8, 1.0), accuracies, strict=True)]
-    *_, panel = plots.plot_curves(dict(whole=[rows]), LOOKS).axes
+    *_, panel = plots.plot_curves(dict(whole=[rows]), STYLES).axes
     low, high = panel.get_ylim()
     assert 89 < low < 90 < 95 < high < 100
-    *_, panel = plots.plot_curves(dict(whole=[rows], stopped=[rows[:1]]), LOOKS).axes
+    *_, panel = plots.plot_curves(dict(whole=[rows], stopped=[rows[:1]]), STYLES).axes
     assert panel.get_ylim()[0] < 10, "of a run that was stopped early, the end is shown"
 
 
@@ -145,8 +145,20 @@ def test_an_interval_over_two_seeds_does_not_hide_the_others():
     assert [line.get_marker() for line in panel.lines if line.get_marker() in "<>"] == ["<", ">"]
 
 
+def test_an_interval_over_two_seeds_does_not_hide_the_other_points_of_a_sweep():
+    of_five = [0.8, 0.81, 0.79, 0.8, 0.82]
+    average, half_width = compute_mean_interval([100 * share for share in of_five])
+    points = {0.1: of_five, 0.01: [0.7, 0.9]}
+    panels = {"test accuracy": {"a": points}, "train accuracy": {"a": points}}
+    left, right = plots.plot_sweep(panels, "λ", ("base", [0.95])).axes
+    border = 0.05 * (95 - average + half_width)
+    assert left.get_ylim() == pytest.approx((average - half_width - border, 95 + border))
+    border = 0.05 * 2 * half_width
+    assert right.get_ylim() == pytest.approx((average - half_width - border, average + half_width + border))
+
+
 def test_one_epoch_has_one_tick():
-    figure = plots.plot_curves({"whole": [run(1, 1.0)]}, LOOKS)
+    figure = plots.plot_curves({"whole": [run(1, 1.0)]}, STYLES)
     figure.canvas.draw()
     low, high = figure.axes[2].get_xlim()
     assert [tick for tick in figure.axes[2].get_xticks() if low <= tick <= high] == [1]
@@ -172,7 +184,7 @@ def test_a_sweep_of_many_values_does_not_label_each():
 
 def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(tmp_path):
     paths = [tmp_path / folder / "a,b=0.1" for folder in ("one", "two")]
-    written = [style.save_figure(plots.plot_curves(HISTORIES, LOOKS), path) for path in paths]
+    written = [style.save_figure(plots.plot_curves(HISTORIES, STYLES), path) for path in paths]
     assert [path.name for path in written[0]] == ["a,b=0.1.png", "a,b=0.1.pdf"]
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
@@ -188,17 +200,17 @@ def test_experiments_differ_until_colours_and_dashes_are_used_up(count):
 
 
 def test_an_experiment_has_one_colour_in_every_figure():
-    looks = style.assign_styles(["other", "mine"])
+    styles = style.assign_styles(["other", "mine"])
     comparison = {"mine": Comparison(0.01, 5, 0.01)}
     panels = [
-        plots.plot_curves({"mine": HISTORIES["whole"]}, looks).axes[0],
-        plots.plot_seeds({"mine": [0.5]}, {}, looks).axes[0],
-        plots.plot_forest(comparison, "other", 0.001, {}, looks).axes[0],
-        plots.plot_sparsity({"mine": [(0, 0)]}, looks).axes[0],
+        plots.plot_curves({"mine": HISTORIES["whole"]}, styles).axes[0],
+        plots.plot_seeds({"mine": [0.5]}, {}, styles).axes[0],
+        plots.plot_forest(comparison, "other", 0.001, {}, styles).axes[0],
+        plots.plot_sparsity({"mine": [(0, 0)]}, styles).axes[0],
     ]
     for panel in panels:
-        assert looks["mine"]["color"] in {line.get_color() for line in panel.lines}
-        assert looks["other"]["color"] not in {line.get_color() for line in panel.lines}
+        assert styles["mine"]["color"] in {line.get_color() for line in panel.lines}
+        assert styles["other"]["color"] not in {line.get_color() for line in panel.lines}
 
 
 def test_the_histogram_of_weights_has_exact_zeros_apart_and_loses_no_weight():

@@ -114,6 +114,17 @@ def test_the_figure_has_a_panel_for_each_comparison_and_a_row_for_each_person(po
     assert dots == pytest.approx([100 * each.difference for each in (*compared.people.values(), compared.pooled)])
 
 
+def test_a_persons_two_seeds_do_not_hide_the_others_and_the_unit_is_named(pooled):
+    findings, givers = pooled
+    mixed = {key: "Ann" if key[2] < 2 else "Bob" for key in givers}
+    (compared,) = compare_by_person(findings, mixed)
+    low, high = (100 * end for end in compared.people["Ann"].interval())
+    panel, of_loss = plot_people([compared, replace(compared, metric="test_loss")]).axes
+    left, right = panel.get_xlim()
+    assert low < left < right < high
+    assert (panel.get_xlabel(), of_loss.get_xlabel()) == ("difference (points)", "difference")
+
+
 def test_a_person_called_all_has_a_row(pooled):
     findings, givers = pooled
     givers = {key: giver.replace("Ann", "all") for key, giver in givers.items()}
