@@ -43,7 +43,7 @@ METRICS = dict(
     gap=Metric("the gap between train and test accuracy", has_margin=True, of_images="test_accuracy"),
     epochs=Metric("the number of epochs", is_share=False, places=1),
     zeros=Metric("the share of weights that are exactly zero", places=1, has_margin=True),
-    small=Metric("the share of weights that are nearly zero", places=1, has_margin=True),
+    small=Metric("the share of weights that are nearly zero", places=1),
     l2_norm=Metric("the norm of the weights", is_share=False, places=1),
 )
 

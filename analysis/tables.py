@@ -279,7 +279,7 @@ def make_claims_table(findings: Findings) -> Table:
             words, verdict = ("", "", ""), ""
         if not judgement.comparisons:
             rows.append((*words, "", "", "", "", "", verdict))
-    header = ("claim", "kind", "metric", "compared", "difference", "tests ±", "n", "look", "verdict")
+    header = ("claim", "kind", "metric", "compared", "difference", "margin ±", "n", "look", "verdict")
     return Table(f"{findings.name}-claims", header, rows)
 
 

@@ -34,7 +34,7 @@ all claims of the study (Holm); before look 1 it is a corrected 95 % interval, w
 **Verdicts**, in this order:
 
 1. The difference is *no practical difference* if the interval of two one-sided tests at the look's level, which is not
-   corrected (tests ±), lies within the margin, which is named above the claims. That supports a claim that two are the
+   corrected (margin ±), lies within the margin, which is named above the claims. That supports a claim that two are the
    same. For a claim that the first is not higher, only the interval's upper end counts.
 2. A claim is *supported* or *contradicted* if its corrected interval leaves out zero. To contradict that two are the
    same, or that the first is not higher, the difference must also reach the margin, if the metric has one.
