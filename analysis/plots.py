@@ -4,6 +4,7 @@ figure = plot_forest(differences, "BN", margin=0.001, published={}, styles=assig
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from statistics import mean
@@ -328,7 +329,10 @@ def _write_cells(panel: Axes, shares: NDArray[np.floating], to_text: Callable[[f
 @in_style
 def plot_gallery(images: NDArray[np.uint8], titles: Sequence[str], columns: int) -> Figure:
     """Plot images, uint8 (n, channels, height, width), in rows of `columns`, each under its title."""
-    figure, panels = _make_grid(len(images), columns, max(0.9, 9 / columns), max(1.1, 9 / columns), share=False)
+    width = max(0.9, 9 / columns)
+    titles = ["\n".join(textwrap.fill(line, int(16 * width)) for line in title.splitlines()) for title in titles]
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    figure, panels = _make_grid(len(images), columns, width, max(1.1, width) + 0.12 * max(0, lines - 3), share=False)
     for panel, image, title in zip(panels, images, titles, strict=False):
         panel.imshow(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1), cmap="gray", vmin=0, vmax=255)
         panel.set_title(title, fontsize=7)

@@ -6,6 +6,7 @@ save_figure(figure, Path("report/figures/forest"))      # forest.png, forest.pdf
 
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable
 from itertools import cycle
@@ -65,13 +66,13 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
 
 
 def wrap_title(title: str, width: int = 36) -> str:
-    """Break a title after commas into lines of about `width` characters."""
+    """Break a title into lines of at most `width` characters: after commas or, where none helps, at spaces."""
     lines = [""]
     for part in re.findall(",?[^,]+,?|,", title):
         if lines[-1] and len(lines[-1]) + len(part) > width:
             lines.append("")
         lines[-1] += part
-    return "\n".join(line.strip() for line in lines)
+    return "\n".join(line for part in lines for line in textwrap.wrap(part.strip(), width))
 
 
 def assign_styles(titles: Iterable[str]) -> Styles:

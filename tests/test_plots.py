@@ -1,4 +1,5 @@
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -28,7 +29,13 @@ def test_a_long_title_has_lines_that_end_at_commas():
     assert "".join(lines) == long
     assert all(len(line) <= 36 and line.endswith(",") for line in lines[:-1])
     assert style.wrap_title("LN, per pixel") == "LN, per pixel"
-    assert style.wrap_title("LN, per pixel", width=5) == "LN,\nper pixel"
+    assert style.wrap_title("LN, per pixel", width=9) == "LN,\nper pixel"
+
+
+def test_a_long_title_without_commas_is_broken_at_spaces():
+    assert style.wrap_title("LN, per pixel", width=5) == "LN,\nper\npixel"
+    assert style.wrap_title("a" * 40) == f"{'a' * 36}\naaaa"
+    assert style.wrap_title("") == ""
 
 
 def test_however_long_the_titles_most_of_a_figure_is_the_axes():
@@ -44,6 +51,24 @@ def test_however_long_the_titles_most_of_a_figure_is_the_axes():
         figure.draw_without_rendering()
         assert figure.get_tightbbox().width <= figure.get_figwidth() + 0.01, "nothing is cut off"
         assert sum(axes.get_position().width for axes in figure.axes[:2]) > 0.5
+
+
+def test_long_names_of_experiments_and_classes_are_neither_cut_off_nor_on_each_other():
+    titles = [f"{letter} title of long words without a comma{' and so on' * 4}"[:75] for letter in "AB"]
+    classes, styles = [f"a class with a long name {number}" for number in range(10)], style.assign_styles(titles)
+    mistakes = [f"predicted {name}\nactual {name}\n10 of 10, 100 %" for name in classes]
+    images = np.zeros((10, 1, 28, 28), np.uint8)
+    for figure in (
+        plots.plot_weights({title: np.array([0.0, 0.1]) for title in titles}, 0.001, styles),
+        plots.plot_confusion({title: np.eye(10) for title in titles}, classes),
+        plots.plot_gallery(images, mistakes, 5),
+        plots.plot_gallery(images, classes, 10),
+    ):
+        figure.draw_without_rendering()
+        found = figure.get_tightbbox()
+        assert (found.x0 >= 0, found.x1 <= figure.get_figwidth()) == (True, True), "nothing is cut off"
+        boxes = [panel.title.get_window_extent() for panel in figure.axes]
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_a_curve_is_the_mean_of_the_runs_still_training_and_is_not_padded():
