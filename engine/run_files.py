@@ -7,18 +7,29 @@ log_probabilities = read_log_probabilities(folder)    # (images, classes)
 
 import csv
 import io
-import pickle
+import pickletools
+import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine.files import LARGEST_RECORDED, reading
 from training import Row, Weights
 
 HISTORY = ("seed", "epoch", "lr", "train_loss", "train_accuracy", "penalty", "val_loss", "val_accuracy")
+# A pickle is a program, and torch.save writes that of a dict of plain tensors in one form. It is compared with this
+# form and never run: even with `weights_only`, torch.load runs programs that fill the memory. A letter is an operation.
+INTEGERS = r"(?:\)|[JKM]{1,3}[\x85-\x87]|\([JKM]+t)"  # (), (3,), (3, 4), (3, 4, 5), (3, 4, 5, 6)
+TENSOR = re.compile(rf"Xc\(\(XcXX[JKM]tQ[JKM]({INTEGERS})({INTEGERS})\x89c\)RtR")
+WEIGHTS = re.compile(rf"\x80\}}(?:\(?(?:{TENSOR.pattern})+[su])+\.")
+PLACES = (0, 5, 6, 11)  # in `TENSOR`, of its name, its kind, its file in the archive and where it begins there
+DTYPES = {"torch FloatStorage": torch.float32, "torch LongStorage": torch.int64}
+LARGEST_PROGRAM = 2**20  # bytes, of more than ten thousand tensors
 
 
 def read_history(folder: Path, has_diverged: bool = False) -> list[Row]:
@@ -63,11 +74,10 @@ def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> We
     path = folder / "weights.pt"
     with reading(path):
         try:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, KeyError):  # its message says how to load the file anyway
-            raise ValueError("it does not hold weights") from None
-        if not all(_is_of_network(name, tensor) for name, tensor in weights.items()):
-            raise ValueError("expected only named plain tensors of float32 or int64")
+            with zipfile.ZipFile(path) as archive:
+                weights = dict(_read_tensors(archive))
+        except LookupError:
+            raise ValueError("expected only named plain tensors of float32 or int64") from None
         for layer in layers or ():
             if f"{layer['layer']}.weight" not in weights:
                 raise ValueError(f"it has no layer {layer['layer']}, which result.json names")
@@ -78,15 +88,34 @@ def read_weights(folder: Path, layers: list[dict[str, Any]] | None = None) -> We
     return weights
 
 
-def _is_of_network(name: Any, tensor: Any) -> bool:
-    return (
-        isinstance(name, str)
-        and name.isascii()
-        and type(tensor) is torch.Tensor
-        and tensor.dtype in (torch.float32, torch.int64)
-        and tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-    )
+def _read_tensors(archive: zipfile.ZipFile) -> Iterator[tuple[str, Tensor]]:
+    """Yield each name and its tensor, none of which shares memory with another.
+
+    Raises:
+        LookupError: the archive holds anything else.
+    """
+    members = {name.partition("/")[2]: name for name in archive.namelist()}
+    if archive.getinfo(members["data.pkl"]).file_size > LARGEST_PROGRAM:
+        raise LookupError
+    operations: list[tuple[str, Any]] = []
+    memo = {}
+    for operation, argument, _ in pickletools.genops(archive.read(members["data.pkl"])):
+        if operation.name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = operations[-1]
+        else:
+            is_again = operation.name in ("BINGET", "LONG_BINGET")
+            operations.append(memo[argument] if is_again else (operation.code, argument))
+    program = "".join(code for code, _ in operations)
+    if not WEIGHTS.fullmatch(program):
+        raise LookupError
+    for found in TENSOR.finditer(program):
+        name, kind, file, offset = (operations[found.start() + place][1] for place in PLACES)
+        shapes = (operations[slice(*found.span(group))] for group in (1, 2))
+        size, stride = ([number for _, number in shape if number is not None] for shape in shapes)
+        if not name.isascii():
+            raise LookupError
+        content = bytearray(archive.read(members.pop(f"data/{file}")))  # once: each takes memory
+        yield name, torch.frombuffer(content, dtype=DTYPES[kind]).as_strided(size, stride, offset)
 
 
 def read_log_probabilities(folder: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -104,7 +133,7 @@ def read_log_probabilities(folder: Path, shape: tuple[int, int] | None = None) -
     with reading(path):
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:  # np.load alone accepts .npy files
             stored = arrays["log_probabilities"]
-            kept = arrays["kept"] if "kept" in arrays else np.ones(stored.shape, bool)
+            kept = arrays["kept"] if "kept" in arrays else np.broadcast_to(True, stored.shape)  # in no memory
         if kept.ndim != 2 or (kept.dtype, stored.dtype) != (bool, np.float32) or shape not in (None, kept.shape):
             expected = shape or "(images, classes)"
             raise ValueError(f"{stored.dtype} {kept.shape}, expected float32 {expected}")
