@@ -38,23 +38,23 @@ def main(argv: list[str] | None = None) -> None:
         args = parser.parse(argv)
         submissions = args.submissions
         seeds = None if args.seeds is None else parse_seeds(args.seeds)
-        if args.gradescope and len(submissions) > 1:
-            raise UserError(f"--gradescope {args.gradescope}: takes one submission, found {len(submissions)}")
         flags.check_output("--csv", args.csv, ".csv")
         flags.check_output("--gradescope", args.gradescope, ".json")
         study = None if args.study is None else read_study(args.study)
         if args.data_dir != Path(flags.default_data_dir()) and not args.data_dir.is_dir():
             why = "there is no such folder; name the folder that holds the data sets"
             raise UserError(f"--data-dir {args.data_dir}: {why}")
-        check_retrain(args.retrain)
+        retrain = None if args.retrain is None else read_retrain(args.retrain)
         found = flags.find_submissions(submissions, are_of_a_class=not args.gradescope)
+        if args.gradescope and len(found) > 1:
+            raise UserError(f"--gradescope {args.gradescope}: takes one submission, found {len(found)}")
         submissions = list({path.resolve(): path for path in found}.values())  # without repeated paths
 
         with flags.importing():  # late, because importing torch takes seconds
             from grading import scores
             from grading.submission import GradeOptions
 
-        options = GradeOptions(args.data_dir, study, seeds, args.retrain)
+        options = GradeOptions(args.data_dir, study, seeds, retrain)
         try:
             for path in submissions:
                 all_graded.append(scores.grade(path, options))
@@ -108,41 +108,42 @@ def make_grade_parser() -> flags.OneLineParser:
 # time. Each of these functions raises a `UserError`.
 
 
-def read_study(words: str) -> Study:
+def read_study(words: str, flag: str = "--study") -> Study:
     """Read the name of a study's folder, `mnist-norms,epochs=3`, and return the study with these overrides."""
     name, *settings = words.split(",")
     if name not in STUDIES:
-        raise UserError(f"--study {words}: expected one of {', '.join(STUDIES)}{flags.suggest(name, STUDIES)}")
+        raise UserError(f"{flag} {words}: expected one of {', '.join(STUDIES)}{flags.suggest(name, STUDIES)}")
     known = [setting.name for setting in fields(Experiment)]
     pairs = [setting.removesuffix("=true").partition("=") for setting in settings]
     for setting, _, _ in pairs:
         if setting.replace("-", "_") not in known:
-            raise UserError(f"--study {words}: {setting!r} is not a setting{flags.suggest(setting, known)}")
+            raise UserError(f"{flag} {words}: {setting!r} is not a setting{flags.suggest(setting, known)}")
     parser = flags.OneLineParser(prog="grade.py", add_help=False, exit_on_error=False)
     flags.add_settings(parser)
     try:
         given = parser.parse([f"{flag_of(setting)}{equals}{value}" for setting, equals, value in pairs])
         study = STUDIES[name].with_overrides(flags.given_settings(given))
     except (argparse.ArgumentError, ValueError) as error:
-        raise UserError(f"--study {words}: {error}") from None
+        raise UserError(f"{flag} {words}: {error}") from None
     if not study.experiments:
-        raise UserError(f"--study {words}: {next(iter(study.left_out.values()))}")
+        raise UserError(f"{flag} {words}: {next(iter(study.left_out.values()))}")
     return study
 
 
-def check_retrain(name: str | None) -> None:
-    """Check that the experiment to retrain belongs to a study or was typed by hand."""
-    if name is None:
-        return
-    group, _, title = name.partition("/")
-    study = STUDIES.get(group.partition(",")[0])
-    if not title or (study is None and group != SINGLE):
+def read_retrain(words: str) -> str:
+    """Read STUDY/TITLE, of a study or typed by hand, and return it with the name that the study's folder has."""
+    group, _, title = words.partition("/")
+    if title and group == SINGLE:
+        return words
+    if not title or group.partition(",")[0] not in STUDIES:
         raise UserError(
-            f'--retrain "{name}": expected STUDY/TITLE, where STUDY is one of {", ".join([*STUDIES, SINGLE])}'
+            f'--retrain "{words}": expected STUDY/TITLE, where STUDY is one of {", ".join([*STUDIES, SINGLE])}'
         )
-    if study and title not in study.experiments:
+    study = read_study(group, "--retrain")
+    if title not in study.experiments:
         known = ", ".join(f'"{known}"' for known in study.experiments)
-        raise UserError(f'--retrain "{name}": expected an experiment of {study.name}: {known}')
+        raise UserError(f'--retrain "{words}": expected an experiment of {study.group}: {known}')
+    return f"{study.group}/{title}"
 
 
 if __name__ == "__main__":

@@ -273,7 +273,7 @@ def find_submissions(paths: Iterable[Path], are_of_a_class: bool) -> list[Path]:
     """Find the submissions that paths and patterns name; on Windows, no shell resolves `*.zip`.
 
     Raises:
-        UserError: one cannot be read or, of a class, is a folder of submissions.
+        UserError: one cannot be read or, of a class, is the only one and a folder of submissions.
     """
     matches = ([path] if path.exists() else sorted(glob.glob(str(path))) or [path] for path in paths)
     submissions = [Path(path) for several in matches for path in several]
@@ -283,7 +283,7 @@ def find_submissions(paths: Iterable[Path], are_of_a_class: bool) -> list[Path]:
         if not os.access(path, os.R_OK):
             raise UserError(f"{path}: cannot be read; change its permissions, or leave it out")
         found = [each for pattern in ("*.zip", "*/*.zip", "*/manifest.json") for each in path.glob(pattern)]
-        if are_of_a_class and len(found) > 1 and not (path / "manifest.json").exists():
+        if are_of_a_class and len(submissions) == 1 < len(found) and not (path / "manifest.json").exists():
             raise UserError(f"{path}: is a folder of submissions; name the submissions: {path / '*'}")
     return submissions
 

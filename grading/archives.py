@@ -35,6 +35,8 @@ LITTER = (".*", "__macosx", "__pycache__", "venv", "node_modules", "thumbs.db", 
 LITTER_NAME = re.compile("|".join(map(translate, LITTER)))
 LONGEST_MEMBER = 1000  # bytes of a path; a name in it may have 255
 DEEPEST = 50  # names in a path
+LARGEST_HEADER = 2**18  # bytes that a tar archive's reader may ask for; it holds hundreds of headers at once
+CHUNK = 2**16  # bytes that are copied at once; Windows would ask for more than `LARGEST_HEADER`
 ENCRYPTED = 1  # bit of a zip member's flags
 # Besides its own error, zipfile raises RuntimeError for a password or an unknown compression, and OverflowError for a
 # place that no file has.
@@ -72,8 +74,8 @@ def open_files(path: Path, limits: Limits) -> Iterator[Contents]:
             elif _begins_with(path, GZIP):
                 entries = _list_tar(stack.enter_context(tarfile.open(fileobj=_Gzip(path), mode="r:")), limits)
             elif _begins_with(path, TAR, at=257):  # before zip: one at its end would be taken for the whole
-                file = stack.enter_context(BoundedFile(path))
-                entries = _list_tar(stack.enter_context(tarfile.open(fileobj=file, mode="r:")), limits)
+                plain = stack.enter_context(_Tar(path))
+                entries = _list_tar(stack.enter_context(tarfile.open(fileobj=plain, mode="r:")), limits)
             else:
                 file = stack.enter_context(BoundedFile(path))
                 entries = _list_zip(stack.enter_context(zipfile.ZipFile(file)))
@@ -111,7 +113,7 @@ def copy_file(entry: Entry, target: Path) -> None:
         if source is None:
             raise SubmissionError("a link, expected a file")
         with source, open(target, "wb") as file:
-            shutil.copyfileobj(source, file)  # never more than the entry's size
+            shutil.copyfileobj(source, file, CHUNK)  # never more than the entry's size
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -199,11 +201,17 @@ def _list_tar(archive: tarfile.TarFile, limits: Limits) -> Iterator[tuple[str, E
             yield member.name, Entry(member.size, partial(archive.extractfile, member) if member.isreg() else None)
 
 
+class _Tar(BoundedFile):
+    """A tar file; tarfile holds each header of a member until it has read the next."""
+
+    most = LARGEST_HEADER
+
+
 class _Gzip(gzip.GzipFile):
-    """A gzip file whose reader cannot be made to hold gigabytes; see `BoundedFile`."""
+    """The same in a gzip file."""
 
     def read(self, size: int | None = -1) -> bytes:
-        return super().read(check_read(-1 if size is None else size))
+        return super().read(check_read(-1 if size is None else size, LARGEST_HEADER))
 
 
 def _list_folder(folder: Path) -> Iterator[tuple[str, Entry]]:

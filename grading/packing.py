@@ -77,8 +77,8 @@ def pack(
 
 def _describe_excess(file: Path, size: int, total: int, files: int) -> str:
     """Describe what exceeds the limits of a submission; the text is empty if nothing does."""
-    if size > LIMITS.file:
-        return f"{file} has {size:,} bytes, and a submission's files at most {LIMITS.file:,}"
+    if size > (most := LIMITS.find_most(file.name)):
+        return f"{file} has {size:,} bytes, and such a file of a submission at most {most:,}"
     way_out = "pack one study of several alone, with --study"
     if files > LIMITS.files:
         return f"{files:,} files, and a submission has at most {LIMITS.files:,}; {way_out}"

@@ -19,7 +19,7 @@ from experiments import Experiment
 from grading.gradescope import make_printable
 from grading.scores import Graded, name_copies, read_and_grade
 from grading.submission import ARCHIVES, GradeOptions
-from grading.untrusted import FORMULA
+from grading.untrusted import quote_formula
 
 
 @dataclass
@@ -72,7 +72,7 @@ def _name_people(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     for path, name in names.items():
         if counts[name] > 1:  # submissions of one name lie in folders with their people's names
             name = f"{path.parent.name}/{name}"
-        name = f"'{make_printable(name)}" if name.startswith(FORMULA) else make_printable(name)
+        name = quote_formula(make_printable(name))
         named[name] += 1
         yield name if named[name] == 1 else f"{name} ({named[name]})", path
 

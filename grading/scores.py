@@ -22,7 +22,7 @@ from grading.checks import CHECKS, Result, run_checks
 from grading.copies import Trace, find_copies
 from grading.gradescope import join_lines, make_printable
 from grading.submission import GradeOptions, Submission, list_names, read_submission
-from grading.untrusted import FORMULA
+from grading.untrusted import quote_formula
 from sources.finding import DataError
 
 UNCHECKED = "not checked: the figures, and losses and accuracies during the epochs"
@@ -68,6 +68,9 @@ def read_and_grade(path: Path, workshop: Path, options: GradeOptions, name: str)
     try:
         submission = read_submission(path, workshop, options)
         return submission, grade_submission(submission, name)
+    except PermissionError as error:  # such as of a file in an unpacked folder
+        why = f"{error.filename}: cannot be read ({error.strerror}); change its permissions"
+        return None, Graded(name, cannot=make_printable(why))
     except (OSError, MemoryError, UserError):
         raise
     except Exception as error:  # a forged file may find a mistake of this toolkit, which must not cost the others
@@ -178,7 +181,7 @@ def write_csv(path: Path, all_graded: list[Graded]) -> None:
             "; ".join(graded.remarks),
         ]
         points = ["", ""] if graded.cannot else [graded.points, graded.most_points]
-        name, *others = (f"'{text}" if text.startswith(FORMULA) else text for text in texts)
+        name, *others = map(quote_formula, texts)
         writer.writerow([name, *points, *others])
     write_answer(path, table.getvalue())
 

@@ -117,11 +117,11 @@ def _open_submission(path: Path, workshop: Path, limits: Limits) -> Iterator[tup
         for number in range(MOST_NESTED):
             contents = stack.enter_context(open_files(path, limits))
             archives = [name for name in contents.files if name.lower().endswith(ARCHIVES)]
-            if not archives or any(_is_manifest(name) for name in contents.files):
+            if not archives or _list_tops(contents.files):
                 yield contents, beside
                 return
             if len(archives) > 1:
-                raise SubmissionError(f"holds {len(archives)} archives and no {MANIFEST}: {list_names(archives)}")
+                raise SubmissionError(f"holds {len(archives)} archives, expected one: {list_names(archives)}")
             beside += [name for name in contents.files if name not in archives]
             path = workshop / f"archive-{number}" / Path(archives[0]).name
             entry = contents.files[archives[0]]
@@ -155,8 +155,8 @@ def take_files(contents: Contents, folder: Path, limits: Limits = LIMITS) -> tup
     damaged = {name: "is missing" for name in listed if name not in files}
     for name in [name for name in files if name in listed]:  # in the archive's order: a tar.gz is slow to go back
         digest = listed[name]
-        if files[name].size > limits.file:
-            damaged[name] = f"has more than {limits.file:,} bytes"
+        if files[name].size > (most := limits.find_most(name)):
+            damaged[name] = f"has more than {most:,} bytes"
             continue
         target = folder / name
         try:
@@ -191,18 +191,22 @@ def find_top(files: dict[str, Entry]) -> str:
     Raises:
         SubmissionError: there are several submissions.
     """
+    tops = _list_tops(files) or [name.removesuffix(MANIFEST) for name in files if _is_manifest(name)]
+    if len(tops) > 1:
+        found = list_names([f"{top}{MANIFEST}" for top in sorted(tops)])
+        raise SubmissionError(f"holds {len(tops)} submissions, expected one: {found}")
+    return tops[0] if tops else ""
+
+
+def _list_tops(files: dict[str, Entry]) -> list[str]:
+    """List the folders that hold a manifest and runs; other programs have files of the manifest's name, too."""
     in_order = sorted(files)
 
     def holds_runs(top: str) -> bool:
         first = bisect_left(in_order, f"{top}runs/")
         return first < len(in_order) and in_order[first].startswith(f"{top}runs/")
 
-    tops = [name.removesuffix(MANIFEST) for name in files if _is_manifest(name)]
-    tops = [top for top in tops if holds_runs(top)] or tops  # other programs have files of this name, too
-    if len(tops) > 1:
-        found = list_names([f"{top}{MANIFEST}" for top in sorted(tops)])
-        raise SubmissionError(f"holds {len(tops)} submissions, expected one: {found}")
-    return tops[0] if tops else ""
+    return [top for name in files if _is_manifest(name) and holds_runs(top := name.removesuffix(MANIFEST))]
 
 
 def _is_manifest(name: str) -> bool:

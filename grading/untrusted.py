@@ -15,7 +15,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +26,7 @@ from engine.files import RecordError, check_types
 from engine.records import Record
 from experiments import UserError
 from sources.catalogue import OWN_RULE, SOURCES, is_own
-from sources.contents import BOUNDED, ZIP
+from sources.contents import BOUNDED
 from sources.own import check_images
 
 RESULT: dict[str, Any] = dict(  # keys of result.json that other modules use, and their types
@@ -61,26 +61,33 @@ class SubmissionError(UserError):
 class BoundedFile(io.FileIO):
     """A file of an archive whose reader cannot be made to hold gigabytes, as by a forged header or list of files."""
 
+    most = LARGEST_READ
+
     def read(self, size: int | None = -1) -> bytes:
         """Read up to `size` bytes; without a size, up to the end.
 
         Raises:
             ValueError: these are too many bytes.
         """
-        content = super().read(check_read(size) if size is not None and size >= 0 else LARGEST_READ + 1)
-        check_read(len(content))
+        content = super().read(check_read(size, self.most) if size is not None and size >= 0 else self.most + 1)
+        check_read(len(content), self.most)
         return content
 
 
-def check_read(size: int) -> int:
+def check_read(size: int, most: int) -> int:
     """Return a number of bytes to read at once.
 
     Raises:
         ValueError: it is too large, or negative.
     """
-    if not 0 <= size <= LARGEST_READ:
+    if not 0 <= size <= most:
         raise ValueError(f"a header of {size} bytes")
     return size
+
+
+def quote_formula(text: str) -> str:
+    """Quote a text that a spreadsheet would compute as a formula; return any other as it is."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,15 @@ class Limits:
     files: int = 50_000
     bytes: int = 4 * 2**30  # of all files, unpacked
     file: int = 2**26  # bytes of one file, unpacked
+    json: int = 2**20  # bytes of such a file: lists of lists take twenty times as many when they are read
+    csv: int = 2**24  # the same, of more than a hundred thousand epochs
     manifest: int = 2**24  # bytes
     layers: int = 102  # of an MLP, with its input and its output
     predictions: int = 2**26  # bytes of a run's log-probabilities, unpacked
+
+    def find_most(self, name: str) -> int:
+        """Return how many bytes a file of this name may have, unpacked."""
+        return {".json": self.json, ".csv": self.csv}.get(PurePath(name).suffix.lower(), self.file)
 
 
 LIMITS = Limits()
@@ -212,19 +225,17 @@ def _check_size(folder: Path, most: float) -> None:
 
 
 def _measure_unpacked(path: Path) -> int:
-    """Return the unpacked size that an archive declares, in bytes; 0 if the file is not an archive.
+    """Return the unpacked size that an archive declares, in bytes; 0 if the file cannot be read as an archive.
 
     Raises:
-        RecordError: the file begins as an archive and cannot be listed, but torch's own reader might unpack it.
+        RecordError: the archive could only be listed or unpacked in unbounded memory.
     """
     try:
         with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
             if any(member.compress_type not in BOUNDED for member in archive.infolist()):
                 raise ValueError("compressed in another way than by NumPy and torch")
             return sum(member.file_size for member in archive.infolist())
-    except OSError:  # missing, or unreadable for every reader
+    except (OSError, NotImplementedError, zipfile.BadZipFile):  # as every reader will say
         return 0
-    except (ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        if path.read_bytes().startswith(ZIP):
-            raise RecordError(f"{path}: cannot be read ({error})") from None
-        return 0
+    except ValueError as error:
+        raise RecordError(f"{path}: cannot be read ({error})") from None

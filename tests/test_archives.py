@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from dataclasses import replace
 
@@ -115,16 +116,35 @@ def test_a_tar_archive_that_would_be_listed_for_ever_is_refused(kind, tmp_path):
 
 
 def test_an_archive_whose_list_of_files_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(untrusted, "LARGEST_READ", 10_000)
+    monkeypatch.setattr(untrusted.BoundedFile, "most", 10_000)
     few = pack_members(tmp_path / "few.zip", [(f"{number:0100}", b"") for number in range(20)])
     assert len(list_files(few)) == 20
     with pytest.raises(SubmissionError, match=r"cut off, or not a zip, .* \(a header of "):
         list_files(pack_members(tmp_path / "many.zip", [(f"{number:0100}", b"") for number in range(200)]))
-    header = tarfile.TarInfo("x")
-    header.type, header.size = tarfile.XHDTYPE, 20_000
-    (tmp_path / "header.tar").write_bytes(header.tobuf(tarfile.USTAR_FORMAT) + bytes(20_480))
-    with pytest.raises(SubmissionError, match=r"cut off, or not a zip, .* \(a header of 20"):
-        list_files(tmp_path / "header.tar")
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_long_names_are_read_and_a_chain_of_very_long_ones_fills_no_memory(kind, tmp_path):
+    path = tmp_path / f"names.{kind}"
+    mode = "w:gz" if kind == "tar.gz" else "w"
+    long = "/".join(["a" * 90] * 10)
+    with tarfile.open(path, mode, format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo(long))
+    with tarfile.open(tmp_path / "pax.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo(long)
+        member.pax_headers = {"LIBARCHIVE.xattr.com.apple.macl": "x" * 100_000}
+        archive.addfile(member)
+    assert list_files(path) == list_files(tmp_path / "pax.tar") == [long]
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**20
+    chain = (header.tobuf(tarfile.GNU_FORMAT) + bytes(header.size)) * 50
+    path.write_bytes(gzip.compress(chain, 1) if kind == "tar.gz" else chain)
+    del chain
+    tracemalloc.start()
+    with pytest.raises(SubmissionError, match=r"cut off, or not a zip, .* \(a header of 1048576 bytes\)"):
+        list_files(path)
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
 
 
 def test_names_are_the_same_from_every_system():

@@ -96,7 +96,7 @@ def test_every_command_is_one_that_its_program_takes(command, monkeypatch):
         assert set(titles) <= study.experiments.keys()
         assert flags.choose_seeds(args, study)
     if program == "grade.py":
-        grade.check_retrain(args.retrain)
+        assert args.retrain is None or grade.read_retrain(args.retrain)
         assert args.study is None or grade.read_study(args.study)
 
 

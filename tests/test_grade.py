@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import FIRST, change_text, end_with, refresh, refuse
@@ -10,7 +11,7 @@ from helpers import FIRST, change_text, end_with, refresh, refuse
 import grade
 from engine import flags
 from experiments import UserError
-from grading import scores
+from grading import archives, scores
 from grading.scores import UNCHECKED
 
 FORMAT_2 = Path(__file__).with_name("format_2") / "submission.zip"
@@ -152,6 +153,31 @@ def test_an_unpacked_submission_is_not_a_folder_of_submissions(unpacked):
     assert flags.find_submissions([unpacked], are_of_a_class=True) == [unpacked]
 
 
+def test_a_folder_of_several_archives_costs_its_author_alone(handed_in, tmp_path, capsys):
+    for name in ("one.zip", "two.zip"):
+        (tmp_path / "both").mkdir(exist_ok=True)
+        (tmp_path / "both" / name).write_bytes((handed_in.parent / "submission.zip").read_bytes())
+    out = end_with(1, grade.main, [tmp_path / "both", handed_in], capsys).out
+    assert f"{tmp_path / 'both'}: 0 of 5 checks passed, 0 of 90 points" in out
+    assert "holds 2 archives, expected one: one.zip, two.zip" in out
+    assert f"{handed_in}: 5 of 5 checks passed, 90 of 90 points" in out
+
+
+def test_a_file_that_may_not_be_read_costs_no_point_and_the_others_are_graded(
+    handed_in, unpacked, tmp_path, capsys, monkeypatch
+):
+    def refuse(path):
+        if Path(path) == unpacked / "report" / "report.md":
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, "rb")
+
+    monkeypatch.setattr(archives, "io", SimpleNamespace(FileIO=refuse))  # no permission stops root
+    said = end_with(2, grade.main, [unpacked, handed_in], capsys)
+    why = f"{unpacked / 'report' / 'report.md'}: cannot be read (Permission denied); change its permissions"
+    assert said.err == f"grade.py: error: not graded: {unpacked}: {why}\n"
+    assert f"{handed_in}: 5 of 5 checks passed, 90 of 90 points" in said.out
+
+
 def test_patterns_that_no_shell_resolved_name_submissions(tmp_path):
     for name in ("b.zip", "a.zip", "[1].zip"):
         (tmp_path / name).write_bytes(b"")
@@ -172,6 +198,14 @@ def test_a_study_is_asked_for_as_its_folder_is_named_in_any_order():
     assert (own.group, own.overrides) == ("mnist-norms", {}), "it has 20 epochs anyway"
 
 
+def test_the_experiment_to_retrain_is_named_by_its_studys_folder_in_any_order():
+    folder = "mnist-norms,dataset=mnist_sample,epochs=3"
+    for words in (folder, "mnist-norms,epochs=3,dataset=mnist_sample"):
+        assert grade.read_retrain(f"{words}/GN") == f"{folder}/GN"
+    assert grade.read_retrain("mnist-norms,epochs=20/GN") == "mnist-norms/GN", "it has 20 epochs anyway"
+    assert grade.read_retrain("single/mlp3,epochs=2") == "single/mlp3,epochs=2"
+
+
 def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
     with pytest.raises(UserError, match=r"--study mnist-norms,batch_size=1,norm=batch: .+ needs at least 2 images"):
         grade.read_study("mnist-norms,batch_size=1,norm=batch")
@@ -184,6 +218,7 @@ def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
         (["loop.zip"], "loop.zip: not found"),
         (["handed_in", "--seeds", "4-0"], "the range 4-0 falls"),
         (["handed_in", "handed_in", "--gradescope", "x.json"], "takes one submission, found 2"),
+        (["class/*/*.zip", "--gradescope", "x.json"], "takes one submission, found 2"),
         (["--csv", "one.zip", "handed_in"], "expected a file with a name that ends in .csv"),
         (["--gradescope", "one.zip", "handed_in"], "expected a file with a name that ends in .json"),
         (["--csv", "none/all.csv", "handed_in"], "there is no folder"),
@@ -203,6 +238,10 @@ def test_a_study_of_which_no_experiment_can_be_trained_is_refused():
         (["handed_in", "--study", "fashion-mlp,model=mlp1"], "a study has its own networks"),
         (["handed_in", "--data-dir", "no data"], "no data: there is no such folder"),
         (["handed_in", "--retrain", "L1"], "expected STUDY/TITLE, where STUDY is one of cifar-norms, fashion-mlp, "),
+        (
+            ["handed_in", "--retrain", "mnist-norms,epoch=3/GN"],
+            "--retrain mnist-norms,epoch=3: 'epoch' is not a setting; did you mean epochs?",
+        ),
         (["handed_in", "--retrain", "fashion-mlp/L3"], 'expected an experiment of fashion-mlp: "simple", '),
         (["."], ".: is a folder of submissions; name the submissions: *\n"),
         (["class"], "class: is a folder of submissions; name the submissions: class/*\n"),

@@ -218,7 +218,7 @@ def test_ctrl_c_and_a_kill_give_no_score(handed_in, tmp_path, monkeypatch):
     status, results = grade_for_gradescope(handed_in, path)
     assert (status, list(results)) == (130, ["output"])
     path.unlink()
-    code = f"import os, grade; grade.check_retrain = lambda _: os._exit(9); grade.main({[str(handed_in)]} + "
+    code = f"import os, grade; grade.flags.check_output = lambda *_: os._exit(9); grade.main({[str(handed_in)]} + "
     code += f"['--gradescope={path}'])"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 9
     assert list(read_strictly(path)) == ["output"]

@@ -314,12 +314,15 @@ def test_several_submissions_in_one_are_refused_and_named(honest, tmp_path):
     beside = {f"new/{name}": content for name, content in honest.items()}
     says = "holds 2 submissions, expected one: new/manifest.json, old/manifest.json"
     assert refuse(inside | beside, tmp_path, REPACKINGS["loose files"]) == says
-    assert grade_files(honest | {"website/manifest.json": b"{}"}, tmp_path).points == FULL, "another program's"
+    website = {"website/manifest.json": b"{}"}
+    assert grade_files(honest | website, tmp_path).points == FULL, "another program's"
+    archive = {"submission.zip": zip_files(tmp_path / "one.zip", honest).read_bytes()}
+    assert grade_files(archive | website, tmp_path).points == FULL, "beside the archive"
 
 
 def test_several_archives_without_a_submission_and_archives_without_end_are_refused(honest, tmp_path):
     content = zip_files(tmp_path / "one.zip", honest).read_bytes()
-    says = "holds 2 archives and no manifest.json: a.zip, b.zip"
+    says = "holds 2 archives, expected one: a.zip, b.zip"
     assert refuse({"a.zip": content, "b.zip": content}, tmp_path) == says
     for _ in range(3):
         content = zip_files(tmp_path / "one.zip", {"again.zip": content}).read_bytes()

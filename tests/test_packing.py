@@ -137,6 +137,7 @@ def test_files_older_than_zip_are_packed(handed_in, tmp_path, monkeypatch):
     ("limits", "why"),
     [
         (untrusted.Limits(file=200_000), r"weights\.pt has 2\d\d,\d\d\d bytes, .* at most 200,000$"),
+        (untrusted.Limits(json=1_000), r"experiment\.json has \d,\d\d\d bytes, .* at most 1,000$"),
         (untrusted.Limits(files=20), r": \d+ files, and a submission has at most 20; pack one study of several alone"),
         (untrusted.Limits(bytes=200_000), "at most 200,000 bytes, unpacked; pack one study of several alone"),
     ],

@@ -93,6 +93,15 @@ def test_a_submission_is_read_from_its_archive_as_from_its_folder(handed_in, tmp
         assert read_files(read.folder) == read_files(handed_in)
 
 
+@pytest.mark.parametrize(("name", "most"), [("result.json", LIMITS.json), ("history.csv", LIMITS.csv)])
+def test_a_record_that_would_fill_the_memory_is_not_taken(name, most, unpacked, tmp_path):
+    path = unpacked / FIRST / "seed-0" / name
+    path.write_bytes(path.read_bytes() + b" " * most)
+    refresh(unpacked)
+    found = read_submission(unpacked, tmp_path / "workshop", GradeOptions())
+    assert found.damage == [f"{FIRST}/seed-0/{name} has more than {most:,} bytes"]
+
+
 def test_a_file_of_zeros_is_not_unpacked(unpacked, tmp_path):
     limits = replace(LIMITS, file=(unpacked / "manifest.json").stat().st_size)
     (unpacked / "report" / "report.md").write_bytes(bytes(limits.file + 1))
