@@ -48,9 +48,15 @@ class Trace:
     name: str
     seed: int
     experiment: Experiment  # simplified
+    chosen_epoch: int  # whose weights these are
     seconds: float  # that training took
     layers: list[Tensor]  # directions of the units' incoming weights, each (units, inputs, pixels of a kernel)
     shares: list[Tensor]  # shares of the units in the sum of their lengths, each (units,)
+
+    @property
+    def steps(self) -> tuple[Experiment, int]:
+        """What decides the weights, beside the seed."""
+        return self.experiment, self.chosen_epoch
 
     @property
     def is_telling(self) -> bool:
@@ -85,7 +91,8 @@ def trace_run(record: Record, seed: int, name: str) -> Trace:
     with reading(folder / "weights.pt"):
         in_order = build_network_of(record).state_dict()  # a file may hold them in another
         layers, shares = measure_units({name: weights[name] for name in in_order})
-    return Trace(name, seed, simplify(record.experiment), record.results[seed]["seconds"], layers, shares)
+    epoch, seconds = (record.results[seed][key] for key in ("chosen_epoch", "seconds"))
+    return Trace(name, seed, simplify(record.experiment), epoch, seconds, layers, shares)
 
 
 def measure_units(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
@@ -204,7 +211,7 @@ def find_copies(mine: Sequence[Trace], theirs: Sequence[Trace] | None = None) ->
     for number, trace in enumerate(mine):
         others = list(mine[:number] if theirs is None else theirs)
         if theirs is None:  # a student may keep the same run under two titles
-            others = [other for other in others if (other.seed, other.experiment) != (trace.seed, trace.experiment)]
+            others = [other for other in others if (other.seed, other.steps) != (trace.seed, trace.steps)]
         others = [other for other in others if other.shapes == trace.shapes]
         for index, correlation in correlate(trace, others, LEAST).items() if others else ():
             if why := judge(trace, others[index], correlation):
@@ -215,7 +222,7 @@ def find_copies(mine: Sequence[Trace], theirs: Sequence[Trace] | None = None) ->
 def judge(mine: Trace, theirs: Trace, correlation: float) -> str | None:
     """Say why one of two runs is a copy of the other; return None if honest training explains their correlation."""
     are_equal = all(map(torch.equal, mine.layers, theirs.layers))
-    match mine.seed == theirs.seed, mine.experiment == theirs.experiment:
+    match mine.seed == theirs.seed, mine.steps == theirs.steps:
         case True, True:
             return "the same seed, settings and training time" if mine.seconds == theirs.seconds else None
         case True, False:

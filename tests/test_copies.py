@@ -169,7 +169,7 @@ def test_units_that_a_penalty_shrank_to_nothing_are_no_twins():
         for weight in weights.values():
             weight[4:] = 0
         layers, shares = measure_units(weights)
-        return Trace(f"seed {seed}", seed, Experiment(), float(seed), layers, shares)
+        return Trace(f"seed {seed}", seed, Experiment(), 15, float(seed), layers, shares)
 
     assert find_copies([draw(seed) for seed in range(5)]) == []
 
@@ -192,6 +192,8 @@ def test_of_the_same_seed_only_equal_weights_or_equal_seconds_tell_a_copy(traine
         (dict(layers=alike), None),
         (dict(experiment=other, layers=alike), None),
         (dict(experiment=other), "equal weights with different settings"),
+        (dict(chosen_epoch=first.chosen_epoch + 5), "equal weights with different settings"),
+        (dict(chosen_epoch=first.chosen_epoch + 5, layers=alike), None),
     ):
         assert [copy.why for copy in find_copies([change(first, **changes)], [first])] == ([why] if why else [])
 
@@ -199,6 +201,8 @@ def test_of_the_same_seed_only_equal_weights_or_equal_seconds_tell_a_copy(traine
 def test_runs_of_one_submission_are_compared_once(trained):
     first, second = trace_all(trained["mlp"])
     assert find_copies([first, replace(first, name="another title")]) == [], "the same run under two titles"
+    longer = change(first, chosen_epoch=first.chosen_epoch + 5)  # with five rows that were appended to its history
+    assert [copy.why for copy in find_copies([first, longer])] == ["equal weights with different settings"]
     again = change(first, seed=9)
     assert [(copy.name, copy.of) for copy in find_copies([first, second, again])] == [(again.name, first.name)]
 
@@ -231,7 +235,7 @@ def test_weights_that_are_no_network_are_refused(weights, says):
 def test_weights_of_another_network_cannot_be_read(is_honest, tmp_path):
     (tmp_path / "seed-0").mkdir()
     honest = training.build_network(Experiment(), (1, 28, 28), 10, seed=0).state_dict()
-    torch.save(honest if is_honest else {"bias": torch.ones(3)}, tmp_path / "seed-0" / "weights.pt")
+    torch.save(dict(honest) if is_honest else {"bias": torch.ones(3)}, tmp_path / "seed-0" / "weights.pt")
     record = records.Record(tmp_path, Experiment(), dict(name="mnist_sample"), results={0: make_result(0, 0.5)})
     refused = pytest.raises(RecordError, match=r"weights.pt: cannot be read \(")
     with contextlib.nullcontext() if is_honest else refused:
