@@ -66,7 +66,7 @@ def download(found: Found, data_dir: Path) -> Found:
         socket.setdefaulttimeout(30)  # torchvision sets no time-out and would wait forever for a stalled mirror
         try:
             torchvision_class(workshop, download=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, HTTPException) as error:  # the last if it breaks off
             raise not_found(_explain_how_to_get(found, data_dir, " ".join(str(error).split()))) from None
         downloaded = find(name, workshop)
         if downloaded.missing:

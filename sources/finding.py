@@ -204,6 +204,7 @@ def look_into(path: Path, found: Found, memory: "Memory") -> None:
     found.looked_at.add(path)
     if TABLE.search(path.name):
         found.passed_over.append(f"{path} is a table, which is not read")
+        found.others.append(found.passed_over[-1])  # perhaps another program's log
         return
     parts, is_named = found.source.parts, is_named_after(path, found.source)
     checksums = memory.recall(path, status)

@@ -4,6 +4,7 @@ import gzip
 import shutil
 import time
 from dataclasses import replace
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,12 @@ def test_a_download_replaces_no_file(data_dir, raw, published):
 
 
 @pytest.mark.parametrize(
-    "torchvision", [Torchvision(damage=alter_one_pixel), Torchvision(error=RuntimeError("Error downloading\nTried"))]
+    "torchvision",
+    [
+        Torchvision(damage=alter_one_pixel),
+        Torchvision(error=RuntimeError("Error downloading\nTried")),
+        Torchvision(error=IncompleteRead(b"half of it")),
+    ],
 )
 def test_a_failed_download_leaves_nothing_behind(torchvision, empty_dir, monkeypatch):
     monkeypatch.setattr(downloading, "import_torchvision", lambda: torchvision)
