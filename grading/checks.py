@@ -95,13 +95,13 @@ def run_checks(submission: Submission) -> list[Result]:
     asked = " of what was requested" if options.study else ""
     why_not = f"not checked, because no finished run{asked} is in the submission"
     results = []
-    for name, check in CHECKS.items():
+    for name, declared in CHECKS.items():
         if not is_asked.get(name, True):
             continue
         if can_be_made.get(name, submission.holds_what_was_asked):
-            results.append(check.run(submission))
+            results.append(declared.run(submission))
         else:
-            results.append(Result(name, check.points, "", [why_not], is_made=False))
+            results.append(Result(name, declared.points, "", [why_not], is_made=False))
     return results
 
 
