@@ -42,6 +42,8 @@ def add_forest(document: Document, findings: Findings) -> None:
     caption = f"Differences in test accuracy from {baseline}, in points"
     if any(comparison.seeds > 1 for comparison in findings.differences.values()):
         caption += ", with 95 % intervals"
+        if any(judgement.look for judgement in findings.judgements):
+            caption += "; verdicts have intervals of their own"
     if published_differences and findings.study.baseline not in (None, first):
         caption += f" (published: from {first}, which has the same settings)"
     document.add_figure(

@@ -85,7 +85,9 @@ def grade_submission(submission: Submission, name: str) -> Graded:
     graded = Graded(name, other_code=[make_printable(file) for file in submission.other_code])
     graded.remarks = [make_printable(remark) for remark in submission.remarks]
     if graded.other_code:
-        graded.remarks.append(f"code that differs from the grader's (not run): {list_names(graded.other_code)}")
+        graded.remarks.append(
+            f"code that differs from the grader's or is missing (not run): {list_names(graded.other_code)}"
+        )
     diverged = [
         f"{record.group}/{record.title}, {format_seeds(record.diverged)}"
         for record in submission.records

@@ -24,6 +24,7 @@ def load_studies(folder: Path) -> dict[str, Study]:
         UserError: a file has a mistake or defines no study, or a study's name is taken; the message names the file.
     """
     studies: dict[str, Study] = {}
+    files = {SINGLE: "experiments typed by hand"}
     for path in sorted(folder.glob("[!_.]*.py")):
         if path.stem == "study":
             continue
@@ -41,7 +42,9 @@ def load_studies(folder: Path) -> dict[str, Study]:
             raise UserError(f"{folder.name}/{path.name}: defines no Study; write NAME = Study(...), or move it away")
         for study in defined:
             if study.name == SINGLE or studies.setdefault(study.name, study) is not study:
-                raise UserError(f"{folder.name}/{path.name}: the name {study.name!r} is taken; use another name")
+                taken = f"the name {study.name!r} is taken by {files[study.name]}"
+                raise UserError(f"{folder.name}/{path.name}: {taken}; use another name")
+            files[study.name] = f"{folder.name}/{path.name}"
     return studies
 
 

@@ -56,7 +56,7 @@ def test_code_that_differs_is_named_and_costs_nothing(unpacked, capsys):
     refresh(unpacked)
     grade.main([str(unpacked)])
     out = capsys.readouterr().out
-    assert "code that differs from the grader's (not run): more.py\n" in out
+    assert "code that differs from the grader's or is missing (not run): more.py\n" in out
     assert "90 of 90 points" in out
 
 

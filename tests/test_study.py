@@ -530,8 +530,14 @@ def unexpected(kind, keyword):
             ", line 5: claims: expected a tuple of Claim(...), with a comma after each",
         ),
         (replaced("claims=(Claim", 'claims=("it does", Claim'), ", line 5: claims: expected a tuple of Claim(...)"),
-        (replaced("does-it-help", "mnist-norms"), ": the name 'mnist-norms' is taken; use another name"),
-        (replaced("does-it-help", "single"), ": the name 'single' is taken; use another name"),
+        (
+            replaced("does-it-help", "mnist-norms"),
+            ": the name 'mnist-norms' is taken by studies/mnist_norms.py; use another name",
+        ),
+        (
+            replaced("does-it-help", "single"),
+            ": the name 'single' is taken by experiments typed by hand; use another name",
+        ),
     ],
     ids=lambda text: "" if "\n" in text else text[:40],
 )
