@@ -13,6 +13,7 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -76,6 +77,16 @@ def discard_output() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Signals
+
+
+def _end_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("\ninterrupted\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _end_in_one_line  # a command's imports take a moment, before it can enter `interrupting`
 
 
 def ignore_further() -> None:

@@ -3,7 +3,9 @@
 import ast
 import contextlib
 import io
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -44,6 +46,19 @@ def test_every_character_of_the_code_has_a_spelling():
     used = {character for text in CODE.values() for character in text if not character.isascii()}
     assert used > set("→±−λ")
     assert [character for character in sorted(used) if "\\" in console.spell(character)] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the exit statuses of POSIX")
+@pytest.mark.parametrize(
+    ("error", "status", "says"), [("KeyboardInterrupt", -2, "interrupted"), ("OSError", 1, "Trac")]
+)
+def test_ctrl_c_during_the_first_imports_is_a_line(error, status, says):
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import engine.console; raise {error}"], capture_output=True, text=True
+    )
+    assert ended.returncode == status
+    assert ended.stderr.strip().startswith(says)
+    assert ("Traceback" in ended.stderr) == (error == "OSError")
 
 
 def of(status):
