@@ -218,7 +218,7 @@ def plot_sweep(
         if baseline and panel is axes[0]:
             points.append(100 * mean(baseline[1]))
             panel.axhline(points[-1], color=GREY, linestyle="--", label=baseline[0])
-        panel.set_ylim(_find_range(points, intervals))
+        panel.set_ylim(np.clip(_find_range(points, intervals), -2, 102))  # an interval may pass the ends of a share
         panel.set_xscale("log")
         panel.set(xlabel=setting, title=f"{metric} (%)")
         if len(ticks := sorted(set().union(*lines.values()))) <= MOST_TICKS:
