@@ -49,7 +49,10 @@ def find_next_step(
         raise UserError(f"--until-decided: {findings.problem}")
     judgements = findings.judgements
     says = f"decided: {sum(each.is_decided for each in judgements)} of {len(judgements)} claims"
-    undecided = "".join(f"\n{each.explained}: {each.claim.says}" for each in judgements if not each.is_decided)
+    undecided = ""
+    for each in judgements:
+        beyond = f", above --most-seeds {most_seeds}" if each.next_look and each.next_look.seeds > most_seeds else ""
+        undecided += "" if each.is_decided else f"\n{each.explained}{beyond}: {each.claim.says}"
     # {(seeds of the next look, needed seeds, judged seeds): claims}
     waiting: dict[tuple[int, int, tuple[int, ...]], list[Judgement]] = {}
     for judgement in judgements:

@@ -73,7 +73,8 @@ def test_nothing_is_left_when_no_look_is_within_the_limit(runs, digits):
     found = record_study(runs, digits, plain=PLAIN, L1=FAR, dropout=CLOSE)
     step = find_next_step(MINE, found, runs, most_seeds=9)
     assert step.titles == []
-    assert step.says == ("decided: 1 of 2 claims\nundecided: next is look 2 (10 seeds): dropout makes no difference")
+    limit = "next is look 2 (10 seeds), above --most-seeds 9"
+    assert step.says == f"decided: 1 of 2 claims\nundecided: {limit}: dropout makes no difference"
 
 
 def test_the_same_step_twice_ends(runs, digits):
