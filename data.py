@@ -117,12 +117,12 @@ def _load(name: str, data_dir: Path | str, split_seed: int, checksum: str | None
         found = download(found, Path(data_dir))
     source = found.source
     images, labels, test_images, test_labels = found.arrays
-    indices, validation = split_by_class(np.arange(len(labels)), labels, source.validation, split_seed)
+    indices, validation = split_stratified(np.arange(len(labels)), labels, source.validation, split_seed)
     if source.test:
-        indices, test = split_by_class(indices, labels[indices], source.test, split_seed)
+        indices, test = split_stratified(indices, labels[indices], source.test, split_seed)
         test_images, test_labels = images[test], labels[test]
     train = _split(images[indices], labels[indices])
-    mean, std = measure_channels(train.images)
+    mean, std = compute_channel_statistics(train.images)
     return Dataset(
         name=name,
         classes=source.classes,
@@ -137,7 +137,9 @@ def _load(name: str, data_dir: Path | str, split_seed: int, checksum: str | None
     )
 
 
-def split_by_class(indices: np.ndarray, labels: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_stratified(
+    indices: np.ndarray, labels: np.ndarray, held_out: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into two sorted arrays with the same class proportions: the rest, and `held_out` indices."""
     from sklearn.model_selection import train_test_split  # late: 70 MB and a second that worker processes do not need
 
@@ -149,7 +151,7 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(torch.tensor(images), torch.tensor(labels, dtype=torch.int64))
 
 
-def measure_channels(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def compute_channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute each channel's mean and standard deviation from uint8 (n, channels, height, width), scaled to 0..1."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
@@ -160,7 +162,7 @@ def measure_channels(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[flo
     return tuple(means), tuple(stds)
 
 
-def bound_batches(count: int, batch_size: int) -> list[tuple[int, int]]:
+def list_batches(count: int, batch_size: int) -> list[tuple[int, int]]:
     """Return the (start, end) of each batch of `count` images.
 
     A last batch of one image joins the batch before it, because batch normalization needs at least two images; but with

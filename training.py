@@ -78,7 +78,7 @@ class Trainer:
 
     def __init__(self, experiment: Experiment, dataset: Dataset, seeds: list[int], device: str) -> None:
         networks = [build_network(experiment, dataset.shape, len(dataset.classes), seed) for seed in seeds]
-        steps = len(data.bound_batches(len(dataset.train), experiment.batch_size))
+        steps = len(data.list_batches(len(dataset.train), experiment.batch_size))
         self.experiment, self.seeds = experiment, seeds
         self.model = side_by_side.join_networks(networks).to(device)
         self.optimizer = make_optimizer(experiment, self.model)
@@ -234,7 +234,7 @@ def draw_batches(
     if experiment.mixup:
         of_runs = [draw_shares(experiment.mixup, count, make_generator(seed, "mixup", epoch)) for seed in seeds]
         shares = torch.stack(of_runs, 1).to(device)
-    for start, end in data.bound_batches(count, experiment.batch_size):
+    for start, end in data.list_batches(count, experiment.batch_size):
         images = train_set.images.index_select(0, order[start:end].flatten())
         of_batch = {name: values[start:end].flatten(0, 1) for name, values in parameters.items()}
         floats = dataset.standardize_(augmentation(images, of_batch, dataset.mean))

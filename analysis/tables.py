@@ -18,7 +18,7 @@ from tabulate import tabulate
 from analysis.compare import Comparison, compute_mean_interval
 from analysis.findings import Findings
 from analysis.metrics import METRICS
-from data import Dataset, measure_channels
+from data import Dataset, compute_channel_statistics
 from engine.records import Record
 from experiments import Experiment, flag_of
 
@@ -296,7 +296,7 @@ def make_data_table(findings: Findings, dataset: Dataset) -> Table:
     rows = []
     for name in ("train", "validation", "test"):
         split = getattr(dataset, name)
-        for channel, (average, deviation) in enumerate(zip(*measure_channels(split.images), strict=True)):
+        for channel, (average, deviation) in enumerate(zip(*compute_channel_statistics(split.images), strict=True)):
             values = split.images[:, channel]
             ends = (Number(end.item() / 255, places=4) for end in (values.min(), values.max()))
             statistics = Number(average, places=4), Number(deviation, places=4)

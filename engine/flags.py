@@ -273,7 +273,7 @@ def find_submissions(paths: Iterable[Path], are_of_a_class: bool) -> list[Path]:
     """Find the submissions that paths and patterns name; on Windows, no shell resolves `*.zip`.
 
     Raises:
-        UserError: one cannot be read or, of a class, is the only one and a folder of submissions.
+        UserError: one cannot be read, or the only one of a class is a folder of submissions.
     """
     matches = ([path] if path.exists() else sorted(glob.glob(str(path))) or [path] for path in paths)
     submissions = [Path(path) for several in matches for path in several]

@@ -9,7 +9,7 @@ from torch import nn
 import models
 import regularizers
 from augmentation import Augmentation
-from data import Dataset, bound_batches
+from data import Dataset, list_batches
 from experiments import Experiment, flag_of
 from models import count_equal_parts
 
@@ -33,7 +33,7 @@ def describe_penalties(experiment: Experiment, network: nn.Module) -> list[str]:
 def list_idle(experiment: Experiment, dataset: Dataset) -> list[str]:
     """List the settings that cannot have their full effect, each with the reason."""
     epochs, patience, step_size = experiment.epochs, experiment.patience, experiment.lr_step_size
-    sizes = [end - start for start, end in bound_batches(len(dataset.train), experiment.batch_size)]
+    sizes = [end - start for start, end in list_batches(len(dataset.train), experiment.batch_size)]
     idle = []
     if step_size and step_size >= epochs:
         idle.append(f"--lr-step-size {step_size} is not reached in --epochs {epochs}")

@@ -135,7 +135,7 @@ def _compare_with_settings(
     experiment: Experiment, result: Row, history: list[Row], network: nn.Module, images: int
 ) -> Iterator[str]:
     """Compare rates and penalty, the count of batches, scales that are frozen, and norms that are limited."""
-    chosen, steps = result["chosen_epoch"], len(data.bound_batches(images, experiment.batch_size))
+    chosen, steps = result["chosen_epoch"], len(data.list_batches(images, experiment.batch_size))
     if {row["seed"] for row in history} != {result["seed"]}:
         yield f"history.csv is not of seed {result['seed']}"
     rates = list_learning_rates(experiment, min(len(history), experiment.epochs), steps)

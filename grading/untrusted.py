@@ -15,7 +15,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -105,7 +105,7 @@ class Limits:
 
     def find_most(self, name: str) -> int:
         """Return how many bytes a file of this name may have, unpacked."""
-        return {".json": self.json, ".csv": self.csv}.get(PurePath(name).suffix.lower(), self.file)
+        return {".json": self.json, ".csv": self.csv}.get(Path(name).suffix.lower(), self.file)
 
 
 LIMITS = Limits()
@@ -235,7 +235,7 @@ def _measure_unpacked(path: Path) -> int:
             if any(member.compress_type not in BOUNDED for member in archive.infolist()):
                 raise ValueError("compressed in another way than by NumPy and torch")
             return sum(member.file_size for member in archive.infolist())
-    except (OSError, NotImplementedError, zipfile.BadZipFile):  # as every reader will say
+    except (OSError, NotImplementedError, zipfile.BadZipFile):  # the readers use zipfile, too, and refuse it
         return 0
     except ValueError as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None

@@ -55,7 +55,7 @@ def test_channel_statistics_are_numpys(clothes):
 
 def test_colour_statistics_are_per_channel():
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
-    mean, std = data.measure_channels(images)
+    mean, std = data.compute_channel_statistics(images)
     assert mean == pytest.approx((images.double() / 255).mean((0, 2, 3)).tolist())
     assert std == pytest.approx((images.double() / 255).std((0, 2, 3), correction=0).tolist())
 
@@ -106,7 +106,7 @@ def test_standardized_train_images_have_mean_0_and_deviation_1(digits):
     ],
 )
 def test_batches_follow_each_other_and_a_last_batch_of_one_joins_the_one_before(count, batch_size, bounds):
-    assert data.bound_batches(count, batch_size) == bounds
+    assert data.list_batches(count, batch_size) == bounds
 
 
 @pytest.mark.parametrize(

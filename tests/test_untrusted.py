@@ -195,6 +195,20 @@ def test_runs_that_expand_beyond_the_limits_are_left_out_before_they_are_read(ru
     assert "predictions.npz: cannot be read (float32 (9000, 10), expected float32 (700, 10))" in problems[0]
 
 
+@pytest.mark.parametrize("name", ["predictions.npz", "weights.pt"])
+@pytest.mark.parametrize("kept", [0, 200, None], ids=["empty", "cut", "of a later version"])
+def test_what_cannot_be_measured_as_an_archive_is_left_out_by_its_reader(name, kept, runs, digits):
+    path = write_runs(runs, digits, PLAIN, [0.9]) / "seed-0" / name
+    content = bytearray(path.read_bytes())
+    if kept is None:
+        content[content.rfind(b"PK\x01\x02") + 6] = 99  # the version of zip that a member needs
+    path.write_bytes(content[:kept])
+    found, (problem,) = read_runs(runs, limits=LIMITS)
+    assert found == []
+    says = "zip file version 9.9" if kept is None else "File is not a zip file"
+    assert problem == f"{path}: cannot be read ({says}); {again(0)}"
+
+
 def test_predictions_that_are_compressed_without_bounds_are_left_out_before_they_are_read(runs, digits):
     path = write_runs(runs, digits, PLAIN, [0.9]) / "seed-0" / "predictions.npz"
     with zipfile.ZipFile(path) as archive:
